@@ -1,0 +1,20 @@
+# CUDA is optional: without nvcc the .cu files are simply not in their targets.
+# PREFUSION_HAS_CUDA tells the folders; kernels compile for the architectures below.
+set(PREFUSION_HAS_CUDA OFF)
+if(PREFUSION_CUDA)
+  include(CheckLanguage)
+  find_program(PREFUSION_NVCC nvcc HINTS /usr/local/cuda/bin $ENV{CUDA_HOME}/bin)
+  if(PREFUSION_NVCC)
+    set(CMAKE_CUDA_COMPILER ${PREFUSION_NVCC})
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 80 90)
+    endif()
+    enable_language(CUDA)
+    # nvcc 13 knows C++20, but CMake 3.25 cannot ask for it: the flag is passed by hand.
+    set(CMAKE_CUDA_STANDARD 17)
+    find_package(CUDAToolkit REQUIRED)
+    set(PREFUSION_HAS_CUDA ON)
+  else()
+    message(STATUS "nvcc not found: building without CUDA kernels")
+  endif()
+endif()

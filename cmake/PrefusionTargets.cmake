@@ -1,0 +1,30 @@
+# One target a folder, one helper for tests.
+
+# prefusion_library(NAME SOURCES a.cpp ... DEPENDS prefusion::core ... [TORCH_PCH])
+# makes the static library prefusion_NAME with the alias prefusion::NAME.
+# TORCH_PCH reuses the one precompiled header (torch/nn/module.h, ATen): for folders whose sources include it anyway.
+function(prefusion_library name)
+  cmake_parse_arguments(ARG "TORCH_PCH" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
+  add_library(prefusion_${name} STATIC ${ARG_SOURCES})
+  add_library(prefusion::${name} ALIAS prefusion_${name})
+  target_link_libraries(prefusion_${name} PUBLIC prefusion_flags LibTorch::LibTorch ${ARG_DEPENDS}
+                                          PRIVATE ${ARG_PRIVATE_DEPENDS})
+  if(ARG_TORCH_PCH)
+    target_precompile_headers(prefusion_${name} REUSE_FROM prefusion_pch)
+  endif()
+endfunction()
+
+# prefusion_test(NAME SOURCES a_test.cpp ... DEPENDS prefusion::x ... [LABELS unit])
+# makes the executable tests/NAME; every TEST in it becomes a ctest of its own.
+function(prefusion_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} prefusion_flags LibTorch::LibTorch GTest::gtest_main)
+  target_precompile_headers(${name} REUSE_FROM prefusion_pch)
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
+                       PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
+endfunction()

@@ -1,0 +1,1 @@
+// The precompiled header of the project is built with this translation unit.

@@ -1,0 +1,281 @@
+#include "core/safetensors.h"
+
+#include <ATen/ATen.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <set>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "core/json_config.h"
+
+namespace prefusion {
+namespace {
+
+constexpr size_t kLengthBytes = 8;
+// The format's own limit; a larger header is an attack or a broken file.
+constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+
+struct DtypeName {
+  const char* name;
+  at::ScalarType dtype;
+};
+
+constexpr std::array kDtypes = {
+    DtypeName{"F64", at::kDouble},           DtypeName{"F32", at::kFloat},
+    DtypeName{"F16", at::kHalf},             DtypeName{"BF16", at::kBFloat16},
+    DtypeName{"F8_E4M3", at::kFloat8_e4m3fn}, DtypeName{"F8_E5M2", at::kFloat8_e5m2},
+    DtypeName{"I64", at::kLong},             DtypeName{"I32", at::kInt},
+    DtypeName{"I16", at::kShort},            DtypeName{"I8", at::kChar},
+    DtypeName{"U8", at::kByte},              DtypeName{"BOOL", at::kBool},
+};
+
+at::ScalarType parse_dtype(const std::string& name, const std::string& where) {
+  for (const auto& entry : kDtypes) {
+    if (name == entry.name) return entry.dtype;
+  }
+  fail_input(where, ": dtype '", name, "' is not supported");
+}
+
+// Product of the shape times the element size; an input error when it overflows.
+size_t byte_count(const std::vector<int64_t>& shape, at::ScalarType dtype, const std::string& where) {
+  size_t bytes = c10::elementSize(dtype);
+  for (const int64_t size : shape) {
+    check_input(size >= 0, where, ": negative dimension in shape ", shape_text(shape));
+    check_input(!__builtin_mul_overflow(bytes, static_cast<size_t>(size), &bytes), where, ": shape ",
+                shape_text(shape), " overflows");
+  }
+  return bytes;
+}
+
+SafetensorsFile::Entry parse_entry(const Json& value, const std::string& where) {
+  check_input(value.is_object() && value.contains("dtype") && value.contains("shape") && value.contains("data_offsets"),
+              where, ": expected {dtype, shape, data_offsets}, found ", value.dump());
+  try {
+    SafetensorsFile::Entry entry;
+    entry.dtype = parse_dtype(value.at("dtype").get<std::string>(), where);
+    for (const Json& size : value.at("shape")) {
+      check_input(size.is_number_integer(), where, ": shape ", value.at("shape").dump(), " is not a list of integers");
+      entry.shape.push_back(size.get<int64_t>());
+    }
+    const Json& offsets = value.at("data_offsets");
+    check_input(offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() &&
+                    offsets[1].is_number_unsigned(),
+                where, ": data_offsets ", offsets.dump(), " are not two non-negative integers");
+    entry.begin = offsets[0].get<size_t>();
+    entry.end = offsets[1].get<size_t>();
+    return entry;
+  } catch (const Json::exception& error) {
+    fail_input(where, ": malformed header entry (", error.what(), ")");
+  }
+}
+
+// Entries sorted by offset must tile the data section exactly: no overlap, no hole, nothing beyond the end.
+void check_tiling(const std::map<std::string, SafetensorsFile::Entry>& entries, size_t data_bytes,
+                  const std::string& where) {
+  std::vector<std::pair<size_t, const std::pair<const std::string, SafetensorsFile::Entry>*>> order;
+  for (const auto& named : entries) order.emplace_back(named.second.begin, &named);
+  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.first, a.second->second.end) < std::pair(b.first, b.second->second.end);
+  });
+  size_t position = 0;
+  for (const auto& [begin, named] : order) {
+    const auto& [name, entry] = *named;
+    check_input(begin == position, where, ": tensor '", name, "' begins at byte ", begin, ", expected ", position,
+                " (ranges overlap or leave a hole)");
+    check_input(entry.end >= begin && entry.end <= data_bytes, where, ": tensor '", name, "' ends at byte ", entry.end,
+                " of ", data_bytes, "; the file is truncated or its header lies");
+    position = entry.end;
+  }
+  check_input(position == data_bytes, where, ": header describes ", position, " data bytes, the file holds ",
+              data_bytes);
+}
+
+}  // namespace
+
+struct SafetensorsFile::Mapping {
+  void* address = MAP_FAILED;
+  size_t size = 0;
+  ~Mapping() {
+    if (address != MAP_FAILED) munmap(address, size);
+  }
+};
+
+SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
+  const std::string where = path.string();
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  check_input(descriptor >= 0, where, ": cannot be opened (", std::strerror(errno), ")");
+  struct stat status {};
+  const bool is_file = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+  const size_t size = is_file ? static_cast<size_t>(status.st_size) : 0;
+  SafetensorsFile file;
+  file.path_ = path;
+  file.mapping_ = std::make_shared<Mapping>();
+  if (size >= kLengthBytes) {
+    // Private and writable: a tensor view that somebody writes to by mistake changes its own pages, never the file.
+    file.mapping_->address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0);
+    file.mapping_->size = size;
+  }
+  ::close(descriptor);
+  check_input(is_file, where, ": is not a regular file");
+  check_input(size >= kLengthBytes, where, ": ", size, " bytes are too short for a safetensors file");
+  check_input(file.mapping_->address != MAP_FAILED, where, ": cannot be mapped (", std::strerror(errno), ")");
+
+  const char* bytes = static_cast<const char*>(file.mapping_->address);
+  uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, bytes, kLengthBytes);  // little endian, as every supported host is
+  check_input(header_bytes <= kMaxHeaderBytes && header_bytes <= size - kLengthBytes, where, ": header length ",
+              header_bytes, " does not fit a file of ", size, " bytes; it is truncated or not a safetensors file");
+  file.data_offset_ = kLengthBytes + header_bytes;
+  const Json header = parse_json({bytes + kLengthBytes, header_bytes}, where + " (header)");
+  check_input(header.is_object(), where, ": header is no JSON object");
+
+  for (const auto& [name, value] : header.items()) {
+    if (name == "__metadata__") {
+      check_input(value.is_object(), where, ": __metadata__ is no JSON object");
+      for (const auto& [key, text] : value.items()) {
+        check_input(text.is_string(), where, ": __metadata__ '", key, "' is no string");
+        file.metadata_[key] = text.get<std::string>();
+      }
+      continue;
+    }
+    const std::string entry_where = where + ": tensor '" + name + "'";
+    Entry entry = parse_entry(value, entry_where);
+    const size_t expected = byte_count(entry.shape, entry.dtype, entry_where);
+    check_input(entry.end >= entry.begin && entry.end - entry.begin == expected, entry_where, " of shape ",
+                shape_text(entry.shape), " needs ", expected, " bytes, its data_offsets are [", entry.begin, ", ",
+                entry.end, "]");
+    file.entries_.emplace(name, std::move(entry));
+  }
+  check_tiling(file.entries_, size - file.data_offset_, where);
+  return file;
+}
+
+at::Tensor SafetensorsFile::tensor(const std::string& name) const {
+  const auto found = entries_.find(name);
+  check_input(found != entries_.end(), path_.string(), ": has no tensor '", name, "'");
+  const Entry& entry = found->second;
+  char* data = static_cast<char*>(mapping_->address) + data_offset_ + entry.begin;
+  const auto options = at::TensorOptions().dtype(entry.dtype);
+  const size_t alignment = c10::elementSize(entry.dtype);
+  if (reinterpret_cast<uintptr_t>(data) % alignment != 0) {
+    // Some writers do not align; such a tensor is copied, since vectorised kernels may not load it in place.
+    at::Tensor copy = at::empty(entry.shape, options);
+    std::memcpy(copy.data_ptr(), data, entry.end - entry.begin);
+    return copy;
+  }
+  return at::from_blob(data, entry.shape, [mapping = mapping_](void*) {}, options);
+}
+
+TensorMap read_safetensors(const std::filesystem::path& path, Metadata* metadata) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  TensorMap tensors;
+  for (const auto& [name, entry] : file.entries()) tensors.emplace(name, file.tensor(name));
+  if (metadata) *metadata = file.metadata();
+  return tensors;
+}
+
+namespace {
+
+TensorMap read_shards(const std::filesystem::path& index_path) {
+  const Json index = read_json(index_path);
+  const std::string where = index_path.string();
+  check_input(index.is_object() && index.contains("weight_map") && index["weight_map"].is_object(), where,
+              ": expected an object with 'weight_map'");
+  std::map<std::string, SafetensorsFile> shards;
+  TensorMap tensors;
+  for (const auto& [name, value] : index["weight_map"].items()) {
+    check_input(value.is_string(), where, ": weight_map['", name, "'] is no file name");
+    const auto shard = value.get<std::string>();
+    check_input(std::filesystem::path(shard).filename() == shard, where, ": shard name '", shard,
+                "' must be a plain file name beside the index");
+    auto found = shards.find(shard);
+    if (found == shards.end()) {
+      found = shards.emplace(shard, SafetensorsFile::open(index_path.parent_path() / shard)).first;
+    }
+    tensors.emplace(name, found->second.tensor(name));
+  }
+  return tensors;
+}
+
+// First file of the folder named STEM.VARIANT.safetensors (or its index), in alphabetical order.
+std::optional<std::filesystem::path> find_variant(const std::filesystem::path& folder, const std::string& stem,
+                                                  const std::string& suffix) {
+  std::set<std::filesystem::path> found;
+  std::error_code ignored;
+  for (const auto& file : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string name = file.path().filename().string();
+    if (!name.starts_with(stem + ".") || !name.ends_with(suffix) || name.size() <= stem.size() + suffix.size()) continue;
+    const std::string variant = name.substr(stem.size() + 1, name.size() - stem.size() - 1 - suffix.size());
+    // "non_ema" weights are other weights, not another precision of the same.
+    if (variant == "fp16" || variant == "bf16" || variant == "fp32") found.insert(file.path());
+  }
+  if (found.empty()) return std::nullopt;
+  return *found.begin();
+}
+
+}  // namespace
+
+TensorMap read_weights(const std::filesystem::path& folder, const std::string& stem) {
+  namespace fs = std::filesystem;
+  check_input(fs::is_directory(folder), folder.string(), ": no such folder");
+  if (fs::exists(folder / (stem + ".safetensors"))) return read_safetensors(folder / (stem + ".safetensors"));
+  if (fs::exists(folder / (stem + ".safetensors.index.json"))) {
+    return read_shards(folder / (stem + ".safetensors.index.json"));
+  }
+  if (const auto variant = find_variant(folder, stem, ".safetensors")) return read_safetensors(*variant);
+  // Sharded variants are named STEM.safetensors.index.VARIANT.json (diffusers) or STEM.VARIANT.safetensors.index.json.
+  for (const char* variant : {"fp16", "bf16", "fp32"}) {
+    const fs::path index = folder / concat(stem, ".safetensors.index.", variant, ".json");
+    if (fs::exists(index)) return read_shards(index);
+  }
+  if (const auto variant = find_variant(folder, stem, ".safetensors.index.json")) return read_shards(*variant);
+  if (fs::exists(folder / (stem + ".bin")) || fs::exists(folder / "pytorch_model.bin")) {
+    fail_input(folder.string(), ": holds only pickled weights (.bin), which can run code; save them as ", stem,
+               ".safetensors first");
+  }
+  fail_input(folder.string(), ": no weights found; looked for ", stem, ".safetensors, ", stem,
+             ".safetensors.index.json and their fp16/bf16/fp32 variants");
+}
+
+const char* safetensors_dtype_name(at::ScalarType dtype) {
+  for (const auto& entry : kDtypes) {
+    if (dtype == entry.dtype) return entry.name;
+  }
+  fail_input("dtype ", c10::toString(dtype), " cannot be written to safetensors");
+}
+
+void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors, const Metadata& metadata) {
+  // Larger elements first keeps every tensor aligned to its own size, as the reference writer does.
+  std::vector<std::pair<std::string, at::Tensor>> order;
+  for (const auto& [name, tensor] : tensors) order.emplace_back(name, tensor.detach().cpu().contiguous());
+  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+    return a.second.element_size() > b.second.element_size();
+  });
+  Json header = Json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  size_t offset = 0;
+  for (const auto& [name, tensor] : order) {
+    const size_t end = offset + tensor.nbytes();
+    header[name] = {{"dtype", safetensors_dtype_name(tensor.scalar_type())},
+                    {"shape", tensor.sizes().vec()},
+                    {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const uint64_t length = text.size();
+
+  AtomicFile file(path);
+  file.write(&length, sizeof length);
+  file.write(text.data(), text.size());
+  for (const auto& [name, tensor] : order) file.write(tensor.data_ptr(), tensor.nbytes());
+  file.commit();
+}
+
+}  // namespace prefusion

@@ -1,0 +1,134 @@
+#include "nn/layers.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "core/error.h"
+
+namespace prefusion::nn {
+namespace {
+
+at::Tensor parameter_storage(at::IntArrayRef shape) { return at::empty(shape, at::kFloat); }
+
+// Low-rank products run in the dtype of the adapter's input, whatever the adapter is kept in: fp32 adapters beside a
+// half-precision base stay the master copy.
+at::Tensor in_dtype_of(const at::Tensor& weight, const at::Tensor& input) {
+  return weight.scalar_type() == input.scalar_type() ? weight : weight.to(input.scalar_type());
+}
+
+}  // namespace
+
+LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool has_bias) {
+  weight = register_parameter("weight", parameter_storage({out_features, in_features}));
+  if (has_bias) bias = register_parameter("bias", parameter_storage({out_features}));
+}
+
+at::Tensor LinearImpl::forward(const at::Tensor& input) {
+  at::Tensor output = at::linear(input, weight, bias);
+  if (!lora_enabled_) return output;
+  for (const LoraBranch& branch : lora_branches_) {
+    const at::Tensor low = at::linear(input, in_dtype_of(branch.A, input));
+    output = output + branch.scale * at::linear(low, in_dtype_of(branch.B, input));
+  }
+  return output;
+}
+
+Conv2dImpl::Conv2dImpl(const Conv2dOptions& o) : options(o) {
+  weight = register_parameter("weight", parameter_storage({o.out_channels, o.in_channels, o.kernel_size, o.kernel_size}));
+  if (o.has_bias) bias = register_parameter("bias", parameter_storage({o.out_channels}));
+}
+
+at::Tensor Conv2dImpl::forward(const at::Tensor& input) {
+  const auto stride = options.stride;
+  const auto padding = options.padding;
+  at::Tensor output = at::conv2d(input, weight, bias, {stride, stride}, {padding, padding});
+  if (!lora_enabled_) return output;
+  for (const LoraBranch& branch : lora_branches_) {
+    const at::Tensor low = at::conv2d(input, in_dtype_of(branch.A, input), {}, {stride, stride}, {padding, padding});
+    output = output + branch.scale * at::conv2d(low, in_dtype_of(branch.B, input));
+  }
+  return output;
+}
+
+GroupNormImpl::GroupNormImpl(int64_t num_groups, int64_t num_channels, double eps) : num_groups_(num_groups), eps_(eps) {
+  check_input(num_groups > 0 && num_channels % num_groups == 0, "GroupNorm: ", num_channels,
+              " channels do not divide into ", num_groups, " groups");
+  weight = register_parameter("weight", parameter_storage({num_channels}));
+  bias = register_parameter("bias", parameter_storage({num_channels}));
+}
+
+at::Tensor GroupNormImpl::forward(const at::Tensor& input) {
+  return at::group_norm(input, num_groups_, weight, bias, eps_);
+}
+
+LayerNormImpl::LayerNormImpl(int64_t dim, double eps) : eps_(eps) {
+  weight = register_parameter("weight", parameter_storage({dim}));
+  bias = register_parameter("bias", parameter_storage({dim}));
+}
+
+at::Tensor LayerNormImpl::forward(const at::Tensor& input) {
+  return at::layer_norm(input, {input.size(-1)}, weight, bias, eps_);
+}
+
+EmbeddingImpl::EmbeddingImpl(int64_t num_embeddings, int64_t dim) {
+  weight = register_parameter("weight", parameter_storage({num_embeddings, dim}));
+}
+
+at::Tensor EmbeddingImpl::forward(const at::Tensor& ids) { return at::embedding(weight, ids); }
+
+Activation activation_by_name(const std::string& name, const std::string& where) {
+  if (name == "silu" || name == "swish") return [](const at::Tensor& x) { return at::silu(x); };
+  if (name == "gelu") return [](const at::Tensor& x) { return at::gelu(x); };
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return [](const at::Tensor& x) { return at::gelu(x, "tanh"); };
+  if (name == "quick_gelu") return [](const at::Tensor& x) { return x * at::sigmoid(1.702 * x); };
+  if (name == "relu") return [](const at::Tensor& x) { return at::relu(x); };
+  if (name == "mish") return [](const at::Tensor& x) { return at::mish(x); };
+  fail_input(where, ": activation '", name, "' is not supported");
+}
+
+std::vector<NamedTensor> named_tensors(const torch::nn::Module& module) {
+  std::vector<NamedTensor> tensors;
+  for (const auto& item : module.named_parameters()) tensors.push_back({item.key(), item.value()});
+  for (const auto& item : module.named_buffers()) tensors.push_back({item.key(), item.value()});
+  return tensors;
+}
+
+TensorMap tensor_map(const torch::nn::Module& module) {
+  TensorMap map;
+  for (const auto& [name, tensor] : named_tensors(module)) map.emplace(name, tensor.detach());
+  return map;
+}
+
+void load_module(torch::nn::Module& module, const TensorMap& weights, at::ScalarType dtype, at::Device device,
+                 const std::string& where) {
+  load_weights_strict(named_tensors(module), weights, dtype, device, where);
+}
+
+void init_weights(torch::nn::Module& module, at::Generator generator) {
+  at::NoGradGuard no_grad;
+  const auto uniform = [&](at::Tensor& tensor, double bound) {
+    if (tensor.defined()) tensor.uniform_(-bound, bound, generator);
+  };
+  for (const auto& child : module.modules()) {
+    if (auto* linear = child->as<LinearImpl>()) {
+      const double bound = 1.0 / std::sqrt(static_cast<double>(linear->weight.size(1)));
+      uniform(linear->weight, bound);
+      uniform(linear->bias, bound);
+    } else if (auto* conv = child->as<Conv2dImpl>()) {
+      const double bound = 1.0 / std::sqrt(static_cast<double>(conv->weight[0].numel()));
+      uniform(conv->weight, bound);
+      uniform(conv->bias, bound);
+    } else if (auto* group_norm = child->as<GroupNormImpl>()) {
+      group_norm->weight.fill_(1);
+      group_norm->bias.zero_();
+    } else if (auto* layer_norm = child->as<LayerNormImpl>()) {
+      layer_norm->weight.fill_(1);
+      layer_norm->bias.zero_();
+    } else if (auto* embedding = child->as<EmbeddingImpl>()) {
+      embedding->weight.normal_(0.0, 0.02, generator);
+    }
+  }
+}
+
+}  // namespace prefusion::nn

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+namespace prefusion::unet {
+
+// What a denoiser is conditioned on besides the timestep.
+struct Conditioning {
+  at::Tensor encoder_hidden_states;  // [B, L, D]
+  at::Tensor pooled;                 // [B, P] where the model has it
+  at::Tensor time_ids;               // [B, 6] where the model has them
+};
+
+// What the rest of the program needs to know of a denoiser.
+struct DenoiserInfo {
+  std::string class_name;  // "UNet2DConditionModel"
+  int64_t in_channels = 4;
+  int64_t out_channels = 4;
+  int64_t sample_size = 64;  // default latent height and width
+  int64_t cross_attention_dim = 768;
+  bool uses_pooled = false;
+};
+
+// The one face of all denoisers. Checkpoint keys are the module's named_parameters().
+class Denoiser : public torch::nn::Module {
+ public:
+  // noisy_latents [B, C, H, W], timesteps [B] (int64, or float for flow models) -> prediction [B, C, H, W].
+  virtual at::Tensor forward(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
+                             const Conditioning& conditioning) = 0;
+  virtual const DenoiserInfo& info() const = 0;
+
+  // Recompute the activations of each block in the backward pass instead of keeping them.
+  void set_gradient_checkpointing(bool enabled) { gradient_checkpointing_ = enabled; }
+  bool gradient_checkpointing() const { return gradient_checkpointing_; }
+
+ protected:
+  bool gradient_checkpointing_ = false;
+};
+
+// The denoiser of a component folder (`unet/` of a diffusers model): config.json says which class.
+std::shared_ptr<Denoiser> load_denoiser(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device);
+
+// The same network with allocated but unset weights, for pretraining; `config_json` is the text of a config.json.
+std::shared_ptr<Denoiser> make_denoiser(const std::string& config_json, const std::string& where);
+
+}  // namespace prefusion::unet
