@@ -1,0 +1,149 @@
+#include "tools/command.h"
+
+#include <ATen/Parallel.h>
+
+#include <set>
+#include <thread>
+#include <toml++/toml.h>
+
+#include "core/error.h"
+#include "core/interrupt.h"
+#include "core/logging.h"
+
+namespace prefusion::tools {
+
+void add_common_options(CLI::App& app, CommonOptions& options) {
+  const std::string group = "Common";
+  app.add_option("--config", options.config, "TOML file; every long flag is a key of the same name, the command line wins")
+      ->group(group);
+  app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str()->group(group);
+  app.add_option("--dtype", options.dtype, "Precision of weights and activations: fp32, bf16 or fp16")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--seed", options.seed, "Seed of everything random")->capture_default_str()->group(group);
+  app.add_option("--threads", options.threads, "CPU threads; 0 takes all cores")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 4096))
+      ->group(group);
+  app.add_option("--log-level", options.log_level, "debug, info, warn, error or off")->capture_default_str()->group(group);
+  app.add_flag("--quiet", options.quiet, "No progress and no information, warnings only")->group(group);
+}
+
+void apply_common_options(const CommonOptions& options) {
+  set_log_level(options.quiet ? LogLevel::kWarn : parse_log_level(options.log_level));
+  const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::thread::hardware_concurrency());
+  at::set_num_threads(std::max(1, threads));
+  install_interrupt_handlers();
+}
+
+namespace {
+
+// Whether the command line itself gives --key (or --key=value).
+bool is_given(const std::vector<std::string>& arguments, const std::string& key) {
+  for (const auto& argument : arguments) {
+    if (argument == "--" + key || argument.starts_with("--" + key + "=")) return true;
+  }
+  return false;
+}
+
+std::string scalar_text(const toml::node& node, const std::string& where) {
+  if (const auto* text = node.as_string()) return text->get();
+  if (const auto* number = node.as_integer()) return std::to_string(number->get());
+  if (const auto* number = node.as_floating_point()) {
+    std::ostringstream out;
+    out.precision(17);
+    out << number->get();
+    return out.str();
+  }
+  fail_usage(where, ": expected a string, a number, a boolean or a list of them");
+}
+
+void append_key(std::vector<std::string>& added, const std::string& key, const toml::node& node,
+                const CLI::Option& option, const std::string& where) {
+  if (const auto* flag = node.as_boolean()) {
+    check_usage(option.get_expected_min() == 0, where, ": '", key, "' takes a value, not true or false");
+    if (flag->get()) added.push_back("--" + key);
+    return;
+  }
+  if (const auto* list = node.as_array()) {
+    for (const auto& element : *list) added.push_back("--" + key + "=" + scalar_text(element, where + ": " + key));
+    return;
+  }
+  added.push_back("--" + key + "=" + scalar_text(node, where + ": " + key));
+}
+
+}  // namespace
+
+std::vector<std::string> merge_config_file(const CLI::App& root, std::vector<std::string> arguments) {
+  std::string path;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == "--config" && i + 1 < arguments.size()) path = arguments[i + 1];
+    if (arguments[i].starts_with("--config=")) path = arguments[i].substr(9);
+  }
+  if (path.empty() || arguments.empty()) return arguments;
+  const CLI::App* app = root.get_subcommand_no_throw(arguments.front());
+  if (!app) return arguments;
+
+  toml::table table;
+  try {
+    table = toml::parse_file(path);
+  } catch (const toml::parse_error& error) {
+    fail_input(path, ": line ", error.source().begin.line, ": ", error.description());
+  }
+  std::vector<std::string> added;
+  for (const auto& [name, node] : table) {
+    const std::string key(name.str());
+    const CLI::Option* option = app->get_option_no_throw("--" + key);
+    check_usage(option != nullptr, path, ": '", key, "' is no flag of prefusion ", app->get_name());
+    if (key == "config" || is_given(arguments, key)) continue;
+    append_key(added, key, node, *option, path);
+  }
+  arguments.insert(arguments.end(), added.begin(), added.end());
+  return arguments;
+}
+
+namespace {
+
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    if (c == '\n') {
+      out += "\\n";
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
+}
+
+std::string toml_value(const CLI::Option& option, const std::string& text) {
+  const std::string type = option.get_type_name();
+  const bool is_number = type.starts_with("INT") || type.starts_with("UINT") || type.starts_with("FLOAT");
+  return is_number && !text.empty() ? text : quoted(text);
+}
+
+}  // namespace
+
+std::string resolved_config(const CLI::App& app) {
+  std::string out = "# The resolved configuration of this run: prefusion " + app.get_name() + " --config run.toml\n";
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->get_lnames().empty()) continue;
+    const std::string& key = option->get_lnames().front();
+    if (key == "help" || key == "config" || key == "list-objectives") continue;
+    if (option->get_expected_min() == 0 && option->get_type_size() == 0) {
+      out += key + " = " + (option->count() ? "true" : "false") + "\n";
+    } else if (option->get_items_expected_max() > 1) {
+      if (!option->count()) continue;
+      out += key + " = [";
+      for (const auto& value : option->results()) out += (out.back() == '[' ? "" : ", ") + toml_value(*option, value);
+      out += "]\n";
+    } else {
+      const std::string value = option->count() ? option->results().back() : option->get_default_str();
+      if (option->count() || !value.empty()) out += key + " = " + toml_value(*option, value) + "\n";
+    }
+  }
+  return out;
+}
+
+}  // namespace prefusion::tools

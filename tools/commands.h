@@ -1,0 +1,13 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+// One function a subcommand: declares it on the root app. Each lives in the file of its name.
+namespace prefusion::tools {
+
+void add_align(CLI::App& root);
+void add_generate(CLI::App& root);
+void add_inspect(CLI::App& root);
+void add_pretrain(CLI::App& root);
+
+}  // namespace prefusion::tools
