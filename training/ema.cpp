@@ -1,0 +1,59 @@
+#include "training/ema.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace prefusion::training {
+
+Ema::Ema(const std::vector<NamedTensor>& weights, double decay) : decay_(decay) {
+  for (const auto& [name, weight] : weights) averages_.push_back({name, weight.detach().to(at::kFloat, false, true)});
+  num_updates_ = at::zeros({}, at::kLong);
+}
+
+void Ema::update(const std::vector<NamedTensor>& weights) {
+  at::NoGradGuard no_grad;
+  const auto updates = static_cast<double>(num_updates_.item<int64_t>());
+  const double decay = std::min(decay_, (1.0 + updates) / (10.0 + updates));
+  std::vector<at::Tensor> averages, current;
+  for (size_t i = 0; i < averages_.size(); ++i) {
+    averages.push_back(averages_[i].tensor);
+    current.push_back(weights[i].tensor.detach().to(at::kFloat));
+  }
+  at::_foreach_lerp_(averages, current, 1.0 - decay);
+  num_updates_.add_(1);
+}
+
+TensorMap Ema::state() const {
+  TensorMap state{{"num_updates", num_updates_}};
+  for (const auto& [name, average] : averages_) state.emplace("average." + name, average);
+  return state;
+}
+
+void Ema::load_state(const TensorMap& source, const std::string& where) {
+  at::NoGradGuard no_grad;
+  std::vector<NamedTensor> destination;
+  for (const auto& [name, tensor] : state()) destination.push_back({name, tensor});
+  check_weights(destination, source, where);
+  for (auto& [name, tensor] : destination) tensor.copy_(source.at(name));
+}
+
+SwappedWeights::SwappedWeights(const std::vector<NamedTensor>& parameters, const std::vector<NamedTensor>& values)
+    : parameters_(parameters) {
+  at::NoGradGuard no_grad;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    at::Tensor parameter = parameters_[i].tensor;
+    saved_.push_back(parameter.detach().clone());
+    parameter.detach().copy_(values[i].tensor);
+  }
+}
+
+SwappedWeights::~SwappedWeights() {
+  at::NoGradGuard no_grad;
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].tensor.detach().copy_(saved_[i]);
+}
+
+}  // namespace prefusion::training

@@ -1,0 +1,108 @@
+#include "training/optimizer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "core/error.h"
+
+namespace prefusion::training {
+
+AdamW::AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options)
+    : options_(options), parameters_(std::move(parameters)) {
+  check_usage(!parameters_.empty(), "nothing to train: no parameter was selected");
+  at::NoGradGuard no_grad;
+  for (const auto& [name, parameter] : parameters_) {
+    const bool is_half = parameter.scalar_type() != at::kFloat;
+    has_masters_ |= is_half;
+    masters_.push_back(is_half ? parameter.detach().to(at::kFloat) : parameter.detach());
+    exp_avg_.push_back(at::zeros_like(masters_.back()));
+    exp_avg_sq_.push_back(at::zeros_like(masters_.back()));
+  }
+  step_count_ = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(parameters_[0].tensor.device()));
+}
+
+std::vector<at::Tensor> AdamW::gradients() const {
+  std::vector<at::Tensor> gradients;
+  for (const auto& [name, parameter] : parameters_) {
+    // A parameter that took no part in this step (an unused block) has no gradient; it decays like the others.
+    gradients.push_back(parameter.grad().defined() ? parameter.grad().to(at::kFloat)
+                                                   : at::zeros_like(parameter, at::kFloat));
+  }
+  return gradients;
+}
+
+void AdamW::step(double lr) {
+  at::NoGradGuard no_grad;
+  step_count_.add_(1);
+  const std::vector<at::Tensor> steps(masters_.size(), step_count_);
+  at::_fused_adamw_(masters_, gradients(), exp_avg_, exp_avg_sq_, {}, steps, lr, options_.beta1, options_.beta2,
+                    options_.weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
+  if (!has_masters_) return;
+  for (size_t i = 0; i < masters_.size(); ++i) {
+    at::Tensor parameter = parameters_[i].tensor;
+    if (parameter.scalar_type() != at::kFloat) parameter.detach().copy_(masters_[i]);
+  }
+}
+
+void AdamW::zero_grad() {
+  for (auto& [name, parameter] : parameters_) parameter.mutable_grad().reset();
+}
+
+at::Tensor AdamW::grad_norm() const {
+  at::NoGradGuard no_grad;
+  std::vector<at::Tensor> present;
+  for (const auto& [name, parameter] : parameters_) {
+    if (parameter.grad().defined()) present.push_back(parameter.grad());
+  }
+  if (present.empty()) return at::zeros({}, at::kFloat);
+  std::vector<at::Tensor> norms = at::_foreach_norm(present, 2, at::kFloat);
+  return at::linalg_vector_norm(at::stack(norms));
+}
+
+void AdamW::clip_gradients(const at::Tensor& norm, double max_norm) {
+  at::NoGradGuard no_grad;
+  const at::Tensor factor = (max_norm / (norm + 1e-6)).clamp_max(1.0);
+  for (auto& [name, parameter] : parameters_) {
+    if (parameter.grad().defined()) parameter.mutable_grad().mul_(factor);
+  }
+}
+
+TensorMap AdamW::state() const {
+  TensorMap state;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    state["exp_avg." + parameters_[i].name] = exp_avg_[i];
+    state["exp_avg_sq." + parameters_[i].name] = exp_avg_sq_[i];
+    state["master." + parameters_[i].name] = masters_[i];
+  }
+  state["step_count"] = step_count_;
+  return state;
+}
+
+void AdamW::load_state(const TensorMap& source, const std::string& where) {
+  at::NoGradGuard no_grad;
+  std::vector<NamedTensor> destination;
+  for (const auto& [name, tensor] : state()) destination.push_back({name, tensor});
+  check_weights(destination, source, where);
+  for (auto& [name, tensor] : destination) tensor.copy_(source.at(name));
+  for (size_t i = 0; i < masters_.size(); ++i) {
+    at::Tensor parameter = parameters_[i].tensor;
+    if (parameter.scalar_type() != at::kFloat) parameter.detach().copy_(masters_[i]);
+  }
+}
+
+std::vector<NamedTensor> AdamW::master_weights() const {
+  std::vector<NamedTensor> weights;
+  for (size_t i = 0; i < parameters_.size(); ++i) weights.push_back({parameters_[i].name, masters_[i]});
+  return weights;
+}
+
+size_t AdamW::state_bytes() const {
+  size_t bytes = 0;
+  for (size_t i = 0; i < masters_.size(); ++i) {
+    bytes += exp_avg_[i].nbytes() + exp_avg_sq_[i].nbytes();
+    if (parameters_[i].tensor.scalar_type() != at::kFloat) bytes += masters_[i].nbytes();
+  }
+  return bytes;
+}
+
+}  // namespace prefusion::training

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "core/safetensors.h"
+#include "core/weights.h"
+
+namespace prefusion::training {
+
+// AdamW with decoupled weight decay (arXiv 1711.05101), as torch.optim.AdamW.
+struct AdamWOptions {
+  double lr = 1e-5;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 1e-2;
+};
+
+// Updates parameters from their .grad. Half-precision parameters have fp32 masters here: the update is made on the
+// master, the parameter is its rounding. Moments are always fp32.
+class AdamW {
+ public:
+  AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options);
+
+  void step(double lr);
+  void zero_grad();
+
+  // Global L2 norm of all gradients, as a 0-dim fp32 tensor (no host synchronisation).
+  at::Tensor grad_norm() const;
+  // Scales all gradients so that their norm is at most max_norm, as torch.nn.utils.clip_grad_norm_.
+  void clip_gradients(const at::Tensor& norm, double max_norm);
+
+  // Everything needed to go on bit for bit: moments, masters, step count.
+  TensorMap state() const;
+  void load_state(const TensorMap& state, const std::string& where);
+
+  const std::vector<NamedTensor>& parameters() const { return parameters_; }
+  // The fp32 values being optimised, by parameter name.
+  std::vector<NamedTensor> master_weights() const;
+  // Bytes of state beyond the parameters themselves.
+  size_t state_bytes() const;
+
+ private:
+  std::vector<at::Tensor> gradients() const;
+
+  AdamWOptions options_;
+  std::vector<NamedTensor> parameters_;
+  std::vector<at::Tensor> masters_;  // the parameter itself where it is fp32
+  std::vector<at::Tensor> exp_avg_;
+  std::vector<at::Tensor> exp_avg_sq_;
+  at::Tensor step_count_;
+  bool has_masters_ = false;
+};
+
+}  // namespace prefusion::training
