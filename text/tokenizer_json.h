@@ -1,0 +1,26 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <vector>
+
+#include "text/added_tokens.h"
+#include "text/byte_pair_encoding.h"
+
+namespace prefusion::text {
+
+// What counts of a tokenizer.json.
+struct TokenizerJson {
+  BytePairFiles model;
+  std::vector<std::pair<int64_t, AddedToken>> added_tokens;  // id as the file gives it, token
+  bool pads_left = false;
+  bool truncates_left = false;
+};
+
+// Input error for a file that is malformed, or whose parts are not those of a CLIP tokenizer (the part is named).
+TokenizerJson read_tokenizer_json(const std::filesystem::path& path);
+
+// vocab.json and merges.txt. Input error when one is missing or malformed (file and line are named).
+BytePairFiles read_vocab_and_merges(const std::filesystem::path& folder);
+
+}  // namespace prefusion::text
