@@ -21,7 +21,8 @@ struct DenoiserInfo {
   std::string class_name;  // "UNet2DConditionModel"
   int64_t in_channels = 4;
   int64_t out_channels = 4;
-  int64_t sample_size = 64;  // default latent height and width
+  int64_t sample_size = 64;   // default latent height
+  int64_t sample_width = 64;  // default latent width, nearly always the same
   int64_t cross_attention_dim = 768;
   bool uses_pooled = false;
 };

@@ -1,0 +1,49 @@
+#include "unet/denoiser.h"
+
+#include "core/error.h"
+#include "core/json_config.h"
+#include "core/safetensors.h"
+#include "nn/layers.h"
+#include "unet/unet_2d_condition.h"
+
+namespace prefusion::unet {
+namespace {
+
+std::shared_ptr<Denoiser> make_unet_2d_condition(const Json& config, const std::string& where) {
+  return std::make_shared<UNet2DConditionModel>(parse_unet_config(config, where));
+}
+
+// The denoisers there are, by the `_class_name` of their config.
+struct DenoiserClass {
+  const char* name;
+  std::shared_ptr<Denoiser> (*make)(const Json& config, const std::string& where);
+};
+constexpr DenoiserClass kClasses[] = {
+    {"UNet2DConditionModel", make_unet_2d_condition},
+};
+
+std::shared_ptr<Denoiser> make_from_json(const Json& config, const std::string& where) {
+  check_input(config.is_object(), where, ": expected a JSON object");
+  const Json name = config.value("_class_name", Json("UNet2DConditionModel"));
+  std::string known;
+  for (const DenoiserClass& entry : kClasses) {
+    if (name == entry.name) return entry.make(config, where);
+    known += (known.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  fail_input(where, ": '_class_name' = ", name.dump(), " is not supported; known denoisers: ", known);
+}
+
+}  // namespace
+
+std::shared_ptr<Denoiser> load_denoiser(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device) {
+  const std::filesystem::path config_path = folder / "config.json";
+  auto denoiser = make_from_json(read_json(config_path), config_path.string());
+  nn::load_module(*denoiser, read_weights(folder, "diffusion_pytorch_model"), dtype, device, folder.string());
+  return denoiser;
+}
+
+std::shared_ptr<Denoiser> make_denoiser(const std::string& config_json, const std::string& where) {
+  return make_from_json(parse_json(config_json, where), where);
+}
+
+}  // namespace prefusion::unet
