@@ -35,9 +35,10 @@ PREFUSION_HOST_DEVICE inline Uint4 philox4x32(uint64_t key, uint64_t stream, uin
   return c;
 }
 
-// 32 random bits to a float in (0, 1): never 0, so that its logarithm is finite; never 1.
+// 32 random bits to a float in (0, 1): never 0, so that its logarithm is finite; never 1. 23 bits and a half are all
+// that a float holds exactly: a 24th would round the largest value up to 1.
 PREFUSION_HOST_DEVICE inline float uniform_open(uint32_t bits) {
-  return (static_cast<float>(bits >> 8) + 0.5f) * (1.0f / 16777216.0f);
+  return (static_cast<float>(bits >> 9) + 0.5f) * (1.0f / 8388608.0f);
 }
 
 struct Normal4 {

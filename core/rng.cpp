@@ -39,7 +39,8 @@ int64_t CounterRng::below(int64_t count) {
   const auto range = static_cast<uint64_t>(count);
   const uint64_t limit = UINT64_MAX - UINT64_MAX % range;
   for (;;) {
-    const uint64_t value = (static_cast<uint64_t>(bits()) << 32) | bits();
+    const uint64_t high = bits();  // two statements: the operands of | are evaluated in any order
+    const uint64_t value = (high << 32) | bits();
     if (value < limit) return static_cast<int64_t>(value % range);
   }
 }
