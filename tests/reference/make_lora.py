@@ -79,7 +79,7 @@ def randomise(network, seed):
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "lora_" in name:
-                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+                parameter.copy_(0.15 * torch.randn(parameter.shape, generator=generator))
 
 
 def add_adapter(network, seed, **config):
