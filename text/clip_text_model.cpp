@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/safetensors.h"
+#include "nn/module_list.h"
 
 namespace prefusion::text {
 namespace {
@@ -86,23 +87,17 @@ class EncoderLayerImpl : public torch::nn::Module {
   std::shared_ptr<MlpImpl> mlp;
 };
 
-// A plain module whose children are named by their position, so that keys read "layers.0", "layers.1", ...
-class LayerList : public torch::nn::Module {
- public:
-  LayerList(const ClipTextConfig& config, nn::Activation activation) {
-    for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-      layers.push_back(register_module(std::to_string(i), std::make_shared<EncoderLayerImpl>(config, activation)));
-    }
-  }
-  std::vector<std::shared_ptr<EncoderLayerImpl>> layers;
-};
-
 class EncoderImpl : public torch::nn::Module {
  public:
   EncoderImpl(const ClipTextConfig& config, nn::Activation activation) {
-    layers = register_module("layers", std::make_shared<LayerList>(config, activation));
+    for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+      layers->push_back(std::make_shared<EncoderLayerImpl>(config, activation));
+    }
+    register_module("layers", layers);
   }
-  std::shared_ptr<LayerList> layers;
+
+  using Layers = nn::ModuleList<std::shared_ptr<EncoderLayerImpl>>;
+  std::shared_ptr<Layers> layers = std::make_shared<Layers>();
 };
 
 // Causal and padding mask in one: bool [B, 1, L, L]; empty when there is no padding to hide.
@@ -144,7 +139,7 @@ ClipTextOutput ClipTextModel::forward(const at::Tensor& input_ids, const at::Ten
   const std::optional<at::Tensor> mask = attention_mask_of(attention_mask, input_ids.size(1));
   ClipTextOutput output;
   output.hidden_states.push_back(text_model->embeddings->forward(input_ids));
-  for (const auto& layer : text_model->encoder->layers->layers) {
+  for (const auto& layer : *text_model->encoder->layers) {
     output.hidden_states.push_back(layer->forward(output.hidden_states.back(), mask));
   }
   output.last_hidden_state = final_layer_norm(output.hidden_states.back());

@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <map>
 
+#include "core/content_hash.h"
 #include "core/error.h"
 #include "text/clip_pre_tokenizer.h"
 #include "text/unicode.h"
@@ -18,6 +20,7 @@ ClipTokenizer::ClipTokenizer(ClipTokenizerFiles files, int64_t max_length_if_uns
     : model_(files.model),
       added_(files.added_tokens, model_, files.split_special_tokens),
       where_(files.model.where),
+      content_key_(content_key_of(files, files.model_max_length.value_or(max_length_if_unset))),
       model_max_length_(files.model_max_length.value_or(max_length_if_unset)),
       pads_left_(files.pads_left),
       truncates_left_(files.truncates_left) {
@@ -30,6 +33,20 @@ ClipTokenizer::ClipTokenizer(ClipTokenizerFiles files, int64_t max_length_if_uns
       num_ids_ = std::max(num_ids_, id + 1);
     }
   }
+}
+
+std::string ClipTokenizer::content_key_of(const ClipTokenizerFiles& files, int64_t max_length) {
+  ContentHash hash;
+  const std::map<std::string, int64_t> vocab(files.model.vocab.begin(), files.model.vocab.end());
+  for (const auto& [token, id] : vocab) hash.update(token).update(&id, sizeof id);
+  for (const auto& [left, right] : files.model.merges) hash.update(left).update(right);
+  for (const AddedToken& token : files.added_tokens) {
+    hash.update(token.content);
+    hash.update(concat(token.single_word, token.lstrip, token.rstrip, token.normalized, token.special));
+  }
+  hash.update(files.model.unk_token).update(files.bos_token).update(files.eos_token).update(files.pad_token);
+  hash.update(concat(max_length, ' ', files.pads_left, files.truncates_left, files.split_special_tokens));
+  return hash.hex();
 }
 
 int64_t ClipTokenizer::require_id(const std::string& token, const char* role) const {
@@ -79,6 +96,16 @@ at::Tensor ClipTokenizer::tokenize_batch(const std::vector<std::string>& prompts
   int64_t* row = batch.data_ptr<int64_t>();
   for (const std::string& prompt : prompts) row = std::ranges::copy(tokenize(prompt), row).out;
   return batch;
+}
+
+at::Tensor ClipTokenizer::attention_mask_batch(const std::vector<std::string>& prompts) const {
+  at::Tensor mask = at::zeros({static_cast<int64_t>(prompts.size()), model_max_length_}, at::kLong);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const auto count = std::min(static_cast<int64_t>(encode(prompts[i]).size()) + 2, model_max_length_);
+    const int64_t start = pads_left_ ? model_max_length_ - count : 0;
+    mask.select(0, static_cast<int64_t>(i)).narrow(0, start, count).fill_(1);
+  }
+  return mask;
 }
 
 std::string ClipTokenizer::decode(const std::vector<int64_t>& tokens) const {

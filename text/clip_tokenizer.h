@@ -38,11 +38,17 @@ class ClipTokenizer {
   // The same for a batch: int64 [B, model_max_length] on the CPU.
   at::Tensor tokenize_batch(const std::vector<std::string>& prompts) const;
 
+  // Which of these tokens are not padding: int64 [B, model_max_length], 1 or 0, on the CPU.
+  at::Tensor attention_mask_batch(const std::vector<std::string>& prompts) const;
+
   // Readable text of tokens, for messages.
   std::string decode(const std::vector<int64_t>& tokens) const;
 
   // The tokens of encode() that tokenize() cuts off.
   std::vector<int64_t> cut_off(const std::vector<int64_t>& tokens) const;
+
+  // 32 hexadecimal digits over everything tokenize() depends on.
+  const std::string& content_key() const { return content_key_; }
 
   int64_t bos_token_id() const { return bos_token_id_; }
   int64_t eos_token_id() const { return eos_token_id_; }
@@ -52,12 +58,14 @@ class ClipTokenizer {
   int64_t num_ids() const { return num_ids_; }
 
  private:
+  static std::string content_key_of(const ClipTokenizerFiles& files, int64_t max_length);
   int64_t require_id(const std::string& token, const char* role) const;
 
   BytePairEncoding model_;
   AddedVocabulary added_;
   std::unordered_map<int64_t, std::string> texts_;  // id -> token
   std::string where_;
+  std::string content_key_;
   int64_t bos_token_id_ = 0;
   int64_t eos_token_id_ = 0;
   int64_t pad_token_id_ = 0;
