@@ -1,0 +1,21 @@
+#include "schedulers/discrete_prediction.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+
+namespace prefusion::schedulers {
+
+CleanAndNoise split_prediction(PredictionType type, const at::Tensor& prediction, const at::Tensor& sample,
+                               const at::Tensor& signal, const at::Tensor& deviation) {
+  switch (type) {
+    case PredictionType::kEpsilon: return {(sample - deviation * prediction) / signal, prediction};
+    case PredictionType::kSample: return {prediction, (sample - signal * prediction) / deviation};
+    case PredictionType::kVPrediction:
+      return {signal * sample - deviation * prediction, signal * prediction + deviation * sample};
+    case PredictionType::kFlow: break;
+  }
+  fail_input("flow predictions need a flow-matching sampler");
+}
+
+}  // namespace prefusion::schedulers

@@ -1,0 +1,70 @@
+#include "schedulers/noise_schedule.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+#include "schedulers/beta_schedule.h"
+
+namespace prefusion::schedulers {
+namespace {
+
+// HeunDiscrete alone knows the schedule "exp"; its other defaults are what such a model was trained with.
+SchedulerClass reading_class(const SchedulerConfig& config) {
+  const bool is_heun = !config.trained_betas && config.beta_schedule == "exp";
+  return is_heun ? SchedulerClass::kHeun : SchedulerClass::kDdpm;
+}
+
+// [B] or [B, k] -> the same with ones appended up to the number of dimensions of `like`.
+at::Tensor broadcast_to(const at::Tensor& scale, const at::Tensor& like) {
+  check_run(scale.dim() <= like.dim(), "timesteps of shape ", shape_text(scale.sizes()),
+            " do not belong to latents of shape ", shape_text(like.sizes()));
+  std::vector<int64_t> shape = scale.sizes().vec();
+  shape.resize(static_cast<size_t>(like.dim()), 1);
+  return scale.reshape(shape).to(like.scalar_type());
+}
+
+}  // namespace
+
+NoiseSchedule::NoiseSchedule(const SchedulerConfig& config) : config_(resolve_for(config, reading_class(config))) {
+  alphas_cumprod_ = make_alphas_cumprod(config_);
+  signal_scales_ = alphas_cumprod_.sqrt();
+  noise_scales_ = (1 - alphas_cumprod_).sqrt();
+}
+
+at::Tensor NoiseSchedule::lookup(const at::Tensor& table, const at::Tensor& timesteps) const {
+  const at::Tensor local = table.to(timesteps.device());
+  return local.index_select(0, timesteps.reshape({-1}).to(at::kLong)).reshape(timesteps.sizes());
+}
+
+at::Tensor NoiseSchedule::signal_scale(const at::Tensor& timesteps) const {
+  return lookup(signal_scales_, timesteps);
+}
+
+at::Tensor NoiseSchedule::noise_scale(const at::Tensor& timesteps) const {
+  return lookup(noise_scales_, timesteps);
+}
+
+at::Tensor NoiseSchedule::snr(const at::Tensor& timesteps) const {
+  return (signal_scale(timesteps) / noise_scale(timesteps)).square();
+}
+
+at::Tensor NoiseSchedule::add_noise(const at::Tensor& latents, const at::Tensor& noise,
+                                    const at::Tensor& timesteps) const {
+  return broadcast_to(signal_scale(timesteps), latents) * latents +
+         broadcast_to(noise_scale(timesteps), latents) * noise;
+}
+
+at::Tensor NoiseSchedule::target(const at::Tensor& latents, const at::Tensor& noise,
+                                 const at::Tensor& timesteps) const {
+  switch (prediction_type()) {
+    case PredictionType::kEpsilon: return noise;
+    case PredictionType::kSample: return latents;
+    case PredictionType::kVPrediction:
+      return broadcast_to(signal_scale(timesteps), latents) * noise -
+             broadcast_to(noise_scale(timesteps), latents) * latents;
+    case PredictionType::kFlow: break;
+  }
+  fail_input(config_.where, ": flow prediction has another forward process than a beta schedule");
+}
+
+}  // namespace prefusion::schedulers

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "schedulers/scheduler_config.h"
+
+namespace prefusion::schedulers {
+
+// Draws standard normal noise of the shape, dtype and device of `like`; stochastic samplers ask it once a step.
+using NoiseSource = std::function<at::Tensor(const at::Tensor& like)>;
+
+// A sampler: turns denoiser predictions into the next, less noisy latents. Stateful (multistep solvers remember earlier
+// predictions); set_timesteps starts over. Usage:
+//   scheduler->set_timesteps(S);
+//   sample = noise * scheduler->init_noise_sigma();
+//   for (size_t i = 0; i < scheduler->timesteps().size(); ++i)
+//     sample = scheduler->step(denoiser(scheduler->scale_model_input(sample, i), timesteps()[i]), i, sample, noise);
+class Scheduler {
+ public:
+  virtual ~Scheduler() = default;
+
+  // Usage error unless 1 <= num_inference_steps <= num_train_timesteps and the spacing gives timesteps the model has.
+  virtual void set_timesteps(int64_t num_inference_steps) = 0;
+
+  // What the denoiser is given, one entry per call of it: methods of higher order (Heun, Runge-Kutta starts of PNDM)
+  // call it more often than num_inference_steps. Whole numbers unless has_continuous_timesteps().
+  const std::vector<double>& timesteps() const { return timesteps_; }
+  virtual bool has_continuous_timesteps() const { return false; }
+
+  // Standard deviation of the initial latents.
+  virtual double init_noise_sigma() const { return 1.0; }
+
+  // The denoiser's input for call number `index`.
+  virtual at::Tensor scale_model_input(const at::Tensor& sample, size_t index) const;
+
+  // The next sample after the denoiser's `prediction` [B, C, H, W] for call number `index`. Calls come in order.
+  virtual at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
+                          const NoiseSource& noise) = 0;
+
+ protected:
+  std::vector<double> timesteps_;
+};
+
+// One line of the registry.
+struct SchedulerEntry {
+  const char* name;  // on the command line
+  SchedulerClass scheduler_class;
+  const char* diffusers_name;  // of the class it follows
+  const char* description;
+};
+
+const std::vector<SchedulerEntry>& scheduler_entries();
+
+// A sampler by command line name (see scheduler_entries), or by its diffusers class name, or "auto": the class that
+// wrote the config, with all its settings. Usage error for a name that is none; input error when the config has a value
+// the sampler does not support.
+std::unique_ptr<Scheduler> make_scheduler(const std::string& name, const SchedulerConfig& config);
+
+// The registry name that `name` means for this config: "auto" and class names are looked up.
+std::string scheduler_name(const std::string& name, const SchedulerConfig& config);
+
+}  // namespace prefusion::schedulers

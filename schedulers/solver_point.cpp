@@ -1,0 +1,27 @@
+#include "schedulers/solver_point.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace prefusion::schedulers {
+
+SolverPoint solver_point(const at::Tensor& sigma) {
+  const at::Tensor alpha = 1 / (sigma.square() + 1).sqrt();
+  const at::Tensor deviation = sigma * alpha;
+  return {alpha, deviation, alpha.log() - deviation.log()};
+}
+
+at::Tensor sigma_tensor(std::vector<double> sigmas, double last) {
+  sigmas.push_back(last);
+  at::Tensor out = at::empty({static_cast<int64_t>(sigmas.size())}, at::kFloat);
+  std::transform(sigmas.begin(), sigmas.end(), out.data_ptr<float>(), [](double v) { return static_cast<float>(v); });
+  return out;
+}
+
+void truncate_timesteps(std::vector<double>& timesteps) {
+  for (double& timestep : timesteps) timestep = std::trunc(timestep);
+}
+
+}  // namespace prefusion::schedulers
