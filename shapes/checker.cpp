@@ -12,7 +12,10 @@ namespace {
 
 constexpr double kMinOffset = 4;       // px between centres along the relation's axis
 constexpr double kMinSolidity = 0.85;  // area over the area of the convex hull: all three shapes are convex
-constexpr double kMinFit = 0.75;       // area over the area of the best enclosing figure
+// Area over the area of the enclosing figure, below which the shape is unclear. The tips of small triangles are rounded
+// off by soft edges; an ellipse fills 0.79 of its rectangle, so a square needs more.
+constexpr double kMinFit[] = {0.75, 0.83, 0.65};
+constexpr double kMaxSquareAspect = 1.4;
 
 // The figure that the region fills best. Each measure is 1 for its own figure; a circle fills 0.79 of its rectangle and
 // 0.60 of its triangle, a square 0.64 and 0.50 of the others, a triangle 0.41 and 0.50.
@@ -25,11 +28,14 @@ std::optional<Shape> classify(const std::vector<cv::Point>& contour) {
   float radius = 0;
   cv::minEnclosingCircle(hull, centre, radius);
   std::vector<cv::Point2f> triangle;
-  const double fits[] = {area / (CV_PI * radius * radius), area / cv::minAreaRect(hull).size.area(),
+  const cv::Size2f rectangle = cv::minAreaRect(hull).size;
+  const double fits[] = {area / (CV_PI * radius * radius), area / rectangle.area(),
                          area / cv::minEnclosingTriangle(hull, triangle)};
-  const auto* best = std::max_element(std::begin(fits), std::end(fits));
-  if (*best < kMinFit) return std::nullopt;
-  return kShapes[static_cast<size_t>(best - std::begin(fits))];
+  const auto best = static_cast<size_t>(std::max_element(std::begin(fits), std::end(fits)) - std::begin(fits));
+  if (fits[best] < kMinFit[best]) return std::nullopt;
+  const double aspect = std::max(rectangle.width, rectangle.height) / std::min(rectangle.width, rectangle.height);
+  if (kShapes[best] == Shape::kSquare && aspect > kMaxSquareAspect) return std::nullopt;
+  return kShapes[best];
 }
 
 DetectedObject describe(const Region& region) {

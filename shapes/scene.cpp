@@ -66,7 +66,10 @@ void add_blobs(CounterRng& rng, Scene& scene) {
       const double clear = blob.radius + kBlobClearance;
       return dx < -reach.left - clear || dx > reach.right + clear || dy < -reach.up - clear || dy > reach.down + clear;
     });
-    if (is_clear) scene.blobs.push_back(blob);
+    const bool is_apart = std::all_of(scene.blobs.begin(), scene.blobs.end(), [&blob](const Blob& other) {
+      return std::abs(blob.x - other.x) + std::abs(blob.y - other.y) > 2 * kBlobClearance;
+    });
+    if (is_clear && is_apart) scene.blobs.push_back(blob);
   }
 }
 
