@@ -36,17 +36,17 @@ ClipTokenizer::ClipTokenizer(ClipTokenizerFiles files, int64_t max_length_if_uns
 }
 
 std::string ClipTokenizer::content_key_of(const ClipTokenizerFiles& files, int64_t max_length) {
-  ContentHash hash;
+  ContentHasher hash;
   const std::map<std::string, int64_t> vocab(files.model.vocab.begin(), files.model.vocab.end());
-  for (const auto& [token, id] : vocab) hash.update(token).update(&id, sizeof id);
-  for (const auto& [left, right] : files.model.merges) hash.update(left).update(right);
+  for (const auto& [token, id] : vocab) hash.add(token).add(static_cast<uint64_t>(id));
+  for (const auto& [left, right] : files.model.merges) hash.add(left).add(right);
   for (const AddedToken& token : files.added_tokens) {
-    hash.update(token.content);
-    hash.update(concat(token.single_word, token.lstrip, token.rstrip, token.normalized, token.special));
+    hash.add(token.content);
+    hash.add(concat(token.single_word, token.lstrip, token.rstrip, token.normalized, token.special));
   }
-  hash.update(files.model.unk_token).update(files.bos_token).update(files.eos_token).update(files.pad_token);
-  hash.update(concat(max_length, ' ', files.pads_left, files.truncates_left, files.split_special_tokens));
-  return hash.hex();
+  hash.add(files.model.unk_token).add(files.bos_token).add(files.eos_token).add(files.pad_token);
+  hash.add(concat(max_length, ' ', files.pads_left, files.truncates_left, files.split_special_tokens));
+  return hash.finish().hex();
 }
 
 int64_t ClipTokenizer::require_id(const std::string& token, const char* role) const {

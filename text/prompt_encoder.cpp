@@ -69,18 +69,18 @@ std::string PromptEncoder::content_key() const {
 }
 
 std::string PromptEncoder::compute_content_key() const {
-  ContentHash hash;
-  hash.update("prompt encoder, version 1").update(tokenizer_.content_key());
+  ContentHasher hash;
+  hash.add("prompt encoder, version 1").add(tokenizer_.content_key());
   const ClipTextConfig& config = model_->config();
-  hash.update(concat(config.num_attention_heads, ' ', config.hidden_act, ' ', config.layer_norm_eps, ' ',
-                     config.eos_token_id, ' ', config.use_attention_mask, ' ', options_.clip_skip));
+  hash.add(concat(config.num_attention_heads, ' ', config.hidden_act, ' ', config.layer_norm_eps, ' ',
+                  config.eos_token_id, ' ', config.use_attention_mask, ' ', options_.clip_skip));
   const TensorMap weights = nn::tensor_map(*model_);
   for (const auto& [name, tensor] : weights) {
-    hash.update(name).update(concat(at::toString(tensor.scalar_type()), shape_text(tensor.sizes())));
+    hash.add(name).add(concat(at::toString(tensor.scalar_type()), shape_text(tensor.sizes())));
     const at::Tensor bytes = tensor.cpu().contiguous();
-    hash.update(bytes.data_ptr(), bytes.nbytes());
+    hash.add(std::string_view(static_cast<const char*>(bytes.data_ptr()), bytes.nbytes()));
   }
-  return hash.hex();
+  return hash.finish().hex();
 }
 
 }  // namespace prefusion::text

@@ -81,8 +81,9 @@ std::vector<std::string> merge_config_file(const CLI::App& root, std::vector<std
     if (arguments[i].starts_with("--config=")) path = arguments[i].substr(9);
   }
   if (path.empty() || arguments.empty()) return arguments;
-  const CLI::App* app = root.get_subcommand_no_throw(arguments.front());
-  if (!app) return arguments;
+  const auto subcommands = root.get_subcommands([&](const CLI::App* app) { return app->get_name() == arguments.front(); });
+  if (subcommands.empty()) return arguments;
+  const CLI::App* app = subcommands.front();
 
   toml::table table;
   try {

@@ -1,0 +1,86 @@
+#include "training/align_options.h"
+
+#include "core/error.h"
+#include "losses/registry.h"
+
+namespace prefusion::training {
+namespace fs = std::filesystem;
+
+AdapterKind AlignOptions::adapter_kind() const {
+  if (adapter == "lora") return AdapterKind::kLora;
+  if (adapter == "full") return AdapterKind::kFull;
+  fail_usage("--adapter ", adapter, ": expected lora or full");
+}
+
+ReferenceKind AlignOptions::reference_kind(bool objective_needs_reference) const {
+  if (reference == "none") return ReferenceKind::kNone;
+  if (reference == "frozen") return ReferenceKind::kFrozen;
+  if (reference == "adapter-off") return ReferenceKind::kAdapterOff;
+  check_usage(reference.empty(), "--reference ", reference, ": expected none, frozen or adapter-off");
+  if (!objective_needs_reference) return ReferenceKind::kNone;
+  // A LoRA run has its reference at hand: the same network with the adapter switched off.
+  const bool off_is_exact = adapter_kind() == AdapterKind::kLora && reference_model.empty();
+  return off_is_exact ? ReferenceKind::kAdapterOff : ReferenceKind::kFrozen;
+}
+
+namespace {
+
+// Collects problems instead of stopping at the first.
+class Problems {
+ public:
+  void check(bool condition, const std::string& problem) {
+    if (!condition) text_ += (text_.empty() ? "" : "; ") + problem;
+  }
+  template <typename Function>
+  void attempt(Function&& function) {
+    try {
+      function();
+    } catch (const Error& error) {
+      check(false, error.what());
+    }
+  }
+  void throw_if_any() const { check_usage(text_.empty(), text_); }
+
+ private:
+  std::string text_;
+};
+
+}  // namespace
+
+void validate(const AlignOptions& o) {
+  Problems problems;
+  problems.check(!o.model.empty(), "--model is required");
+  problems.check(!o.output.empty() || o.dry_run, "--output is required");
+  problems.check(!o.data.empty() || o.dry_run, "--data is required");
+  for (const auto& path : o.data) problems.check(fs::exists(path), concat("--data ", path.string(), ": no such file or folder"));
+  problems.check(o.eval_data.empty() || fs::exists(o.eval_data), concat("--eval-data ", o.eval_data.string(), ": no such file or folder"));
+  problems.check(o.model.empty() || fs::exists(o.model), concat("--model ", o.model.string(), ": no such folder"));
+  problems.check(o.batch_size > 0, "--batch-size must be positive");
+  problems.check(o.accumulate > 0, "--accumulate must be positive");
+  problems.check(o.steps > 0 || o.epochs > 0, "--steps or --epochs must be positive");
+  problems.check(o.lr >= 0, "--lr must not be negative");
+  problems.check(o.rank > 0, "--rank must be positive");
+  problems.check(o.ema >= 0 && o.ema < 1, "--ema must lie in [0, 1)");
+  problems.check(o.empty_prompt_rate >= 0 && o.empty_prompt_rate <= 1, "--empty-prompt-rate must lie in [0, 1]");
+  problems.check(o.resolution >= 0 && o.resolution % 8 == 0, "--resolution must be a multiple of 8");
+  problems.check(!o.random_crop || o.no_cache,
+                 "--random-crop needs --no-cache: a cached latent has its crop fixed");
+  problems.check(o.no_cache || o.cache.empty() || !fs::is_regular_file(o.cache), "--cache expects a folder");
+  problems.check(o.sample_every == 0 || fs::exists(o.sample_prompts), "--sample-every needs --sample-prompts FILE");
+  problems.attempt([&] { parse_lr_schedule(o.lr_schedule); });
+  problems.attempt([&] { o.adapter_kind(); });
+  problems.attempt([&] {
+    const auto& objective = losses::find_objective(o.objective);
+    losses::resolve_params(objective.info, o.objective_args, o.beta, o.kappa);
+    const ReferenceKind kind = o.reference_kind(objective.info.needs_reference);
+    check_usage(!objective.info.needs_reference || kind != ReferenceKind::kNone, "--objective ", o.objective,
+                " needs a reference: --reference frozen or adapter-off");
+    check_usage(kind != ReferenceKind::kAdapterOff || o.adapter == "lora",
+                "--reference adapter-off needs --adapter lora; use --reference frozen");
+    check_usage(o.reference_model.empty() || kind == ReferenceKind::kFrozen,
+                "--reference-model needs --reference frozen");
+  });
+  problems.throw_if_any();
+}
+
+}  // namespace prefusion::training

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "training/lr_schedule.h"
+
+namespace prefusion::training {
+
+enum class AdapterKind { kLora, kFull };
+enum class ReferenceKind { kNone, kFrozen, kAdapterOff };
+
+// Everything `prefusion align` can be told. Defaults live here alone: help, run.toml and docs are derived from them.
+struct AlignOptions {
+  // What is trained, on what, how
+  std::filesystem::path model;
+  std::vector<std::filesystem::path> data;
+  std::filesystem::path output;
+  std::string objective = "diffusion-dpo";
+  std::optional<double> beta;   // in the convention of the method's public code
+  std::optional<double> kappa;  // the coefficient of D (or s) in the logit, directly
+  std::string objective_args;   // "k=v,..."
+
+  std::string adapter = "lora";  // lora or full
+  int64_t rank = 8;
+  double lora_alpha = 0;  // 0: equal to the rank
+  std::vector<std::string> target_modules = {"to_q", "to_k", "to_v", "to_out.0"};
+  std::string lora_format = "diffusers";  // diffusers or kohya
+
+  std::string reference;  // none, frozen, adapter-off; empty: what the objective and adapter ask for
+  std::filesystem::path reference_model;  // a reference other than the starting weights
+
+  // Optimisation
+  int64_t steps = 0;   // optimizer steps; 0: from epochs
+  double epochs = 1.0; // passes over the training pairs, when steps is 0
+  int64_t batch_size = 4;   // groups a micro-step
+  int64_t accumulate = 1;   // micro-steps an optimizer step
+  double lr = 1e-5;
+  std::string lr_schedule = "constant";
+  int64_t warmup = 0;
+  double max_grad_norm = 1.0;
+  double weight_decay = 1e-2;
+  double ema = 0;  // decay of the weight average; 0 for none. With it, the average is what is written
+  bool gradient_checkpointing = false;
+
+  // Pictures and captions
+  int64_t resolution = 0;  // px, shorter side; 0: what the model was made for
+  bool random_crop = false;
+  bool no_hflip = false;
+  double empty_prompt_rate = 0.2;
+  double max_bad = 0.01;  // share of records that may be unreadable before the run stops
+  int64_t workers = 1;    // threads that read and decode pictures
+  std::filesystem::path cache;  // folder of the latent cache; empty: OUTPUT/cache
+  bool no_cache = false;
+
+  // Keeping track
+  int64_t log_every = 10;
+  int64_t save_every = 500;
+  int64_t keep = 2;  // checkpoints kept besides the best
+  std::string resume;  // "", "auto" or a checkpoint folder
+  int64_t eval_every = 100;
+  std::filesystem::path eval_data;
+  double eval_fraction = 0.05;  // share of prompts held out when there is no --eval-data
+  int64_t eval_groups = 64;     // at most so many held-out groups are measured; 0 turns evaluation off
+  int64_t sample_every = 0;
+  std::filesystem::path sample_prompts;
+  int64_t sample_steps = 20;
+  double sample_guidance = 7.5;
+  std::filesystem::path trace;
+  int64_t trace_steps = 1;
+
+  // Guards
+  double spike_factor = 8.0;   // skip a step whose gradient norm exceeds so many times the running median; 0 never
+  int64_t skip_nonfinite = 0;  // so many non-finite steps are skipped before the run stops
+  double alarm_drift = 0.05;   // over-optimisation alarm: held-out chosen error above the reference's by this share
+
+  bool dry_run = false;
+  uint64_t seed = 0;
+  bool progress = true;
+  std::string resolved_config;  // text of run.toml
+
+  AdapterKind adapter_kind() const;
+  ReferenceKind reference_kind(bool objective_needs_reference) const;
+};
+
+// Checks everything that can be checked before anything is loaded, and names all problems in one usage error.
+void validate(const AlignOptions& options);
+
+}  // namespace prefusion::training

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace prefusion::training {
+
+// Which record a group of a batch is, and which draw of it.
+struct GroupRef {
+  int64_t item = 0;   // index in the data set
+  uint64_t draw = 0;  // the epoch it is used in
+};
+
+// A batch of groups as the train step needs it: encoded pictures and prompts. Flip, crop and caption drop of each group
+// have been decided by its (item, draw) already; the posterior is not yet sampled.
+struct EncodedBatch {
+  at::Tensor mean;                   // [B, k, C, h, w] fp32, unscaled posterior mean
+  at::Tensor std;                    // [B, k, C, h, w] fp32
+  at::Tensor encoder_hidden_states;  // [B, L, D]
+  at::Tensor labels;                 // [B, k] fp32 or undefined: human labels
+  at::Tensor scores;                 // [B, k] fp32 or undefined
+  std::vector<GroupRef> groups;      // B
+  std::vector<std::string> ids;      // B, where each record comes from, for messages
+  int64_t next_position = 0;         // where the stream goes on after this batch
+
+  int64_t size() const { return mean.size(0); }
+  int64_t items_per_group() const { return mean.size(1); }
+};
+
+// An endless stream of batches in the run's fixed order.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  virtual EncodedBatch next(int64_t batch_size) = 0;
+};
+
+}  // namespace prefusion::training

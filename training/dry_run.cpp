@@ -1,0 +1,79 @@
+#include "training/dry_run.h"
+
+#include <ATen/ATen.h>
+
+#include <chrono>
+#include <cstdio>
+
+#include "core/device.h"
+#include "core/progress.h"
+#include "losses/registry.h"
+
+namespace prefusion::training {
+namespace {
+
+double gigabytes(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
+
+size_t parameter_bytes(const torch::nn::Module& module) {
+  size_t bytes = 0;
+  for (const auto& parameter : module.parameters()) bytes += parameter.nbytes();
+  return bytes;
+}
+
+// Random latents and text states of the run's shapes.
+EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::Device device, int64_t items) {
+  EncodedBatch batch;
+  std::vector<int64_t> shape = {batch_size, items};
+  for (const int64_t size : data.latent_shape()) shape.push_back(size);
+  std::vector<int64_t> text = {batch_size};
+  for (const int64_t size : data.text_shape()) text.push_back(size);
+  batch.mean = at::randn(shape).to(device);
+  batch.std = at::ones_like(batch.mean);
+  batch.encoder_hidden_states = at::randn(text).to(device);
+  batch.labels = at::zeros({batch_size, items}).to(device);
+  batch.labels.select(1, 0).fill_(1);
+  for (int64_t i = 0; i < batch_size; ++i) batch.groups.push_back({i, 0});
+  return batch;
+}
+
+}  // namespace
+
+void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, const EncodedData& data,
+             const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params) {
+  int64_t trainable = 0;
+  size_t trainable_bytes = 0;
+  for (const auto& [name, parameter] : optimizer.parameters()) {
+    trainable += parameter.numel();
+    trainable_bytes += parameter.nbytes();
+  }
+  const auto& objective = losses::find_objective(options.objective);
+  const int64_t items = objective.info.data == losses::DataKind::kSingle ? 1 : 2;
+  const EncodedBatch batch = synthetic_batch(data, options.batch_size, device, items);
+  double seconds = 0;
+  constexpr int kSteps = 2;  // the first one allocates, the second is measured
+  for (int i = 0; i < kSteps; ++i) {
+    const auto began = std::chrono::steady_clock::now();
+    for (int64_t micro = 0; micro < options.accumulate; ++micro) step.forward(batch).loss.loss.backward();
+    optimizer.grad_norm().item<double>();
+    optimizer.step(0.0);
+    optimizer.zero_grad();
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  }
+  const int64_t effective = options.batch_size * options.accumulate;
+  const size_t weights = parameter_bytes(denoiser);
+  const bool has_copy = options.reference_kind(objective.info.needs_reference) == ReferenceKind::kFrozen;
+  std::printf("objective            %s, %s\n", options.objective.c_str(), losses::describe_params(objective.info, params).c_str());
+  std::printf("trainable parameters %lld\n", static_cast<long long>(trainable));
+  std::printf("effective batch      %lld groups (%lld x %lld), %lld training groups\n", static_cast<long long>(effective),
+              static_cast<long long>(options.batch_size), static_cast<long long>(options.accumulate),
+              static_cast<long long>(data.num_train_groups()));
+  std::printf("memory               policy %.3f GB, reference %.3f GB, gradients %.3f GB, optimizer %.3f GB\n",
+              gigabytes(weights), gigabytes(has_copy ? weights : 0), gigabytes(trainable_bytes),
+              gigabytes(optimizer.state_bytes()));
+  std::printf("peak memory          %.3f GB measured, with activations\n", gigabytes(peak_memory_bytes(device)));
+  std::printf("seconds per step     %.3f measured\n", seconds);
+  std::printf("steps                %lld, about %s\n", static_cast<long long>(num_steps),
+              duration_text(seconds * static_cast<double>(num_steps)).c_str());
+}
+
+}  // namespace prefusion::training

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "training/align_options.h"
+#include "training/batch_source.h"
+#include "training/train_step.h"
+
+namespace prefusion::training {
+
+// The preference data of a run as the train step needs it, encoded by the model's VAE and text encoder: ahead into the
+// cache (the default; the encoders are then freed), or batch by batch with --no-cache.
+class EncodedData {
+ public:
+  virtual ~EncodedData() = default;
+
+  // The stream of training batches from `position` (groups consumed since the start of the run) on.
+  virtual std::unique_ptr<BatchSource> train_source(int64_t position) = 0;
+  // Held-out groups in a fixed order, at draw 0; empty when there are none.
+  virtual std::vector<EncodedBatch> held_out() = 0;
+
+  virtual int64_t num_train_groups() const = 0;
+  virtual LatentScaling scaling() const = 0;
+  // Shapes of one group's tensors, for the dry run: latents [C, h, w], text [L, D].
+  virtual std::vector<int64_t> latent_shape() const = 0;
+  virtual std::vector<int64_t> text_shape() const = 0;
+};
+
+// Opens the data, splits off the held-out prompts, and encodes what the first `num_positions` positions need.
+std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, losses::DataKind kind,
+                                               int64_t groups_per_step, at::ScalarType dtype, at::Device device);
+
+}  // namespace prefusion::training

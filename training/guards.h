@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+
+#include "core/json_config.h"
+
+namespace prefusion::training {
+
+enum class StepVerdict { kTake, kSkipSpike, kSkipNonfinite };
+
+// Watches gradient norms: a step far outside their running distribution is a spike and is skipped; one that is not
+// finite is skipped up to a budget, then the run stops. The history is part of the checkpoint.
+class GradientGuard {
+ public:
+  // `spike_factor` times the running median counts as a spike (0: never).
+  GradientGuard(double spike_factor, int64_t skip_nonfinite) : spike_factor_(spike_factor), nonfinite_budget_(skip_nonfinite) {}
+
+  // `ids` names the records of the step for the messages. Run error when the non-finite budget is spent.
+  StepVerdict judge(double loss, double grad_norm, int64_t step, const std::string& ids);
+
+  Json state() const;
+  void load_state(const Json& state);
+  int64_t num_skipped() const { return num_skipped_; }
+
+ private:
+  double median() const;
+
+  double spike_factor_;
+  int64_t nonfinite_budget_;
+  int64_t num_skipped_ = 0;
+  int64_t num_nonfinite_ = 0;
+  std::deque<double> history_;
+};
+
+// Looks at held-out measurements for signs that the likelihood of the chosen pictures is paying for the margin.
+class OverOptimisationAlarm {
+ public:
+  // `drift`: how far the held-out chosen error may rise above the reference's, as a share of it.
+  explicit OverOptimisationAlarm(double drift) : drift_(drift) {}
+
+  // Returns the warning to show, or an empty text. `error_chosen_ref` <= 0 compares with the first measurement instead.
+  std::string check(int64_t step, double accuracy, double margin, double error_chosen, double error_chosen_ref);
+
+  Json state() const;
+  void load_state(const Json& state);
+
+ private:
+  double drift_;
+  double first_error_ = -1;
+  double best_accuracy_ = -1;
+};
+
+}  // namespace prefusion::training

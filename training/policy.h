@@ -1,0 +1,28 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "core/weights.h"
+#include "nn/lora.h"
+#include "training/align_options.h"
+#include "unet/denoiser.h"
+
+namespace prefusion::training {
+
+// The network being trained: a denoiser with a fresh adapter, or all of its weights.
+struct Policy {
+  std::shared_ptr<unet::Denoiser> denoiser;
+  std::shared_ptr<nn::LoraAdapter> adapter;  // null for full fine-tuning
+  std::vector<NamedTensor> trainable;        // by checkpoint name
+};
+
+// Loads the denoiser of a model folder and makes it trainable as the options say. LoRA tensors are fp32 whatever dtype is.
+Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device device);
+
+// Writes the trained weights to options.output: pytorch_lora_weights.safetensors, or the whole model folder with its
+// denoiser replaced. `weights` are the values to write, in the order of policy.trainable.
+void write_weights(const AlignOptions& options, const Policy& policy, const std::vector<NamedTensor>& weights);
+
+}  // namespace prefusion::training

@@ -1,0 +1,89 @@
+#include "training/report.h"
+
+#include <algorithm>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "losses/registry.h"
+#include "training/html.h"
+#include "training/metrics_log.h"
+
+namespace prefusion::training {
+namespace fs = std::filesystem;
+namespace {
+
+Series series_of(const std::vector<Metrics>& rows, const std::string& key, const std::string& name) {
+  Series series{name, {}};
+  for (const auto& row : rows) {
+    if (row.contains(key) && row.contains("step")) series.points.emplace_back(row.at("step"), row.at(key));
+  }
+  return series;
+}
+
+std::string charts(const std::vector<Metrics>& rows) {
+  const auto of = [&](const char* key, const char* name) { return series_of(rows, key, name); };
+  std::string html;
+  html += svg_chart("Loss", {of("loss", "training"), of("eval/loss", "held out")});
+  html += svg_chart("Preference accuracy", {of("accuracy", "training"), of("eval/accuracy", "held out"),
+                                            of("eval/accuracy_low", "95 % low"), of("eval/accuracy_high", "95 % high")});
+  html += svg_chart("Held-out errors", {of("eval/error_chosen", "chosen"), of("eval/error_rejected", "rejected"),
+                                        of("eval/error_chosen_ref", "chosen, reference"),
+                                        of("eval/error_rejected_ref", "rejected, reference")});
+  html += svg_chart("Implicit reward margin", {of("margin", "training"), of("eval/margin", "held out")});
+  html += svg_chart("Gradient norm", {of("grad_norm", "before clipping")});
+  html += svg_chart("Seconds a step", {of("seconds_per_step", "measured")});
+  return html;
+}
+
+std::string alarms(const std::vector<Metrics>& rows) {
+  std::string steps;
+  for (const auto& row : rows) {
+    if (row.contains("eval/alarm") && row.at("eval/alarm") > 0) steps += concat(steps.empty() ? "" : ", ", row.at("step"));
+  }
+  return steps.empty() ? "" : "<p class='alarm'>Over-optimisation alarm at step " + steps + "</p>\n";
+}
+
+std::string sample_pictures(const fs::path& folder) {
+  std::vector<fs::path> files;
+  std::error_code ignored;
+  for (const auto& entry : fs::recursive_directory_iterator(folder, ignored)) {
+    if (entry.path().extension() == ".png") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  std::string html;
+  for (const auto& file : files) html += inline_image(file, fs::relative(file, folder).string());
+  return html.empty() ? "" : "<h2>Samples</h2>\n" + html;
+}
+
+std::string model_card(const AlignOptions& options, const losses::ObjectiveInfo& objective,
+                       const losses::ObjectiveParams& params, int64_t num_steps) {
+  const bool is_lora = options.adapter == "lora";
+  std::string card = concat("---\nlibrary_name: diffusers\ntags: [prefusion, preference-alignment, ", objective.name, "]\n---\n\n",
+                            "# ", options.output.filename().string(), "\n\n", is_lora ? "A LoRA" : "A model",
+                            " aligned with ", objective.name, " (", objective.paper, ") by prefusion.\n\n");
+  card += concat("- starting model: ", options.model.filename().string(), "\n- objective: ", losses::describe_params(objective, params),
+                 "\n- steps: ", num_steps, ", ", options.batch_size * options.accumulate, " groups a step, learning rate ", options.lr,
+                 "\n- seed: ", options.seed, "\n\n## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n");
+  if (is_lora) {
+    card += concat("pipe = DiffusionPipeline.from_pretrained(\"", options.model.filename().string(),
+                   "\")\npipe.load_lora_weights(\".\", weight_name=\"pytorch_lora_weights.safetensors\")\n```\n");
+  } else {
+    card += "pipe = DiffusionPipeline.from_pretrained(\".\")\n```\n";
+  }
+  return card + "\n`run.toml` holds the whole configuration, `metrics.jsonl` the measurements, `report.html` both to look at.\n";
+}
+
+}  // namespace
+
+void write_report(const AlignOptions& options, const losses::ObjectiveInfo& objective,
+                  const losses::ObjectiveParams& params, int64_t num_steps) {
+  const auto rows = read_metrics(options.output / "metrics.jsonl");
+  const std::string body = concat("<p>", html_escape(losses::describe_params(objective, params)), "; ", num_steps, " steps of ",
+                                  options.batch_size * options.accumulate, " groups.</p>\n", alarms(rows), charts(rows),
+                                  sample_pictures(options.output / "samples"), "<h2>Configuration</h2><pre>",
+                                  html_escape(options.resolved_config), "</pre>\n");
+  write_file(options.output / "report.html", html_page("Alignment with " + objective.name, body));
+  write_file(options.output / "README.md", model_card(options, objective, params, num_steps));
+}
+
+}  // namespace prefusion::training
