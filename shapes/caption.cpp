@@ -79,32 +79,6 @@ class WordReader {
 
 }  // namespace
 
-std::string_view colour_word(Colour colour) {
-  constexpr std::array<std::string_view, 6> kWords = {"red", "green", "blue", "yellow", "purple", "cyan"};
-  return kWords[static_cast<size_t>(colour)];
-}
-
-std::string_view shape_word(Shape shape) {
-  constexpr std::array<std::string_view, 3> kWords = {"circle", "square", "triangle"};
-  return kWords[static_cast<size_t>(shape)];
-}
-
-std::string_view relation_words(Relation relation) {
-  constexpr std::array<std::string_view, 5> kWords = {"", "left of", "right of", "above", "below"};
-  return kWords[static_cast<size_t>(relation)];
-}
-
-Relation opposite(Relation relation) {
-  switch (relation) {
-    case Relation::kLeftOf: return Relation::kRightOf;
-    case Relation::kRightOf: return Relation::kLeftOf;
-    case Relation::kAbove: return Relation::kBelow;
-    case Relation::kBelow: return Relation::kAbove;
-    case Relation::kNone: break;
-  }
-  return Relation::kNone;
-}
-
 std::string caption_text(const ParsedCaption& parsed) {
   std::string text;
   for (size_t i = 0; i < parsed.objects.size(); ++i) {
