@@ -1,6 +1,7 @@
 #include "text/added_tokens.h"
 
 #include <algorithm>
+#include <map>
 
 #include "text/clip_pre_tokenizer.h"
 #include "text/unicode.h"
@@ -41,16 +42,22 @@ AddedVocabulary::AddedVocabulary(const std::vector<AddedToken>& tokens, const By
     : split_special_tokens_(split_special_tokens) {
   const auto vocab_size = static_cast<int64_t>(model.vocab().size());
   int64_t highest_id = -1;
+  std::map<int64_t, const AddedToken*> by_id;
   for (const AddedToken& token : tokens) {
-    if (token.content.empty() || ids_.contains(token.content)) continue;
-    int64_t id = model.id_of(token.content);
-    if (id < 0) id = std::max(vocab_size, highest_id + 1);
-    highest_id = std::max(highest_id, id);
-    ids_.emplace(token.content, id);
-    if (token.normalized) {
-      normalized_patterns_.push_back({normalize_clip(token.content), id, token});
+    if (token.content.empty()) continue;
+    if (!ids_.contains(token.content)) {
+      int64_t id = model.id_of(token.content);
+      if (id < 0) id = std::max(vocab_size, highest_id + 1);
+      highest_id = std::max(highest_id, id);
+      ids_.emplace(token.content, id);
+    }
+    by_id[ids_.at(token.content)] = &token;
+  }
+  for (const auto& [id, token] : by_id) {
+    if (token->normalized) {
+      normalized_patterns_.push_back({normalize_clip(token->content), id, *token});
     } else {
-      raw_patterns_.push_back({token.content, id, token});
+      raw_patterns_.push_back({token->content, id, *token});
     }
   }
 }

@@ -31,7 +31,8 @@ struct TextSegment {
 class AddedVocabulary {
  public:
   AddedVocabulary() = default;
-  // Tokens of the vocabulary keep their id, others get the next free ones in order. Of equal contents the first counts.
+  // Tokens of the vocabulary keep their id, others get the next free ones in order. Of equal contents the last one's
+  // flags count.
   AddedVocabulary(const std::vector<AddedToken>& tokens, const BytePairEncoding& model, bool split_special_tokens);
 
   // Raw prompt (well-formed UTF-8) -> found tokens and normalized text between them.

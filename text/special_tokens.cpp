@@ -110,13 +110,11 @@ class Collector {
                         }));
   }
 
-  // A named token carries the flags under which the same text was added.
-  AddedToken named_token(const Json& json, const std::string& where) const {
-    AddedToken token = parse_added_token(json, where, /*is_special=*/true);
-    for (const auto& [id, added] : by_id_) {
-      if (added.content == token.content) return added;
+  AddedToken* added_by_id(const std::string& content) {
+    for (auto& [id, token] : by_id_) {
+      if (token.content == content) return &token;
     }
-    return token;
+    return nullptr;
   }
 
   // All settings that name a token beyond the standard ones: "image_token": "<image>", or an object of extra tokens.
@@ -135,14 +133,18 @@ class Collector {
     return found;
   }
 
-  // Order of addition: by id, then the named tokens, then the extra ones. (AddedVocabulary drops repeated texts.)
+  // Order of addition: by id, then the named tokens, then the extra ones. What has an id keeps the flags it has there.
   SpecialTokens in_order(const std::string& where) {
-    // Named without being given: CLIPTokenizer's own defaults.
     SpecialTokens result;
-    for (const auto& [id, token] : by_id_) result.to_add.push_back(token);
+    std::vector<AddedToken> without_id;
+    const auto add = [&](const AddedToken& token) {
+      if (!added_by_id(token.content)) without_id.push_back(token);
+    };
     const auto add_named = [&](const std::string& name, const Json& json) {
-      result.named[name] = named_token(json, where + " ('" + name + "')");
-      result.to_add.push_back(result.named[name]);
+      const AddedToken token = parse_added_token(json, where + " ('" + name + "')", /*is_special=*/true);
+      if (AddedToken* added = added_by_id(token.content)) added->special = true;
+      result.named[name] = token;
+      add(token);
     };
     for (const std::string name : kNames) {
       const Json& json = value(name);
@@ -154,13 +156,14 @@ class Collector {
       }
     }
     for (const auto& [name, json] : model_specific()) add_named(name, json);
-    const Json& extras =
-        value(is_truthy(value("extra_special_tokens")) ? "extra_special_tokens" : "additional_special_tokens");
+    const bool has_extra = is_truthy(value("extra_special_tokens"));
+    const Json& extras = value(has_extra ? "extra_special_tokens" : "additional_special_tokens");
     if (extras.is_array()) {
-      for (const Json& extra : extras) {
-        result.to_add.push_back(parse_added_token(extra, where + " (extra_special_tokens)", /*is_special=*/true));
-      }
+      for (const Json& extra : extras)
+        add(parse_added_token(extra, where + " (extra_special_tokens)", /*is_special=*/true));
     }
+    for (const auto& [id, token] : by_id_) result.to_add.push_back(token);
+    result.to_add.insert(result.to_add.end(), without_id.begin(), without_id.end());
     return result;
   }
 

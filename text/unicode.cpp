@@ -6,50 +6,13 @@
 #include <unicode/utf8.h>
 
 #include <algorithm>
-#include <array>
 #include <limits>
 
 #include "core/error.h"
+#include "text/unicode_tables.h"
 
 namespace prefusion::text {
 namespace {
-
-struct Range {
-  CodePoint first;
-  CodePoint last;
-};
-
-// Assigned between Unicode 15.0 (ICU 72) and Unicode 16.0, which the reference tokenizer's regular expressions know.
-constexpr std::array<Range, 22> kNewLetters = {
-    {{0x1C89, 0x1C8A},   {0xA7CB, 0xA7CD},   {0xA7DA, 0xA7DC},   {0x105C0, 0x105F3}, {0x10D4A, 0x10D65},
-     {0x10D6F, 0x10D85}, {0x10EC2, 0x10EC4}, {0x11380, 0x11389}, {0x1138B, 0x1138B}, {0x1138E, 0x1138E},
-     {0x11390, 0x113B5}, {0x113B7, 0x113B7}, {0x113D1, 0x113D1}, {0x113D3, 0x113D3}, {0x11BC0, 0x11BE0},
-     {0x13460, 0x143FA}, {0x16100, 0x1611D}, {0x16D40, 0x16D6C}, {0x18CFF, 0x18CFF}, {0x1E5D0, 0x1E5ED},
-     {0x1E5F0, 0x1E5F0}, {0x2EBF0, 0x2EE5D}}};
-constexpr std::array<Range, 7> kNewNumbers = {{{0x10D40, 0x10D49},
-                                               {0x116D0, 0x116E3},
-                                               {0x11BF0, 0x11BF9},
-                                               {0x16130, 0x16139},
-                                               {0x16D70, 0x16D79},
-                                               {0x1CCF0, 0x1CCF9},
-                                               {0x1E5F1, 0x1E5FA}}};
-
-// Lower-case mappings of Unicode 16 and 17, which Rust's standard library knows.
-struct Shift {
-  CodePoint first;
-  CodePoint last;
-  CodePoint lower_of_first;
-};
-constexpr std::array<Shift, 10> kNewLower = {{{0x1C89, 0x1C89, 0x1C8A},
-                                              {0xA7CB, 0xA7CB, 0x264},
-                                              {0xA7CC, 0xA7CC, 0xA7CD},
-                                              {0xA7CE, 0xA7CE, 0xA7CF},
-                                              {0xA7D2, 0xA7D2, 0xA7D3},
-                                              {0xA7D4, 0xA7D4, 0xA7D5},
-                                              {0xA7DA, 0xA7DA, 0xA7DB},
-                                              {0xA7DC, 0xA7DC, 0x19B},
-                                              {0x10D50, 0x10D65, 0x10D70},
-                                              {0x16EA0, 0x16EB8, 0x16EBB}}};
 
 template <size_t N>
 bool contains(const std::array<Range, N>& ranges, CodePoint code_point) {
@@ -64,6 +27,19 @@ CodePoint lower_code_point(CodePoint code_point) {
     if (code_point >= shift.first && code_point <= shift.last) return shift.lower_of_first + (code_point - shift.first);
   }
   return code_point;
+}
+
+void append_nfc(std::string& normalized, std::string_view text) {
+  UErrorCode status = U_ZERO_ERROR;
+  const icu::Normalizer2* normalizer = icu::Normalizer2::getNFCInstance(status);
+  std::string part;
+  icu::StringByteSink<std::string> sink(&part);
+  if (U_SUCCESS(status)) {
+    const icu::StringPiece piece(text.data(), static_cast<int32_t>(text.size()));
+    normalizer->normalizeUTF8(0, piece, sink, nullptr, status);
+  }
+  check_run(U_SUCCESS(status), "Unicode normalization failed: ", u_errorName(status));
+  normalized += part;
 }
 
 bool is_ascii(std::string_view text) {
@@ -107,18 +83,20 @@ void append_utf8(std::string& text, CodePoint code_point) {
 }
 
 std::string to_nfc(std::string_view text) {
-  if (is_ascii(text)) return std::string(text);
+  std::string normalized;
+  if (is_ascii(text)) return normalized.assign(text);
   check_input(text.size() < static_cast<size_t>(std::numeric_limits<int32_t>::max()), "text of ", text.size(),
               " bytes is too long to tokenize");
-  UErrorCode status = U_ZERO_ERROR;
-  const icu::Normalizer2* normalizer = icu::Normalizer2::getNFCInstance(status);
-  std::string normalized;
-  icu::StringByteSink<std::string> sink(&normalized);
-  if (U_SUCCESS(status)) {
-    normalizer->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink, nullptr,
-                              status);
+  size_t begin = 0;
+  for (size_t position = 0; position < text.size();) {
+    const size_t start = position;
+    const CodePoint code_point = next_code_point(text, position);
+    if (code_point < kNeverReordered.front().first || !contains(kNeverReordered, code_point)) continue;
+    append_nfc(normalized, text.substr(begin, start - begin));
+    normalized.append(text, start, position - start);
+    begin = position;
   }
-  check_run(U_SUCCESS(status), "Unicode normalization failed: ", u_errorName(status));
+  append_nfc(normalized, text.substr(begin));
   return normalized;
 }
 
