@@ -1,0 +1,40 @@
+#include "losses/group_math.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+
+namespace prefusion::losses {
+
+at::Tensor log1p_exp(const at::Tensor& x) {
+  return -at::log_sigmoid(-x);
+}
+
+at::Tensor improvement(const GroupErrors& errors) {
+  // The reference is a constant of the objective whatever the caller's graph says.
+  return errors.error_ref.detach() - errors.error;
+}
+
+at::Tensor pair_improvement(const GroupErrors& errors) {
+  const at::Tensor s = improvement(errors);
+  return s.select(1, 0) - s.select(1, 1);
+}
+
+at::Tensor preference(const GroupErrors& errors) {
+  const auto options = errors.error.options();
+  if (errors.labels.defined()) return errors.labels.detach().to(options);
+  const int64_t k = errors.error.size(1);
+  if (errors.ranks.defined()) {
+    const at::Tensor beats = errors.ranks.unsqueeze(2) < errors.ranks.unsqueeze(1);  // [B, k, k]: item i beats item j
+    return beats.to(options.dtype()).sum(2).to(options) / static_cast<double>(std::max<int64_t>(1, k - 1));
+  }
+  if (errors.scores.defined()) return errors.scores.detach().to(options);
+  check_run(k == 2, "groups of ", k, " items need labels, ranks or scores to be ordered");
+  return at::stack({at::ones({errors.error.size(0)}, options), at::zeros({errors.error.size(0)}, options)}, 1).detach();
+}
+
+at::Tensor order_best_first(const at::Tensor& preference) {
+  return std::get<1>(at::sort(preference, /*stable=*/true, /*dim=*/1, /*descending=*/true));
+}
+
+}  // namespace prefusion::losses

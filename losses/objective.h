@@ -1,0 +1,70 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <limits>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "losses/group_errors.h"
+
+namespace prefusion::losses {
+
+// What an objective trains on.
+enum class DataKind { kSingle, kPair, kList, kUnpaired, kOnline };
+
+const char* data_kind_name(DataKind kind);  // "single", "pair", "list", "unpaired", "online"
+
+// One of the objective's own parameters, a key of --objective-args.
+struct ObjectiveParameter {
+  std::string name;
+  double default_value = 0;
+  double min = 0;  // inclusive, like max
+  double max = 0;
+  std::string help;
+};
+
+// A row of --list-objectives.
+struct ObjectiveInfo {
+  std::string name;
+  DataKind data = DataKind::kPair;
+  bool needs_reference = false;
+  std::vector<ObjectiveParameter> parameters;
+  double kappa_per_beta =
+      0;  // kappa = kappa_per_beta * beta in the method's public code; 0: the objective has no kappa
+  double default_beta = 0;
+  std::string paper;
+  std::string summary;
+
+  bool has_kappa() const { return kappa_per_beta > 0; }
+};
+
+// An objective's parameters, resolved by resolve_params.
+struct ObjectiveParams {
+  // Coefficient of D (or s) in the logit, on errors that are means over C,H,W; not meaningful without has_kappa().
+  double kappa = std::numeric_limits<double>::quiet_NaN();
+  std::map<std::string, double> values;  // every parameter of the objective, by name
+
+  double get(const std::string& name) const { return values.at(name); }
+};
+
+struct LossOutput {
+  at::Tensor loss;        // [] mean over groups, the scalar that is differentiated
+  at::Tensor group_loss;  // [B] weighted by GroupErrors::weights
+  // Detached scalars on the errors' device: accuracy, margin, error_chosen, error_rejected and, with a reference,
+  // error_chosen_ref, error_rejected_ref (losses/metrics.h). Names that the data cannot give are absent.
+  std::map<std::string, at::Tensor> metrics;
+};
+
+// A named method: a pure function from errors to a loss.
+struct Objective {
+  ObjectiveInfo info;
+  at::Tensor (*group_loss)(const GroupErrors& errors, const ObjectiveParams& params);  // -> [B]
+
+  // Checks the batch against `info`, then the mean over groups of group_loss * weights, and the metrics. Run error when
+  // a shape does not fit, a reference is missing or the batch is empty.
+  LossOutput compute(const GroupErrors& errors, const ObjectiveParams& params) const;
+};
+
+}  // namespace prefusion::losses

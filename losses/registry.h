@@ -1,0 +1,33 @@
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "losses/objective.h"
+
+namespace prefusion::losses {
+
+// Every objective, in the order of --list-objectives.
+std::span<const Objective> objectives();
+
+// The objective of that name; usage error with the nearest and all known names otherwise.
+const Objective& find_objective(std::string_view name);
+
+// The parameters of a run. `args` is the text of --objective-args, "k=v,k2=v2" (empty for none). Usage error for an
+// unknown or repeated name, a value that is no number or out of range, beta and kappa both given, or either for an
+// objective that has no kappa. Without both, kappa is that of the objective's default beta.
+ObjectiveParams resolve_params(const ObjectiveInfo& info, std::string_view args, std::optional<double> beta,
+                               std::optional<double> kappa);
+
+// "kappa 2500 (beta 5000), label_smoothing 0.1" for the first log lines of a run.
+std::string describe_params(const ObjectiveInfo& info, const ObjectiveParams& params);
+
+// The same as strings, "kappa" included where there is one, for file metadata.
+std::map<std::string, std::string> params_metadata(const ObjectiveParams& params);
+
+// The text of --list-objectives: a header and a line for each objective, columns aligned.
+std::string objective_table();
+
+}  // namespace prefusion::losses
