@@ -65,6 +65,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
   static variable_list forward(AutogradContext* ctx, const c10::intrusive_ptr<Recipe>& recipe, at::TensorList tensors) {
     ctx->saved_data["recipe"] = c10::IValue::make_capsule(recipe);
     ctx->save_for_backward(tensors.vec());
+    ctx->set_materialize_grads(false);
     return recipe->function(tensors.slice(0, recipe->num_inputs).vec());
   }
 
@@ -74,9 +75,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     const variable_list saved = ctx->get_saved_variables();
 
     variable_list inputs(saved.begin(), saved.begin() + recipe->num_inputs);
-    for (at::Tensor& input : inputs) {
-      if (input.defined()) input = input.detach().set_requires_grad(input.requires_grad());
-    }
+    for (at::Tensor& input : inputs) input = input.detach().set_requires_grad(input.requires_grad());
     const at::AutoGradMode recording(true);
     const AutocastGuard autocast(recipe->autocast);
     const variable_list outputs = recipe->function(inputs);
@@ -96,7 +95,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     std::vector<size_t> slots;
     for (size_t i = 0; i < saved.size(); ++i) {
       const at::Tensor& tensor = i < inputs.size() ? inputs[i] : saved[i];
-      if (!tensor.defined() || !tensor.requires_grad()) continue;
+      if (!tensor.requires_grad()) continue;
       wanted.push_back(tensor);
       slots.push_back(i);
     }
@@ -108,6 +107,20 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     return grads;
   }
 };
+
+// The same function of the defined inputs alone, as autograd::Function takes no undefined ones.
+BlockFunction of_defined_inputs(BlockFunction function, const std::vector<at::Tensor>& inputs) {
+  std::vector<bool> is_defined;
+  for (const at::Tensor& input : inputs) is_defined.push_back(input.defined());
+  return [function = std::move(function), is_defined](const std::vector<at::Tensor>& defined) {
+    std::vector<at::Tensor> all(is_defined.size());
+    size_t next = 0;
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (is_defined[i]) all[i] = defined[next++];
+    }
+    return function(all);
+  };
+}
 
 void collect_trainable(const torch::nn::Module& module, std::vector<at::Tensor>& tensors) {
   for (const at::Tensor& parameter : module.parameters(/*recurse=*/false)) {
@@ -127,19 +140,20 @@ void collect_trainable(const torch::nn::Module& module, std::vector<at::Tensor>&
 std::vector<at::Tensor> activation_checkpoint(BlockFunction function, const std::vector<at::Tensor>& inputs,
                                               const std::vector<at::Tensor>& parameters) {
   if (!at::GradMode::is_enabled()) return function(inputs);
-  at::DeviceType device = at::kCPU;
+  function = of_defined_inputs(std::move(function), inputs);
+  variable_list tensors;
   for (const at::Tensor& input : inputs) {
-    if (input.defined()) device = input.device().type();
+    if (input.defined()) tensors.push_back(input);
   }
-  const AutocastState autocast(device);
-  variable_list tensors(inputs);
+  const size_t num_inputs = tensors.size();
+  const AutocastState autocast(num_inputs > 0 ? tensors.front().device().type() : at::kCPU);
   tensors.insert(tensors.end(), parameters.begin(), parameters.end());
   // Autocast would remember the casts made in the unrecorded pass and hand them, without gradients, to the recorded
   // one.
   AutocastState uncached = autocast;
   uncached.cache_enabled = false;
   const AutocastGuard guard(uncached);
-  return Checkpoint::apply(c10::make_intrusive<Recipe>(std::move(function), inputs.size(), autocast),
+  return Checkpoint::apply(c10::make_intrusive<Recipe>(std::move(function), num_inputs, autocast),
                            at::TensorList(tensors));
 }
 
