@@ -46,6 +46,8 @@ double beta_distribution(double a, double b, double x) {
 
 // Where Beta(a, b) has the share `probability` below it, by bisection.
 double beta_quantile(double probability, double a, double b) {
+  if (probability <= 0) return 0;
+  if (probability >= 1) return 1;
   double low = 0;
   double high = 1;
   while (true) {
