@@ -68,9 +68,6 @@ bool is_plain_initialisation(const Json& value) {
   return value == "gaussian" || value == "eva" || value == "orthogonal";
 }
 
-struct FreeCode {
-  void operator()(pcre2_code* code) const { pcre2_code_free(code); }
-};
 struct FreeMatch {
   void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
 };
@@ -79,19 +76,24 @@ struct FreeContext {
 };
 
 // PEFT's rule for pattern keys: the regular expression must match the path, or its tail after a dot, to the end.
-bool pattern_matches(const std::string& pattern, const std::string& path, const std::string& where) {
-  constexpr uint32_t kMatchLimit = 100000;  // an expression from a file must not hang the program
+std::shared_ptr<const void> compile_pattern(const std::string& pattern, const std::string& where) {
   const std::string anchored = "^(.*\\.)?(" + pattern + ")$";
   int error = 0;
   PCRE2_SIZE offset = 0;
-  const std::unique_ptr<pcre2_code, FreeCode> code(
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(anchored.data()), anchored.size(), 0, &error, &offset, nullptr));
+  pcre2_code* code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(anchored.data()), anchored.size(), 0, &error, &offset, nullptr);
   check_input(code != nullptr, where, ": '", pattern, "' is no regular expression");
-  const std::unique_ptr<pcre2_match_data, FreeMatch> data(pcre2_match_data_create_from_pattern(code.get(), nullptr));
+  return {code, [](pcre2_code* compiled) { pcre2_code_free(compiled); }};
+}
+
+bool pattern_matches(const void* regex, const std::string& path) {
+  constexpr uint32_t kMatchLimit = 100000;  // an expression from a file must not hang the program
+  const auto* code = static_cast<const pcre2_code*>(regex);
+  const std::unique_ptr<pcre2_match_data, FreeMatch> data(pcre2_match_data_create_from_pattern(code, nullptr));
   const std::unique_ptr<pcre2_match_context, FreeContext> context(pcre2_match_context_create(nullptr));
   pcre2_set_match_limit(context.get(), kMatchLimit);
-  return pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(path.data()), path.size(), 0, 0, data.get(),
-                     context.get()) >= 0;
+  return pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(path.data()), path.size(), 0, 0, data.get(), context.get()) >=
+         0;
 }
 
 double number(const Json& value, const std::string& key, const std::string& where) {
@@ -167,24 +169,26 @@ void LoraDescription::read_patterns(const Json& description, const std::string& 
                                     std::vector<Pattern>& patterns) const {
   if (description.is_null()) return;
   check_input(description.is_object(), where_, ": '", key, "' must be an object, found ", description.dump());
-  for (const auto& [regex, value] : description.items()) patterns.push_back({regex, number(value, regex, where_)});
+  for (const auto& [regex, value] : description.items()) {
+    patterns.push_back({compile_pattern(regex, where_), number(value, regex, where_)});
+  }
 }
 
 const LoraDescription::Pattern* LoraDescription::first_match(const std::vector<Pattern>& patterns,
-                                                             const std::string& path, const std::string& where) {
+                                                             const std::string& path) {
   for (const auto& pattern : patterns) {
-    if (pattern_matches(pattern.regex, path, where)) return &pattern;
+    if (pattern_matches(pattern.regex.get(), path)) return &pattern;
   }
   return nullptr;
 }
 
 double LoraDescription::alpha(const std::string& path, int64_t rank) const {
   if (!present_) return static_cast<double>(rank);
-  const Pattern* rank_pattern = first_match(rank_patterns_, path, where_);
+  const Pattern* rank_pattern = first_match(rank_patterns_, path);
   const double described = rank_pattern ? rank_pattern->value : rank_.value_or(static_cast<double>(rank));
   check_input(described == static_cast<double>(rank), where_, ": says rank ", described, " for ", path,
               ", its tensors have rank ", rank);
-  const Pattern* alpha_pattern = first_match(alpha_patterns_, path, where_);
+  const Pattern* alpha_pattern = first_match(alpha_patterns_, path);
   const double alpha = alpha_pattern ? alpha_pattern->value : alpha_;
   return rank_stabilised_ ? alpha * std::sqrt(static_cast<double>(rank)) : alpha;
 }

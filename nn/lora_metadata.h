@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,12 +32,11 @@ class LoraDescription {
 
  private:
   struct Pattern {
-    std::string regex;
+    std::shared_ptr<const void> regex;  // compiled
     double value;
   };
   void read_patterns(const Json& description, const std::string& key, std::vector<Pattern>& patterns) const;
-  static const Pattern* first_match(const std::vector<Pattern>& patterns, const std::string& path,
-                                    const std::string& where);
+  static const Pattern* first_match(const std::vector<Pattern>& patterns, const std::string& path);
 
   bool present_ = false;
   bool rank_stabilised_ = false;
