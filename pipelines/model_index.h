@@ -1,0 +1,19 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace prefusion::pipelines {
+
+// What model_index.json of a diffusers folder says about its pipeline.
+struct ModelIndex {
+  std::string class_name;       // "StableDiffusionPipeline"
+  std::string scheduler_class;  // the class that is to read scheduler/scheduler_config.json; may be empty
+};
+
+// Reads and checks MODEL_DIR/model_index.json. Input error when it is missing or malformed, names another pipeline
+// class, lacks a component, or has components prefusion does not know. The safety checker and the image encoder of
+// adapters play no part in making a picture and are left out.
+ModelIndex read_model_index(const std::filesystem::path& model_dir);
+
+}  // namespace prefusion::pipelines

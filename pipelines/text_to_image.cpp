@@ -1,0 +1,190 @@
+#include "pipelines/text_to_image.h"
+
+#include <ATen/ATen.h>
+
+#include <cstdio>
+#include <map>
+#include <numeric>
+#include <utility>
+
+#include "core/error.h"
+#include "core/interrupt.h"
+#include "core/json_config.h"
+#include "core/rng.h"
+#include "pipelines/model_index.h"
+
+namespace prefusion::pipelines {
+namespace {
+
+// diffusers corrects scheduler files from the time before these fields existed when it builds the pipeline: offset 1
+// and no clipping, for latents are not bounded by 1. Switching to another sampler copies only what the file itself
+// says.
+schedulers::SchedulerConfig corrected(schedulers::SchedulerConfig config, bool is_switch) {
+  if (config.steps_offset || !is_switch) config.steps_offset = 1;
+  if (config.clip_sample || !is_switch) config.clip_sample = false;
+  return config;
+}
+
+// diffusers takes a sample size below 64 for a mistake in models older than its release 0.9.
+ImageSize default_size(const std::filesystem::path& model_dir, const unet::DenoiserInfo& info, int64_t factor) {
+  const std::string version = read_json(model_dir / "unet" / "config.json").value("_diffusers_version", "1.0");
+  int major = 1;
+  int minor = 0;
+  std::sscanf(version.c_str(), "%d.%d", &major, &minor);
+  const bool is_old = major == 0 && minor < 9;
+  if (is_old && info.sample_size == info.sample_width && info.sample_size < 64) return {64 * factor, 64 * factor};
+  return {info.sample_size * factor, info.sample_width * factor};
+}
+
+// Standard normal noise, every item from its own generator. Drawn in fp32 on the CPU, so that a picture's noise is the
+// same on every device and in every dtype.
+at::Tensor draw_noise(const std::vector<at::Generator>& generators, const at::Tensor& like) {
+  std::vector<int64_t> shape = like.sizes().vec();
+  shape[0] = 1;
+  std::vector<at::Tensor> items;
+  for (const at::Generator& generator : generators) items.push_back(at::randn(shape, generator, at::kFloat));
+  return at::cat(items).to(like.device(), like.scalar_type());
+}
+
+at::Tensor timestep_tensor(const schedulers::Scheduler& scheduler, size_t index, int64_t batch, at::Device device) {
+  const double timestep = scheduler.timesteps()[index];
+  const at::ScalarType dtype = scheduler.has_continuous_timesteps() ? at::kFloat : at::kLong;
+  return at::full({batch}, timestep, at::TensorOptions().dtype(dtype).device(device));
+}
+
+}  // namespace
+
+TextToImage TextToImage::load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
+                              const text::PromptEncoderOptions& prompt_options) {
+  const ModelIndex index = read_model_index(model_dir);
+  PipelineComponents components;
+  components.scheduler_config = schedulers::read_scheduler_config(model_dir);
+  if (!index.scheduler_class.empty()) components.scheduler_config.class_name = index.scheduler_class;
+  components.prompt_encoder =
+      std::make_shared<text::PromptEncoder>(text::PromptEncoder::load(model_dir, dtype, device, prompt_options));
+  components.denoiser = unet::load_denoiser(model_dir / "unet", dtype, device);
+  components.autoencoder = vae::load_autoencoder(model_dir / "vae", dtype, device);
+  components.default_size =
+      default_size(model_dir, components.denoiser->info(), components.autoencoder->scale_factor_px());
+  return TextToImage(std::move(components));
+}
+
+TextToImage::TextToImage(PipelineComponents components) : components_(std::move(components)) {
+  const unet::DenoiserInfo& info = components_.denoiser->info();
+  const int64_t channels = components_.autoencoder->config().latent_channels;
+  check_input(info.in_channels == channels, "the denoiser takes ", info.in_channels,
+              " channels, the autoencoder makes ", channels, "; only text-to-image models are supported");
+  check_input(info.out_channels == channels || info.out_channels == 2 * channels, "the denoiser gives ",
+              info.out_channels, " channels, expected ", channels);
+  const int64_t width = components_.prompt_encoder->model()->config().hidden_size;
+  check_input(info.cross_attention_dim == width, "the denoiser's cross_attention_dim is ", info.cross_attention_dim,
+              ", the text encoder's hidden_size is ", width, "; they must be equal");
+  ImageSize& size = components_.default_size;
+  const int64_t factor = components_.autoencoder->scale_factor_px();
+  if (size.height_px == 0) size.height_px = info.sample_size * factor;
+  if (size.width_px == 0) size.width_px = info.sample_width * factor;
+}
+
+ImageSize TextToImage::image_size(const GenerateOptions& options) const {
+  const int64_t unit = std::lcm(int64_t{8}, components_.autoencoder->scale_factor_px());
+  const auto choose = [&](const char* flag, int64_t given, int64_t fallback) {
+    if (given == 0) return fallback;
+    constexpr int64_t kLargest = 16384;
+    check_usage(given > 0 && given <= kLargest && given % unit == 0, flag, " ", given, " is not a multiple of ", unit,
+                " between ", unit, " and ", kLargest, " pixels");
+    return given;
+  };
+  return {choose("--height", options.height_px, components_.default_size.height_px),
+          choose("--width", options.width_px, components_.default_size.width_px)};
+}
+
+std::unique_ptr<schedulers::Scheduler> TextToImage::make_scheduler(const GenerateOptions& options) const {
+  schedulers::SchedulerConfig config =
+      corrected(components_.scheduler_config, /*is_switch=*/options.scheduler != "auto");
+  check_usage(options.eta >= 0 && options.eta <= 1, "--eta must be between 0 and 1, found ", options.eta);
+  config.eta = options.eta;
+  return schedulers::make_scheduler(options.scheduler, config);
+}
+
+// Every distinct text is encoded once. [B, L, D], or [2 B, L, D] with the negative prompts first.
+at::Tensor TextToImage::encode_prompts(const std::vector<ImageRequest>& requests, bool with_negative) {
+  std::vector<std::string> texts;
+  std::map<std::string, int64_t> positions;
+  std::vector<int64_t> order;
+  const auto add = [&](const std::string& text) {
+    const auto [entry, is_new] = positions.try_emplace(text, static_cast<int64_t>(texts.size()));
+    if (is_new) texts.push_back(text);
+    order.push_back(entry->second);
+  };
+  if (with_negative) {
+    for (const ImageRequest& request : requests) add(request.negative_prompt);
+  }
+  for (const ImageRequest& request : requests) add(request.prompt);
+  const at::Tensor states = components_.prompt_encoder->encode(texts);
+  return states.index_select(0, at::tensor(order, at::kLong).to(states.device()));
+}
+
+at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& requests, const GenerateOptions& options) {
+  const at::NoGradGuard no_grad;
+  check_usage(!requests.empty(), "there is no picture to generate");
+  const ImageSize size = image_size(options);
+  const std::unique_ptr<schedulers::Scheduler> scheduler = make_scheduler(options);
+  scheduler->set_timesteps(options.num_inference_steps);
+
+  const bool is_guided = options.guidance.is_active();
+  const at::ScalarType dtype = components_.denoiser->parameters().front().scalar_type();
+  const at::Tensor states = encode_prompts(requests, is_guided).to(dtype);
+  std::vector<at::Generator> generators;
+  for (const ImageRequest& request : requests) generators.push_back(make_torch_generator(request.seed));
+  const schedulers::NoiseSource noise = [&](const at::Tensor& like) { return draw_noise(generators, like); };
+
+  const auto batch = static_cast<int64_t>(requests.size());
+  const int64_t factor = components_.autoencoder->scale_factor_px();
+  const at::Tensor like =
+      at::empty({batch, components_.denoiser->info().in_channels, size.height_px / factor, size.width_px / factor},
+                states.options());
+  at::Tensor latents = draw_noise(generators, like) * scheduler->init_noise_sigma();
+
+  const size_t count = scheduler->timesteps().size();
+  for (size_t i = 0; i < count; ++i) {
+    throw_if_interrupted();
+    const at::Tensor input = scheduler->scale_model_input(is_guided ? at::cat({latents, latents}) : latents, i);
+    const at::Tensor timesteps = timestep_tensor(*scheduler, i, input.size(0), input.device());
+    at::Tensor prediction = components_.denoiser->forward(input, timesteps, {.encoder_hidden_states = states});
+    if (is_guided) prediction = apply_guidance(prediction, options.guidance);
+    const at::Tensor next = scheduler->step(prediction, i, latents, noise);
+    if (options.on_step) {
+      options.on_step({.index = i,
+                       .count = count,
+                       .timestep = scheduler->timesteps()[i],
+                       .latents = latents,
+                       .prediction = prediction,
+                       .next = next});
+    }
+    latents = next;
+  }
+  return latents;
+}
+
+at::Tensor TextToImage::decode(const at::Tensor& latents) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> images;
+  for (const at::Tensor& item : latents.split(1)) {
+    const at::Tensor pixel_values = components_.autoencoder->decode(item);
+    check_run(pixel_values.isfinite().all().item<bool>(),
+              "a picture came out with values that are not finite; use --dtype fp32 or another --scheduler");
+    images.push_back(to_images(pixel_values));
+  }
+  return at::cat(images);
+}
+
+at::Tensor TextToImage::generate(const std::vector<ImageRequest>& requests, const GenerateOptions& options) {
+  return decode(generate_latents(requests, options));
+}
+
+at::Tensor to_images(const at::Tensor& pixel_values) {
+  const at::Tensor unit = (pixel_values.to(at::kFloat) * 0.5 + 0.5).clamp(0, 1);
+  return (unit.cpu().permute({0, 2, 3, 1}) * 255).round().to(at::kByte).contiguous();
+}
+
+}  // namespace prefusion::pipelines

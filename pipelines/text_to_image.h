@@ -1,0 +1,101 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pipelines/guidance.h"
+#include "schedulers/scheduler.h"
+#include "text/prompt_encoder.h"
+#include "unet/denoiser.h"
+#include "vae/autoencoder_kl.h"
+
+namespace prefusion::pipelines {
+
+// One picture to make. Its random numbers come from a CPU generator of its own, seeded with `seed`, so it does not
+// depend on what else is in the batch.
+struct ImageRequest {
+  std::string prompt;
+  std::string negative_prompt;
+  uint64_t seed = 0;
+};
+
+// One denoiser call of the sampling loop, for progress and for recording trajectories.
+struct SamplingStep {
+  size_t index;  // of the call
+  size_t count;  // calls in all
+  double timestep;
+  const at::Tensor& latents;     // before the step
+  const at::Tensor& prediction;  // after guidance
+  const at::Tensor& next;        // latents after the step
+};
+
+struct GenerateOptions {
+  int64_t num_inference_steps = 50;
+  GuidanceOptions guidance;
+  std::string scheduler = "auto";  // schedulers/scheduler.h
+  double eta = 0.0;                // DDIM only
+  int64_t height_px = 0;           // 0: the model's own size
+  int64_t width_px = 0;
+  std::function<void(const SamplingStep&)> on_step;  // may be empty
+};
+
+struct ImageSize {
+  int64_t height_px;
+  int64_t width_px;
+};
+
+// What a pipeline is made of. Shared, so that training can sample from the network it is training.
+struct PipelineComponents {
+  std::shared_ptr<unet::Denoiser> denoiser;
+  std::shared_ptr<vae::AutoencoderKL> autoencoder;
+  std::shared_ptr<text::PromptEncoder> prompt_encoder;
+  schedulers::SchedulerConfig scheduler_config;
+  ImageSize default_size = {0, 0};  // 0: the denoiser's sample size times the autoencoder's factor
+};
+
+// Stable Diffusion from prompt to picture ("High-Resolution Image Synthesis with Latent Diffusion Models", arXiv
+// 2112.10752). On the CPU in fp32 a picture equals that of diffusers' StableDiffusionPipeline called for it alone with
+// generator=torch.Generator("cpu").manual_seed(seed).
+class TextToImage {
+ public:
+  // Loads a diffusers folder. Input error when a file is missing, broken or not supported, or components do not fit.
+  static TextToImage load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
+                          const text::PromptEncoderOptions& prompt_options = {});
+
+  // From loaded components. Input error when they do not fit each other.
+  explicit TextToImage(PipelineComponents components);
+
+  // [B, C, H, W] latents in the denoiser's dtype, one batch for all requests. Usage error for a size or a number of
+  // steps the model cannot do.
+  at::Tensor generate_latents(const std::vector<ImageRequest>& requests, const GenerateOptions& options);
+
+  // Latents to uint8 RGB [B, H, W, 3] on the CPU, a picture at a time. Run error when a value is not finite.
+  at::Tensor decode(const at::Tensor& latents);
+
+  // Both.
+  at::Tensor generate(const std::vector<ImageRequest>& requests, const GenerateOptions& options);
+
+  // The size pictures will have; usage error when the model cannot make it.
+  ImageSize image_size(const GenerateOptions& options) const;
+
+  // The sampler for these options, with the file's settings corrected as diffusers corrects those of old models.
+  std::unique_ptr<schedulers::Scheduler> make_scheduler(const GenerateOptions& options) const;
+
+  const PipelineComponents& components() const { return components_; }
+
+ private:
+  at::Tensor encode_prompts(const std::vector<ImageRequest>& requests, bool with_negative);
+
+  PipelineComponents components_;
+};
+
+// pixel_values [B, 3, H, W], about [-1, 1] -> uint8 [B, H, W, 3] on the CPU.
+at::Tensor to_images(const at::Tensor& pixel_values);
+
+}  // namespace prefusion::pipelines
