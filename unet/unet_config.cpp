@@ -72,71 +72,90 @@ Json transformer_entries(ConfigReader& config, const std::string& key, size_t st
   return value;
 }
 
-void read_stages(ConfigReader& config, UNetConfig& result) {
-  const std::vector<std::string> down_types = config.get<std::vector<std::string>>(
-      "down_block_types", {"CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"});
-  const std::vector<std::string> up_types = config.get<std::vector<std::string>>(
-      "up_block_types", {"UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"});
-  const size_t stages = down_types.size();
-  check_input(stages > 0 && up_types.size() == stages, config.where(), ": 'down_block_types' has ", stages,
-              " entries and 'up_block_types' ", up_types.size());
-  if (!config.has("block_out_channels")) {
-    check_input(stages == 4, config.where(), ": missing key 'block_out_channels'");
-  }
+std::vector<std::string> block_types(ConfigReader& config, const std::string& key, const std::string& plain,
+                                     bool down) {
+  const std::string attention = "CrossAttn" + plain;
+  std::vector<std::string> fallback(4, attention);
+  (down ? fallback.back() : fallback.front()) = plain;
+  return config.get<std::vector<std::string>>(key, fallback);
+}
+
+std::vector<int64_t> read_channels(ConfigReader& config, size_t stages) {
   const auto channels = config.get<std::vector<int64_t>>("block_out_channels", {320, 640, 1280, 1280});
   check_input(channels.size() == stages, config.where(), ": 'block_out_channels' has ", channels.size(),
               " entries for ", stages, " blocks");
   for (const int64_t count : channels) {
     if (count <= 0) config.refuse("block_out_channels", channels);
   }
+  return channels;
+}
+
+void read_down_stages(ConfigReader& config, const std::vector<std::string>& types, UNetConfig& result) {
+  const size_t stages = types.size();
+  const auto channels = read_channels(config, stages);
   const auto layers = per_stage(config, "layers_per_block", stages, 2);
   const auto cross_dims = per_stage(config, "cross_attention_dim", stages, 1280);
   // The published configs hold the number of heads under the name of their width; the other name was never usable.
   const auto heads = per_stage(config, "attention_head_dim", stages, 8);
   const auto only_cross = only_cross_attention(config, stages);
-  const Json down_transformers = transformer_entries(config, "transformer_layers_per_block", stages);
-  const bool has_up_transformers = config.has("reverse_transformer_layers_per_block");
-  Json up_transformers = has_up_transformers
-                             ? transformer_entries(config, "reverse_transformer_layers_per_block", stages)
-                             : down_transformers;
-  if (!has_up_transformers) {
-    for (const Json& entry : down_transformers) {
-      check_input(!entry.is_array(), config.where(),
-                  ": nested 'transformer_layers_per_block' needs 'reverse_transformer_layers_per_block'");
-    }
-    std::reverse(up_transformers.begin(), up_transformers.end());
-  }
-
+  const Json transformers = transformer_entries(config, "transformer_layers_per_block", stages);
   for (size_t i = 0; i < stages; ++i) {
-    UNetStageConfig stage{.channels = channels[i],
-                          .num_layers = layers[i],
-                          .num_heads = heads[i],
-                          .cross_attention_dim = cross_dims[i],
-                          .only_cross_attention = only_cross[i]};
-    stage.has_attention =
-        has_attention(config, "down_block_types", down_types[i], "DownBlock2D", "CrossAttnDownBlock2D");
+    UNetStageConfig stage{
+        .has_attention = has_attention(config, "down_block_types", types[i], "DownBlock2D", "CrossAttnDownBlock2D"),
+        .channels = channels[i],
+        .num_layers = layers[i],
+        .num_heads = heads[i],
+        .cross_attention_dim = cross_dims[i],
+        .only_cross_attention = only_cross[i]};
     if (stage.has_attention) {
       stage.transformer_layers =
-          transformer_layers(config, "transformer_layers_per_block", down_transformers[i], stage.num_layers);
+          transformer_layers(config, "transformer_layers_per_block", transformers[i], stage.num_layers);
     }
-    result.down.push_back(stage);
-  }
-  for (size_t i = 0; i < stages; ++i) {
-    UNetStageConfig stage = result.down[stages - 1 - i];
-    stage.num_layers += 1;
-    stage.has_attention = has_attention(config, "up_block_types", up_types[i], "UpBlock2D", "CrossAttnUpBlock2D");
-    stage.transformer_layers.clear();
-    if (stage.has_attention) {
-      stage.transformer_layers = transformer_layers(
-          config, has_up_transformers ? "reverse_transformer_layers_per_block" : "transformer_layers_per_block",
-          up_transformers[i], stage.num_layers);
-    }
-    result.up.push_back(std::move(stage));
+    result.down.push_back(std::move(stage));
   }
   if (result.mid == MidBlock::kCrossAttention) {
     result.mid_transformer_layers =
-        transformer_layers(config, "transformer_layers_per_block", down_transformers.back(), 1).front();
+        transformer_layers(config, "transformer_layers_per_block", transformers.back(), 1).front();
   }
+}
+
+// Transformer counts of the way up: their own list, or that of the way down reversed.
+Json up_transformer_entries(ConfigReader& config, size_t stages) {
+  if (config.has("reverse_transformer_layers_per_block")) {
+    return transformer_entries(config, "reverse_transformer_layers_per_block", stages);
+  }
+  Json entries = transformer_entries(config, "transformer_layers_per_block", stages);
+  for (const Json& entry : entries) {
+    check_input(!entry.is_array(), config.where(),
+                ": nested 'transformer_layers_per_block' needs 'reverse_transformer_layers_per_block'");
+  }
+  std::reverse(entries.begin(), entries.end());
+  return entries;
+}
+
+void read_up_stages(ConfigReader& config, const std::vector<std::string>& types, UNetConfig& result) {
+  const Json transformers = up_transformer_entries(config, types.size());
+  const char* key = config.has("reverse_transformer_layers_per_block") ? "reverse_transformer_layers_per_block"
+                                                                       : "transformer_layers_per_block";
+  for (size_t i = 0; i < types.size(); ++i) {
+    UNetStageConfig stage = result.down[types.size() - 1 - i];
+    stage.num_layers += 1;
+    stage.has_attention = has_attention(config, "up_block_types", types[i], "UpBlock2D", "CrossAttnUpBlock2D");
+    stage.transformer_layers.clear();
+    if (stage.has_attention) {
+      stage.transformer_layers = transformer_layers(config, key, transformers[i], stage.num_layers);
+    }
+    result.up.push_back(std::move(stage));
+  }
+}
+
+void read_stages(ConfigReader& config, UNetConfig& result) {
+  const auto down_types = block_types(config, "down_block_types", "DownBlock2D", /*down=*/true);
+  const auto up_types = block_types(config, "up_block_types", "UpBlock2D", /*down=*/false);
+  check_input(!down_types.empty() && up_types.size() == down_types.size(), config.where(), ": 'down_block_types' has ",
+              down_types.size(), " entries and 'up_block_types' ", up_types.size());
+  read_down_stages(config, down_types, result);
+  read_up_stages(config, up_types, result);
 }
 
 // All attention blocks see the same encoder_hidden_states.
