@@ -1,0 +1,101 @@
+// Prompt embeddings against diffusers' StableDiffusionPipeline.encode_prompt, live.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "core/json_config.h"
+#include "core/safetensors.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tensor_near.h"
+#include "tests/text/text_reference.h"
+#include "text/prompt_encoder.h"
+
+namespace prefusion::text {
+namespace {
+
+namespace fs = std::filesystem;
+using tests::near;
+
+std::vector<std::string> prompts() {
+  return read_json(text_reference() / "prompts.json").get<std::vector<std::string>>();
+}
+
+PromptEncoder load(const fs::path& folder, int64_t clip_skip = 0, at::ScalarType dtype = at::kFloat) {
+  return PromptEncoder::load(folder, dtype, at::kCPU, {.clip_skip = clip_skip});
+}
+
+TEST(PromptEncoderReference, EncodesAsThePipelineForEveryClipSkip) {
+  const TensorMap expected = read_safetensors(text_reference() / "pipeline.safetensors");
+  PromptEncoder plain = PromptEncoder::load(text_reference() / "pipeline", at::kFloat, at::kCPU);
+  EXPECT_TRUE(near(plain.encode(prompts()), expected.at("clip_skip.none"), 1e-5));
+  for (const int64_t skip : {0, 1, 2, 3}) {
+    PromptEncoder encoder = load(text_reference() / "pipeline", skip);
+    EXPECT_TRUE(near(encoder.encode(prompts()), expected.at("clip_skip." + std::to_string(skip)), 1e-5)) << skip;
+  }
+}
+
+TEST(PromptEncoderReference, HidesPaddingWhereTheConfigAsksForIt) {
+  PromptEncoder encoder = load(text_reference() / "pipeline_masked");
+  const TensorMap expected = read_safetensors(text_reference() / "pipeline.safetensors");
+  EXPECT_TRUE(near(encoder.encode(prompts()), expected.at("masked"), 1e-5));
+}
+
+TEST(PromptEncoderReference, EncodingOneByOneEqualsTheBatch) {
+  PromptEncoder encoder = load(text_reference() / "pipeline");
+  const at::Tensor batch = encoder.encode(prompts());
+  for (size_t i = 0; i < prompts().size(); ++i) {
+    EXPECT_TRUE(near(encoder.encode({prompts()[i]})[0], batch[static_cast<int64_t>(i)], 1e-5));
+  }
+  EXPECT_FALSE(batch.requires_grad());
+}
+
+TEST(PromptEncoderReference, CountsAndReportsTruncatedTokensOnce) {
+  PromptEncoder encoder = load(text_reference() / "pipeline");
+  const std::string prompt = prompts().back();
+  const auto total = static_cast<int64_t>(encoder.tokenizer().encode(prompt).size());
+  EXPECT_EQ(encoder.truncated_tokens(prompt), total - 22);
+  EXPECT_EQ(encoder.truncated_tokens("a red circle"), 0);
+  testing::internal::CaptureStderr();
+  encoder.encode({prompt, prompt, "a red circle"});
+  encoder.encode({prompt});
+  const std::string log = testing::internal::GetCapturedStderr();
+  const size_t first = log.find("cut off: 'x jumps over the lazy dog");
+  ASSERT_NE(first, std::string::npos) << log;
+  EXPECT_EQ(log.find("cut off", first + 1), std::string::npos) << log;
+}
+
+TEST(PromptEncoderReference, ContentKeyFollowsWeightsSettingsAndPrecision) {
+  const std::string key = load(text_reference() / "pipeline").content_key();
+  EXPECT_EQ(key.size(), 32u);
+  EXPECT_EQ(load(text_reference() / "pipeline").content_key(), key);
+  EXPECT_NE(load(text_reference() / "pipeline", 1).content_key(), key);
+  EXPECT_NE(load(text_reference() / "pipeline_masked").content_key(), key);
+  EXPECT_NE(load(text_reference() / "pipeline", 0, at::kBFloat16).content_key(), key);
+  tests::TempDir copy;
+  fs::copy(text_reference() / "pipeline", copy.path(), fs::copy_options::recursive);
+  EXPECT_EQ(load(copy.path()).content_key(), key);
+  const fs::path weights_path = copy / "text_encoder" / "model.safetensors";
+  TensorMap weights = read_safetensors(weights_path);
+  weights["final_layer_norm.bias"] = weights.at("final_layer_norm.bias") + 1e-3;
+  for (auto& [name, tensor] : weights) tensor = tensor.clone();
+  write_safetensors(weights_path, weights);
+  EXPECT_NE(load(copy.path()).content_key(), key);
+}
+
+TEST(PromptEncoderReference, RefusesPartsThatDoNotFit) {
+  EXPECT_THROW(load(text_reference() / "pipeline", 4), Error);
+  EXPECT_THROW(load(text_reference() / "missing"), Error);
+  tests::TempDir copy;
+  fs::copy(text_reference() / "pipeline", copy.path(), fs::copy_options::recursive);
+  fs::remove_all(copy / "text_encoder");
+  // Its 99 embeddings cannot hold the tokenizer's ids.
+  fs::copy(text_reference() / "models" / "plain", copy / "text_encoder");
+  EXPECT_THROW(load(copy.path()), Error);
+}
+
+}  // namespace
+}  // namespace prefusion::text
