@@ -1,0 +1,168 @@
+#include "data/group_rules.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace prefusion::data {
+namespace {
+
+// Lower is better, from ranks where there are any, else from labels.
+std::vector<double> badness_of(const ScannedRow& row) {
+  if (!row.ranks.empty()) return row.ranks;
+  std::vector<double> badness = row.labels;
+  for (double& value : badness) value = -value;
+  return badness;
+}
+
+GroupPlan make_pair(uint16_t chosen, uint16_t rejected, float chosen_label) {
+  const bool is_tie = chosen_label == 0.5f;
+  return GroupPlan{.items = {chosen, rejected},
+                   .labels = {chosen_label, 1.0f - chosen_label},
+                   .ranks = is_tie ? std::vector<float>{0.5f, 0.5f} : std::vector<float>{0.0f, 1.0f}};
+}
+
+// Labels that are the probabilities of a pair stay as they are; scores and ranks become 1 / 0.
+float pair_label(const ScannedRow& row, uint16_t best, uint16_t other, bool is_tie) {
+  if (is_tie) return 0.5f;
+  return row.labels_are_probabilities && row.labels.size() == 2 ? static_cast<float>(row.labels[best]) : 1.0f;
+}
+
+void add_pair(const ScannedRow& row, const std::vector<double>& badness, uint16_t best, uint16_t other,
+              const DatasetOptions& options, RowPlan& plan) {
+  const bool is_tie = badness[best] == badness[other];
+  plan.has_tie = plan.has_tie || is_tie;
+  if (is_tie && !options.keep_ties) return;
+  plan.groups.push_back(make_pair(best, other, pair_label(row, best, other, is_tie)));
+}
+
+void plan_pairs(const ScannedRow& row, const std::vector<double>& badness, const std::vector<uint16_t>& order,
+                const DatasetOptions& options, RowPlan& plan) {
+  if (order.size() < 2) {
+    plan.outcome = PlanOutcome::kTooShort;
+    return;
+  }
+  if (options.list_pairs == ListPairs::kBestWorst || order.size() == 2) {
+    add_pair(row, badness, order.front(), order.back(), options, plan);
+  } else {
+    for (size_t i = 0; i + 1 < order.size(); ++i) add_pair(row, badness, order[i], order[i + 1], options, plan);
+  }
+  if (plan.groups.empty()) plan.outcome = PlanOutcome::kTie;
+}
+
+void plan_list(const ScannedRow& row, const std::vector<double>& badness, const std::vector<uint16_t>& order,
+               const DatasetOptions& options, RowPlan& plan) {
+  if (order.size() < 2 || static_cast<int64_t>(order.size()) < options.list_size) {
+    plan.outcome = PlanOutcome::kTooShort;
+    return;
+  }
+  plan.has_tie = badness[order.front()] == badness[order.back()];
+  if (plan.has_tie && !options.keep_ties) {  // nothing is preferred to anything
+    plan.outcome = PlanOutcome::kTie;
+    return;
+  }
+  const std::vector<double> ranks = average_ranks(badness);
+  GroupPlan group;
+  for (const uint16_t item : order) {
+    group.items.push_back(item);
+    group.labels.push_back(static_cast<float>(row.labels[item]));
+    group.ranks.push_back(static_cast<float>(ranks[item]));
+  }
+  if (options.list_size > 0) thin_group(group, static_cast<size_t>(options.list_size));
+  plan.groups.push_back(std::move(group));
+}
+
+void add_single(uint16_t item, double label, RowPlan& plan) {
+  plan.groups.push_back(GroupPlan{.items = {item}, .labels = {static_cast<float>(label)}, .ranks = {0.0f}});
+}
+
+void plan_unpaired(const ScannedRow& row, const std::vector<double>& badness, const std::vector<uint16_t>& order,
+                   const DatasetOptions& options, RowPlan& plan) {
+  if (order.size() == 1) {
+    plan.has_tie = row.labels[0] == 0.5;
+    if (plan.has_tie && !options.keep_ties) {
+      plan.outcome = PlanOutcome::kTie;
+    } else {
+      add_single(0, row.labels[0], plan);
+    }
+    return;
+  }
+  const double best = badness[order.front()];
+  const double worst = badness[order.back()];
+  plan.has_tie = best == worst;
+  if (plan.has_tie && !options.keep_ties) {
+    plan.outcome = PlanOutcome::kTie;
+    return;
+  }
+  for (const uint16_t item : order) {
+    if (plan.has_tie) {
+      add_single(item, 0.5, plan);
+    } else if (badness[item] == best || badness[item] == worst) {
+      add_single(item, badness[item] == best ? 1.0 : 0.0, plan);
+    }
+  }
+}
+
+}  // namespace
+
+RowPlan plan_groups(const ScannedRow& row, const DatasetOptions& options) {
+  RowPlan plan;
+  const std::vector<double> badness = badness_of(row);
+  if (row.labels.empty()) {
+    plan.outcome = PlanOutcome::kTooShort;
+    return plan;
+  }
+  for (const double value : badness) {
+    if (!std::isfinite(value)) {
+      plan.outcome = PlanOutcome::kMissingLabel;
+      return plan;
+    }
+  }
+  std::vector<uint16_t> order(badness.size());
+  std::iota(order.begin(), order.end(), uint16_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](uint16_t a, uint16_t b) { return badness[a] < badness[b]; });
+  switch (options.group) {
+    case GroupKind::kPair: plan_pairs(row, badness, order, options, plan); break;
+    case GroupKind::kList: plan_list(row, badness, order, options, plan); break;
+    case GroupKind::kUnpaired: plan_unpaired(row, badness, order, options, plan); break;
+  }
+  return plan;
+}
+
+void thin_group(GroupPlan& group, size_t size) {
+  const size_t count = group.items.size();
+  if (size < 2 || count <= size) return;
+  GroupPlan thinned;
+  for (size_t i = 0; i < size; ++i) {
+    const size_t from = (i * (count - 1) + (size - 1) / 2) / (size - 1);
+    thinned.items.push_back(group.items[from]);
+    thinned.labels.push_back(group.labels[from]);
+    thinned.ranks.push_back(group.ranks[from]);
+  }
+  const std::vector<double> ranks = average_ranks({thinned.ranks.begin(), thinned.ranks.end()});
+  thinned.ranks.assign(ranks.begin(), ranks.end());
+  group = std::move(thinned);
+}
+
+std::vector<double> average_ranks(const std::vector<double>& badness) {
+  std::vector<double> ranks;
+  for (const double own : badness) {
+    double better = 0;
+    double equal = 0;
+    for (const double other : badness) {
+      better += other < own ? 1 : 0;
+      equal += other == own ? 1 : 0;
+    }
+    ranks.push_back(better + (equal - 1) / 2);
+  }
+  return ranks;
+}
+
+std::vector<double> win_shares(const std::vector<double>& badness) {
+  std::vector<double> shares = average_ranks(badness);
+  const double rivals = std::max<double>(1, static_cast<double>(badness.size()) - 1);
+  for (double& share : shares) share = (rivals - share) / rivals;
+  return shares;
+}
+
+}  // namespace prefusion::data

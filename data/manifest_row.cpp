@@ -1,0 +1,122 @@
+#include "data/manifest_row.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/error.h"
+#include "data/group_rules.h"
+
+namespace prefusion::data {
+namespace {
+
+constexpr size_t kMaxItems = 4096;
+
+// The first of the keys that is there and not null.
+const Json* find(const Json& json, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
+    const auto found = json.find(key);
+    if (found != json.end() && !found->is_null()) return &*found;
+  }
+  return nullptr;
+}
+
+double to_number(const Json& value, const char* what) {
+  if (value.is_boolean()) return value.get<bool>() ? 1.0 : 0.0;
+  if (value.is_null()) return std::numeric_limits<double>::quiet_NaN();
+  check_input(value.is_number(), what, " must be a number, found ", value.dump().substr(0, 60));
+  return value.get<double>();
+}
+
+std::vector<double> to_numbers(const Json& value, size_t count, const char* what) {
+  check_input(value.is_array() && value.size() == count, what, " must be a list of ", count,
+              " numbers, one an image, found ", value.dump().substr(0, 60));
+  std::vector<double> numbers;
+  for (const Json& element : value) numbers.push_back(to_number(element, what));
+  return numbers;
+}
+
+std::vector<std::string> to_paths(const Json& value) {
+  if (value.is_string()) return {value.get<std::string>()};
+  check_input(value.is_array() && !value.empty() && value.size() <= kMaxItems,
+              "the images must be a path or a list of paths, found ", value.dump().substr(0, 60));
+  std::vector<std::string> paths;
+  for (const Json& element : value) {
+    check_input(element.is_string(), "an image must be a path, found ", element.dump().substr(0, 60));
+    paths.push_back(element.get<std::string>());
+  }
+  return paths;
+}
+
+bool all_finite(const std::vector<double>& values) {
+  return std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); });
+}
+
+// Two probabilities that sum to 1, or a single one.
+void take_probabilities(std::vector<double> labels, ManifestRow& row) {
+  row.labels = std::move(labels);
+  row.labels_are_probabilities = true;
+  double sum = row.labels.size() == 1 ? 1.0 : 0.0;
+  bool in_range = true;
+  for (const double label : row.labels) {
+    in_range = in_range && label >= 0 && label <= 1;
+    if (row.labels.size() == 2) sum += label;
+  }
+  if (!in_range || std::abs(sum - 1) > 1e-6) row.status = RowStatus::kInconsistent;
+}
+
+void take_label(const Json& label, ManifestRow& row) {
+  const size_t count = row.images.size();
+  if (label.is_array()) {
+    std::vector<double> labels = to_numbers(label, count, "label");
+    if (!all_finite(labels)) {
+      row.status = RowStatus::kMissingLabel;
+    } else if (count <= 2) {
+      take_probabilities(std::move(labels), row);
+    } else {
+      row.labels = std::move(labels);
+    }
+    return;
+  }
+  const double value = to_number(label, "label");
+  check_input(count <= 2, "a single label says nothing about ", count,
+              " images: give a list of labels, scores or ranks");
+  take_probabilities(count == 1 ? std::vector<double>{value} : std::vector<double>{value, 1 - value}, row);
+}
+
+void take_judgement(const Json& json, ManifestRow& row) {
+  const size_t count = row.images.size();
+  if (const Json* scores = find(json, {"scores"})) {
+    row.labels = to_numbers(*scores, count, "scores");
+  } else if (const Json* ranks = find(json, {"ranks", "rank"})) {
+    row.ranks = to_numbers(*ranks, count, "ranks");
+    row.labels = win_shares(row.ranks);
+    if (!all_finite(row.ranks)) row.status = RowStatus::kMissingLabel;
+  } else if (const Json* label = find(json, {"label", "human_preference"})) {
+    take_label(*label, row);
+  } else {
+    row.status = RowStatus::kMissingLabel;
+  }
+  if (row.status == RowStatus::kUsable && !all_finite(row.labels)) row.status = RowStatus::kMissingLabel;
+}
+
+}  // namespace
+
+ManifestRow parse_manifest_row(const Json& json) {
+  check_input(json.is_object(), "a row must be a JSON object, found ", json.dump().substr(0, 60));
+  const Json* images = find(json, {"images", "image", "image_path", "file_path"});
+  check_input(images, "a row must name its images under 'images' or 'image'");
+  ManifestRow row;
+  row.images = to_paths(*images);
+  take_judgement(json, row);
+  const Json* prompt = find(json, {"prompt", "caption"});
+  if (!prompt) {
+    if (row.status == RowStatus::kUsable) row.status = RowStatus::kMissingPrompt;
+    return row;
+  }
+  check_input(prompt->is_string(), "the prompt must be text, found ", prompt->dump().substr(0, 60));
+  row.prompt = prompt->get<std::string>();
+  return row;
+}
+
+}  // namespace prefusion::data

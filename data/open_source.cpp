@@ -1,0 +1,76 @@
+#include "data/open_source.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "data/epoch_order.h"
+#include "data/folder_source.h"
+#include "data/manifest_source.h"
+#include "data/pickapic_source.h"
+#include "data/ranked_list_source.h"
+
+namespace prefusion::data {
+namespace {
+
+std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder, const std::string& extension) {
+  std::vector<std::filesystem::path> files;
+  constexpr auto kOptions = std::filesystem::directory_options::skip_permission_denied;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder, kOptions)) {
+    if (entry.path().extension() == extension && entry.is_regular_file()) files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::vector<std::filesystem::path> expand_folder(const std::filesystem::path& folder) {
+  if (FolderPairSource::fits(folder)) return {folder};
+  for (const char* extension : {".parquet", ".jsonl"}) {
+    auto files = files_below(folder, extension);
+    if (!files.empty()) return files;
+  }
+  fail_input(folder.string(),
+             ": holds no preference data; expected *.parquet or *.jsonl files below it, or the folders ",
+             "chosen and rejected");
+}
+
+std::unique_ptr<PreferenceSource> open_parquet(std::unique_ptr<ParquetTable> table, const std::string& score_name) {
+  if (PickapicSource::fits(*table)) return std::make_unique<PickapicSource>(std::move(table));
+  if (RankedListSource::fits(*table)) return std::make_unique<RankedListSource>(std::move(table), score_name);
+  fail_input(
+      table->path().string(),
+      ": expected the columns jpg_0, jpg_1, label_0, caption (Pick-a-Pic) or prompt, images (ranked lists), found: ",
+      table->column_names());
+}
+
+}  // namespace
+
+std::vector<std::filesystem::path> expand_paths(const std::vector<std::filesystem::path>& paths) {
+  std::vector<std::filesystem::path> expanded;
+  for (const auto& path : paths) {
+    std::error_code error;
+    check_input(std::filesystem::exists(path, error), path.string(), ": no such file or folder");
+    if (std::filesystem::is_directory(path, error)) {
+      const auto inside = expand_folder(path);
+      expanded.insert(expanded.end(), inside.begin(), inside.end());
+    } else {
+      expanded.push_back(path);
+    }
+  }
+  return expanded;
+}
+
+SourceFactory::SourceFactory(const DatasetOptions& options)
+    : options_(options), cache_(std::make_shared<SegmentCache>(2 * options.window_bytes)) {}
+
+std::unique_ptr<PreferenceSource> SourceFactory::open(const std::filesystem::path& path) const {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) return std::make_unique<FolderPairSource>(path);
+  const std::string extension = path.extension().string();
+  if (extension == ".jsonl" || extension == ".json") return std::make_unique<ManifestSource>(path);
+  check_input(extension == ".parquet", path.string(),
+              ": unknown kind of preference data; expected .parquet, .jsonl, .json or a folder");
+  const int64_t segment_bytes = std::max<int64_t>(1, options_.window_bytes / (2 * kOpenChunks));
+  return open_parquet(std::make_unique<ParquetTable>(path, cache_, segment_bytes), options_.score_name);
+}
+
+}  // namespace prefusion::data

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <memory>
+
+#include "data/parquet_table.h"
+#include "data/source.h"
+
+namespace prefusion::data {
+
+// Pick-a-Pic v1/v2 Parquet (Kirstain et al. 2023) and what others write in its layout: jpg_0, jpg_1, caption, label_0;
+// label_1, has_label, model_0 and model_1 where present, in any order and of any fitting type.
+// label_0 is 1 when image 0 is preferred, 0 when image 1 is, 0.5 for a tie.
+class PickapicSource : public PreferenceSource {
+ public:
+  explicit PickapicSource(std::unique_ptr<ParquetTable> table);
+
+  static bool fits(const ParquetTable& table);
+  void scan(const std::function<void(const ScannedRow&)>& visit) override;
+  Place place(int64_t row) const override;
+  bool has_random_access() const override { return false; }
+  std::vector<PreferenceItem> read_items(int64_t row, std::span<const uint16_t> items) const override;
+  std::string row_id(int64_t row) const override;
+
+ private:
+  std::unique_ptr<ParquetTable> table_;
+  const char* prompt_column_;
+};
+
+}  // namespace prefusion::data

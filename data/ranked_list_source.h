@@ -1,0 +1,32 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "data/parquet_table.h"
+#include "data/source.h"
+
+namespace prefusion::data {
+
+// Ranked lists in Parquet: `prompt` (or `caption`) and `images`, a list of struct {`image` bytes, `model`, `seed`,
+// `scores` map from reward to value, `rank`}; every field but the image may be absent. Labels are the score named
+// `score_name`; without a name, the share of pairwise wins over all rewards (RankDPO's phi); without scores, the same
+// share by rank. The order is the rank's where there is one, else the labels'; a named score orders too.
+class RankedListSource : public PreferenceSource {
+ public:
+  RankedListSource(std::unique_ptr<ParquetTable> table, std::string score_name);
+
+  static bool fits(const ParquetTable& table) { return table.has_column("images"); }
+  void scan(const std::function<void(const ScannedRow&)>& visit) override;
+  Place place(int64_t row) const override;
+  bool has_random_access() const override { return false; }
+  std::vector<PreferenceItem> read_items(int64_t row, std::span<const uint16_t> items) const override;
+  std::string row_id(int64_t row) const override;
+
+ private:
+  std::unique_ptr<ParquetTable> table_;
+  std::string score_name_;
+  const char* prompt_column_;
+};
+
+}  // namespace prefusion::data

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/preference_record.h"
+
+namespace prefusion::data {
+
+// Why a row gives no group.
+enum class RowStatus { kUsable, kMissingLabel, kInconsistent, kMissingPrompt, kMalformed };
+
+// One row as the scan at opening sees it: everything but the images.
+struct ScannedRow {
+  int64_t row = 0;
+  RowStatus status = RowStatus::kUsable;
+  std::string_view prompt;
+  std::vector<double> labels;             // per item, higher is better
+  std::vector<double> ranks;              // per item, lower is better; empty: the labels give the order
+  bool labels_are_probabilities = false;  // of two items: the labels are those of the pair, kept as they are
+};
+
+// One file (or pair of folders) of preference data: rows of items in file order.
+class PreferenceSource {
+ public:
+  virtual ~PreferenceSource() = default;
+
+  // Visits every row in order. Input error when the file as a whole cannot be read.
+  virtual void scan(const std::function<void(const ScannedRow&)>& visit) = 0;
+
+  // Rows that are read together, for streaming: rows of one (chunk, segment) are neighbours on disk, the segments of a
+  // chunk are cheap to read in order only. num_bytes is the decoded size of the segment.
+  struct Place {
+    int64_t chunk = 0;
+    int64_t segment = 0;
+    int64_t num_bytes = 0;
+  };
+  virtual Place place(int64_t row) const = 0;
+  // True when any order of rows is equally cheap (files of their own).
+  virtual bool has_random_access() const = 0;
+
+  // The named items of a row, with `encoded` and `model` filled in. Thread-safe. Input error when unreadable.
+  virtual std::vector<PreferenceItem> read_items(int64_t row, std::span<const uint16_t> items) const = 0;
+  virtual std::string row_id(int64_t row) const = 0;
+};
+
+}  // namespace prefusion::data
