@@ -1,0 +1,63 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pipelines/text_to_image.h"
+#include "tools/prompt_list.h"
+
+namespace prefusion::tools {
+
+// What `prefusion generate` is asked for.
+struct GenerateImagesOptions {
+  std::filesystem::path model;
+  std::optional<std::string> prompt;  // exactly one of prompt and prompts_file
+  std::filesystem::path prompts_file;
+  std::string negative_prompt;
+  int64_t num_images = 1;  // a prompt
+  uint64_t seed = 0;       // of a prompt's first picture; the next ones count up
+  int64_t batch_size = 4;
+  pipelines::GenerateOptions sampling;
+  std::vector<std::string> loras;  // PATH[:SCALE]
+  int64_t clip_skip = 0;
+  std::filesystem::path output;         // FILE.png, or a folder
+  std::filesystem::path contact_sheet;  // FILE.png; empty: none
+  bool resume = false;
+  bool shows_progress = true;
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kFloat;
+};
+
+struct LoraArgument {
+  std::filesystem::path path;
+  double scale = 1.0;
+};
+
+// PATH or PATH:SCALE; a colon that is part of an existing path is none. Usage error when SCALE is no number.
+LoraArgument parse_lora_argument(const std::string& text);
+
+// One file to write.
+struct PictureJob {
+  pipelines::ImageRequest request;
+  std::filesystem::path file;
+};
+
+// The files for all pictures, prompt by prompt: OUTPUT itself when it is a .png name, else OUTPUT/00000-000.png with as
+// many digits as it takes, so that sorting by name gives prompt order, then image order. Usage error for a .png name
+// with more than one picture.
+std::vector<PictureJob> plan_pictures(const GenerateImagesOptions& options, const std::vector<PromptEntry>& prompts);
+
+// The picture's settings: JSON for the `prefusion` text chunk, and the text that other programs know as `parameters`.
+std::string settings_json(const GenerateImagesOptions& options, const pipelines::ImageRequest& request,
+                          pipelines::ImageSize size, const std::string& scheduler_name);
+std::string parameters_text(const std::string& settings);
+
+// Generates all pictures and writes each atomically; returns the files in order, those kept by `resume` included.
+std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& options);
+
+}  // namespace prefusion::tools
