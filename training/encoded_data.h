@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "losses/objective.h"
 #include "training/align_options.h"
 #include "training/batch_source.h"
 #include "training/train_step.h"
