@@ -49,15 +49,6 @@ std::vector<PromptEntry> gather_prompts(const GenerateImagesOptions& options) {
   return read_prompts(options.prompts_file);
 }
 
-void attach_loras(const GenerateImagesOptions& options, const pipelines::PipelineComponents& components) {
-  for (const std::string& text : options.loras) {
-    const LoraArgument lora = parse_lora_argument(text);
-    const nn::LoraLoadReport report =
-        nn::load_lora(*components.denoiser, components.prompt_encoder->model().get(), lora.path, lora.scale);
-    log_info("LoRA ", report.file.string(), ": ", report.matched.size(), " layers, scale ", lora.scale);
-  }
-}
-
 std::string kept_settings(const std::filesystem::path& file) {
   if (!std::filesystem::is_regular_file(file)) return "";
   for (const PngText& item : read_png_text(read_file(file))) {
@@ -107,6 +98,15 @@ LoraArgument parse_lora_argument(const std::string& text) {
   check_usage(code == std::errc() && end == number.data() + number.size() && std::isfinite(argument.scale), "--lora ",
               text, ": expected PATH or PATH:SCALE, and '", number, "' is no number");
   return argument;
+}
+
+void attach_loras(const std::vector<std::string>& loras, const pipelines::PipelineComponents& components) {
+  for (const std::string& text : loras) {
+    const LoraArgument lora = parse_lora_argument(text);
+    const nn::LoraLoadReport report =
+        nn::load_lora(*components.denoiser, components.prompt_encoder->model().get(), lora.path, lora.scale);
+    log_info("LoRA ", report.file.string(), ": ", report.matched.size(), " layers, scale ", lora.scale);
+  }
 }
 
 std::vector<PictureJob> plan_pictures(const GenerateImagesOptions& options, const std::vector<PromptEntry>& prompts) {
@@ -185,7 +185,7 @@ std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& 
   const std::string scheduler =
       schedulers::scheduler_name(options.sampling.scheduler, pipeline.components().scheduler_config);
   pipeline.make_scheduler(options.sampling)->set_timesteps(options.sampling.num_inference_steps);
-  attach_loras(options, pipeline.components());
+  attach_loras(options.loras, pipeline.components());
 
   std::vector<const PictureJob*> open;
   for (const PictureJob& job : jobs) {

@@ -41,6 +41,9 @@ struct LoraArgument {
 // PATH or PATH:SCALE; a colon that is part of an existing path is none. Usage error when SCALE is no number.
 LoraArgument parse_lora_argument(const std::string& text);
 
+// Hangs LoRAs, PATH[:SCALE] each, on the networks of a pipeline.
+void attach_loras(const std::vector<std::string>& loras, const pipelines::PipelineComponents& components);
+
 // One file to write.
 struct PictureJob {
   pipelines::ImageRequest request;

@@ -20,21 +20,6 @@ Series series_of(const std::vector<Metrics>& rows, const std::string& key, const
   return series;
 }
 
-std::string charts(const std::vector<Metrics>& rows) {
-  const auto of = [&](const char* key, const char* name) { return series_of(rows, key, name); };
-  std::string html;
-  html += svg_chart("Loss", {of("loss", "training"), of("eval/loss", "held out")});
-  html += svg_chart("Preference accuracy", {of("accuracy", "training"), of("eval/accuracy", "held out"),
-                                            of("eval/accuracy_low", "95 % low"), of("eval/accuracy_high", "95 % high")});
-  html += svg_chart("Held-out errors", {of("eval/error_chosen", "chosen"), of("eval/error_rejected", "rejected"),
-                                        of("eval/error_chosen_ref", "chosen, reference"),
-                                        of("eval/error_rejected_ref", "rejected, reference")});
-  html += svg_chart("Implicit reward margin", {of("margin", "training"), of("eval/margin", "held out")});
-  html += svg_chart("Gradient norm", {of("grad_norm", "before clipping")});
-  html += svg_chart("Seconds a step", {of("seconds_per_step", "measured")});
-  return html;
-}
-
 std::string alarms(const std::vector<Metrics>& rows) {
   std::string steps;
   for (const auto& row : rows) {
@@ -75,11 +60,26 @@ std::string model_card(const AlignOptions& options, const losses::ObjectiveInfo&
 
 }  // namespace
 
+std::string metrics_charts(const std::vector<Metrics>& rows) {
+  const auto of = [&](const char* key, const char* name) { return series_of(rows, key, name); };
+  std::string html = alarms(rows);
+  html += svg_chart("Loss", {of("loss", "training"), of("eval/loss", "held out")});
+  html += svg_chart("Preference accuracy", {of("accuracy", "training"), of("eval/accuracy", "held out"),
+                                            of("eval/accuracy_low", "95 % low"), of("eval/accuracy_high", "95 % high")});
+  html += svg_chart("Held-out errors", {of("eval/error_chosen", "chosen"), of("eval/error_rejected", "rejected"),
+                                        of("eval/error_chosen_ref", "chosen, reference"),
+                                        of("eval/error_rejected_ref", "rejected, reference")});
+  html += svg_chart("Implicit reward margin", {of("margin", "training"), of("eval/margin", "held out")});
+  html += svg_chart("Gradient norm", {of("grad_norm", "before clipping")});
+  html += svg_chart("Seconds a step", {of("seconds_per_step", "measured")});
+  return html;
+}
+
 void write_report(const AlignOptions& options, const losses::ObjectiveInfo& objective,
                   const losses::ObjectiveParams& params, int64_t num_steps) {
   const auto rows = read_metrics(options.output / "metrics.jsonl");
   const std::string body = concat("<p>", html_escape(losses::describe_params(objective, params)), "; ", num_steps, " steps of ",
-                                  options.batch_size * options.accumulate, " groups.</p>\n", alarms(rows), charts(rows),
+                                  options.batch_size * options.accumulate, " groups.</p>\n", metrics_charts(rows),
                                   sample_pictures(options.output / "samples"), "<h2>Configuration</h2><pre>",
                                   html_escape(options.resolved_config), "</pre>\n");
   write_file(options.output / "report.html", html_page("Alignment with " + objective.name, body));

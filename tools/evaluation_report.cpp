@@ -1,0 +1,163 @@
+#include "tools/evaluation_report.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <numeric>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "tools/contact_sheet.h"
+#include "training/html.h"
+#include "training/metrics_log.h"
+#include "training/report.h"
+
+namespace prefusion::tools {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kGridPictures = 48;
+constexpr int64_t kGridColumns = 8;
+constexpr size_t kCasePairs = 12;
+constexpr int64_t kCaseColumns = 6;           // three pairs a row
+constexpr int64_t kSmallestPicture_px = 112;  // captions need a width; smaller pictures are enlarged
+
+at::Tensor enlarged(const at::Tensor& image) {
+  const int64_t factor = (kSmallestPicture_px + image.size(1) - 1) / image.size(1);
+  if (factor <= 1) return image;
+  return image.repeat_interleave(factor, 0).repeat_interleave(factor, 1).contiguous();
+}
+
+void write_grid(const fs::path& path, const Pictures& pictures, const std::vector<training::JudgedPair>& pairs) {
+  std::vector<SheetCell> cells;
+  for (size_t i = 0; i < std::min(pictures.size(), kGridPictures); ++i) {
+    cells.push_back({enlarged(pictures[i]), pairs[i].prompt});
+  }
+  write_file(path, render_contact_sheet(cells, kGridColumns));
+}
+
+std::string scores_text(const std::vector<double>& scores, const training::EvaluationSummary& summary) {
+  std::string text;
+  for (size_t axis = 0; axis < std::min<size_t>(scores.size(), 2); ++axis) {
+    char number[16];
+    std::snprintf(number, sizeof number, "%.3g", scores[axis]);
+    text += concat(text.empty() ? "" : ", ", summary.axes[axis].name, " ", number);
+  }
+  return text;
+}
+
+// Pairs of pictures, the baseline's on the left.
+void write_cases(const fs::path& path, const Evaluation& evaluation, const std::vector<size_t>& cases) {
+  std::vector<SheetCell> cells;
+  for (const size_t i : cases) {
+    const training::JudgedPair& pair = evaluation.pairs[i];
+    cells.push_back({enlarged(evaluation.baseline_pictures[i]), pair.prompt});
+    cells.push_back(
+        {enlarged(evaluation.model_pictures[i]), concat("now: ", scores_text(pair.model, evaluation.summary),
+                                                        " was: ", scores_text(pair.baseline, evaluation.summary))});
+  }
+  write_file(path, render_contact_sheet(cells, kCaseColumns));
+}
+
+// Pairs from the one the model wins most to the one it loses most.
+std::vector<size_t> by_advantage(const std::vector<training::JudgedPair>& pairs) {
+  std::vector<size_t> order(pairs.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return pairs[a].advantage > pairs[b].advantage; });
+  return order;
+}
+
+void write_pictures(const fs::path& folder, const Evaluation& evaluation) {
+  make_folder(folder);
+  for (size_t i = 0; i < evaluation.pairs.size(); ++i) {
+    char name[32];
+    std::snprintf(name, sizeof name, "%05zu-", i);
+    write_file(folder / concat(name, "baseline.png"), encode_png(evaluation.baseline_pictures[i]));
+    write_file(folder / concat(name, "model.png"), encode_png(evaluation.model_pictures[i]));
+  }
+}
+
+// Values of an axis in rising order over the share of pictures: the curves lie apart where the models do.
+std::string axis_chart(const training::EvaluationSummary& summary, const std::vector<training::JudgedPair>& pairs,
+                       size_t axis) {
+  training::Series baseline{"baseline", {}}, model{"model", {}};
+  std::vector<double> before, after;
+  for (const auto& pair : pairs) {
+    before.push_back(pair.baseline[axis]);
+    after.push_back(pair.model[axis]);
+  }
+  std::sort(before.begin(), before.end());
+  std::sort(after.begin(), after.end());
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    const double share = (static_cast<double>(i) + 0.5) / static_cast<double>(pairs.size());
+    baseline.points.emplace_back(share, before[i]);
+    model.points.emplace_back(share, after[i]);
+  }
+  return training::svg_chart(summary.axes[axis].name + " over the share of pictures, sorted", {baseline, model});
+}
+
+std::string report_body(const EvaluateOptions& options, const Evaluation& evaluation) {
+  const auto& summary = evaluation.summary;
+  const pipelines::GenerateOptions& sampling = options.batches.sampling;
+  std::string body =
+      concat("<pre>", training::html_escape(training::summary_table(summary)), "</pre>\n<p>Sampler ",
+             training::html_escape(sampling.scheduler), ", ", sampling.num_inference_steps, " steps, guidance ",
+             sampling.guidance.scale, ", judge ", training::html_escape(options.reward), " with margin ",
+             options.margin, ", seeds from ", options.seed, ". A tie counts half a win.</p>\n");
+  body += "<h2>Before and after, same prompts and seeds</h2>\n" +
+          training::inline_image(options.output / "baseline.png", "baseline") +
+          training::inline_image(options.output / "model.png", "model");
+  body += "<h2>Where the model gained most</h2>\n" +
+          training::inline_image(options.output / "best.png", "baseline on the left, model on the right") +
+          "<h2>Where it lost most</h2>\n" +
+          training::inline_image(options.output / "worst.png", "baseline on the left, model on the right");
+  body += "<h2>Distributions</h2>\n";
+  for (size_t axis = 0; axis < summary.axes.size(); ++axis) {
+    if (!summary.axes[axis].is_share) body += axis_chart(summary, evaluation.pairs, axis);
+  }
+  if (!options.run.empty()) {
+    body += "<h2>The alignment run</h2>\n" +
+            training::metrics_charts(training::read_metrics(options.run / "metrics.jsonl"));
+  }
+  return body;
+}
+
+nlohmann::ordered_json settings_json(const EvaluateOptions& options) {
+  const pipelines::GenerateOptions& sampling = options.batches.sampling;
+  return {{"reward", options.reward},
+          {"margin", options.margin},
+          {"steps", sampling.num_inference_steps},
+          {"scheduler", sampling.scheduler},
+          {"guidance_scale", sampling.guidance.scale},
+          {"num_images", options.num_images},
+          {"seed", options.seed},
+          {"loras", options.loras.size()},
+          {"baseline_loras", options.baseline_loras.size()}};
+}
+
+}  // namespace
+
+void write_evaluation(const EvaluateOptions& options, const Evaluation& evaluation) {
+  make_folder(options.output);
+  const auto judge = training::make_judge(options.reward, options.margin);
+  std::string rows;
+  for (const auto& pair : evaluation.pairs) rows += training::pair_json(pair, judge->axes()).dump() + "\n";
+  write_file(options.output / "results.jsonl", rows);
+  nlohmann::ordered_json summary = training::summary_json(evaluation.summary);
+  summary["settings"] = settings_json(options);
+  write_file(options.output / "summary.json", summary.dump(2) + "\n");
+
+  write_grid(options.output / "baseline.png", evaluation.baseline_pictures, evaluation.pairs);
+  write_grid(options.output / "model.png", evaluation.model_pictures, evaluation.pairs);
+  const std::vector<size_t> order = by_advantage(evaluation.pairs);
+  const auto count = static_cast<std::ptrdiff_t>(std::min(order.size(), kCasePairs));
+  write_cases(options.output / "best.png", evaluation, {order.begin(), order.begin() + count});
+  write_cases(options.output / "worst.png", evaluation, {order.rbegin(), order.rbegin() + count});
+  if (options.save_pictures) write_pictures(options.output / "pictures", evaluation);
+  write_file(options.output / "report.html",
+             training::html_page("Evaluation against the baseline", report_body(options, evaluation)));
+}
+
+}  // namespace prefusion::tools

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "shapes/judge.h"
+
+namespace prefusion::training {
+
+// One thing a judge measures of a picture.
+struct JudgeAxis {
+  std::string name;
+  bool is_share = false;  // values are 0 or 1 and the mean is a share
+  bool higher_is_better = true;
+};
+
+// Measures pictures against their prompts and says which of two is the better one. Reward models become judges with a
+// single axis; the shapes world has several.
+class PictureJudge {
+ public:
+  virtual ~PictureJudge() = default;
+
+  // In the order of the values that score() gives; the first is the most important one.
+  virtual const std::vector<JudgeAxis>& axes() const = 0;
+
+  // Usage error when pictures of this prompt cannot be judged, so that it is known before any is made.
+  virtual void check_prompt(const std::string& prompt) const = 0;
+
+  // A value an axis of a picture, uint8 [H, W, 3] RGB.
+  virtual std::vector<double> score(const at::Tensor& image, const std::string& prompt) const = 0;
+
+  virtual shapes::Verdict compare(std::span<const double> first, std::span<const double> second) const = 0;
+
+  // How much better the first is, to put pairs in order; its sign agrees with compare().
+  virtual double advantage(std::span<const double> first, std::span<const double> second) const = 0;
+
+  // The kind of prompt, for a breakdown of the first axis; empty for none.
+  virtual std::string prompt_kind(const std::string& prompt) const = 0;
+};
+
+// The judge of the shapes world (shapes/judge.h). Axes: correct, taste, background, edge_cleanliness, stray_blobs.
+std::unique_ptr<PictureJudge> make_shapes_judge(double taste_margin = shapes::kDefaultTasteMargin);
+
+// By the name on the command line: "shapes". Usage error for another.
+std::unique_ptr<PictureJudge> make_judge(const std::string& reward, double margin);
+
+}  // namespace prefusion::training
