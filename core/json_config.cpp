@@ -5,7 +5,27 @@
 
 namespace prefusion {
 
+void check_json_depth(std::string_view text, const std::string& where) {
+  constexpr int kDeepest = 256;
+  int depth = 0;
+  bool is_text = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (is_text) {
+      if (c == '\\') ++i;
+      if (c == '"') is_text = false;
+    } else if (c == '"') {
+      is_text = true;
+    } else if (c == '[' || c == '{') {
+      check_input(++depth <= kDeepest, where, ": JSON nests deeper than ", kDeepest, " levels");
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+}
+
 Json parse_json(std::string_view text, const std::string& where) {
+  check_json_depth(text, where);
   try {
     return Json::parse(text.begin(), text.end());
   } catch (const Json::exception& error) {
@@ -50,7 +70,9 @@ std::vector<int64_t> ConfigReader::int_or_list(const std::string& key, size_t co
   return list;
 }
 
-void ConfigReader::ignore(std::initializer_list<const char*> keys) { read_.insert(keys.begin(), keys.end()); }
+void ConfigReader::ignore(std::initializer_list<const char*> keys) {
+  read_.insert(keys.begin(), keys.end());
+}
 
 void ConfigReader::finish() const {
   std::string unknown;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "core/error.h"
@@ -16,6 +17,10 @@ using Json = nlohmann::json;
 
 // Reads and parses a JSON file. Input error (with path and position) when it is missing or malformed.
 Json read_json(const std::filesystem::path& path);
+
+// Input error when brackets nest deeper than any real file's: recursive code over such a value would overflow the
+// stack.
+void check_json_depth(std::string_view text, const std::string& where);
 
 // Parses JSON text; `where` names it in the error.
 Json parse_json(std::string_view text, const std::string& where);
@@ -56,7 +61,8 @@ class ConfigReader {
   // A number or a list: `count` copies of a number, or the list itself, which must have `count` entries.
   std::vector<int64_t> int_or_list(const std::string& key, size_t count, int64_t fallback);
 
-  // Refuses by name a key whose value differs from the only one supported: "unet/config.json: 'dual_cross_attention' = true is not supported".
+  // Refuses by name a key whose value differs from the only one supported: "unet/config.json: 'dual_cross_attention' =
+  // true is not supported".
   template <typename T>
   void only(const std::string& key, T supported) {
     const Json* value = find(key);
@@ -76,14 +82,37 @@ class ConfigReader {
  private:
   const Json* find(const std::string& key);
 
+  [[noreturn]] void fail_type(const std::string& key, const Json& value) const {
+    fail_input(where_, ": key '", key, "' has an unexpected type: ", value.dump());
+  }
+
+  // nlohmann converts 1.5 and true to integers in silence; here a number must be one, and fit.
   template <typename T>
   T convert(const std::string& key, const Json& value) const {
-    try {
-      return value.get<T>();
-    } catch (const Json::exception&) {
-      fail_input(where_, ": key '", key, "' has an unexpected type: ", value.dump());
+    if constexpr (is_vector<T>::value) {
+      if (!value.is_array()) fail_type(key, value);
+      T list;
+      for (const Json& entry : value) list.push_back(convert<typename T::value_type>(key, entry));
+      return list;
+    } else if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+      if (!value.is_number()) fail_type(key, value);
+      const auto number = value.get<T>();
+      if (Json(number) != value) fail_type(key, value);
+      return number;
+    } else {
+      if (std::is_floating_point_v<T> && !value.is_number()) fail_type(key, value);
+      try {
+        return value.get<T>();
+      } catch (const Json::exception&) {
+        fail_type(key, value);
+      }
     }
   }
+
+  template <typename T>
+  struct is_vector : std::false_type {};
+  template <typename T>
+  struct is_vector<std::vector<T>> : std::true_type {};
 
   Json object_;
   std::string where_;

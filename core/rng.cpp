@@ -6,6 +6,8 @@
 #include <numeric>
 #include <vector>
 
+#include "core/error.h"
+
 namespace prefusion {
 namespace {
 
@@ -32,9 +34,12 @@ uint32_t CounterRng::bits() {
   return lanes[used_++];
 }
 
-double CounterRng::uniform() { return (static_cast<double>(bits()) + 0.5) * 0x1p-32; }
+double CounterRng::uniform() {
+  return (static_cast<double>(bits()) + 0.5) * 0x1p-32;
+}
 
 int64_t CounterRng::below(int64_t count) {
+  check_run(count > 0, "CounterRng::below needs a positive count, got ", count);
   // Rejection on 64 bits: the loop runs twice with a probability under count / 2^64.
   const auto range = static_cast<uint64_t>(count);
   const uint64_t limit = UINT64_MAX - UINT64_MAX % range;
@@ -71,6 +76,8 @@ std::vector<int64_t> random_permutation(int64_t count, const DrawKey& key, Rando
   return order;
 }
 
-at::Generator make_torch_generator(uint64_t seed) { return at::detail::createCPUGenerator(seed); }
+at::Generator make_torch_generator(uint64_t seed) {
+  return at::detail::createCPUGenerator(seed);
+}
 
 }  // namespace prefusion

@@ -27,12 +27,24 @@ struct DtypeName {
 };
 
 constexpr std::array kDtypes = {
-    DtypeName{"F64", at::kDouble},           DtypeName{"F32", at::kFloat},
-    DtypeName{"F16", at::kHalf},             DtypeName{"BF16", at::kBFloat16},
-    DtypeName{"F8_E4M3", at::kFloat8_e4m3fn}, DtypeName{"F8_E5M2", at::kFloat8_e5m2},
-    DtypeName{"I64", at::kLong},             DtypeName{"I32", at::kInt},
-    DtypeName{"I16", at::kShort},            DtypeName{"I8", at::kChar},
-    DtypeName{"U8", at::kByte},              DtypeName{"BOOL", at::kBool},
+    DtypeName{"F64", at::kDouble},
+    DtypeName{"F32", at::kFloat},
+    DtypeName{"F16", at::kHalf},
+    DtypeName{"BF16", at::kBFloat16},
+    DtypeName{"F8_E4M3", at::kFloat8_e4m3fn},
+    DtypeName{"F8_E5M2", at::kFloat8_e5m2},
+    DtypeName{"I64", at::kLong},
+    DtypeName{"I32", at::kInt},
+    DtypeName{"I16", at::kShort},
+    DtypeName{"I8", at::kChar},
+    DtypeName{"U8", at::kByte},
+    DtypeName{"BOOL", at::kBool},
+    DtypeName{"F8_E4M3FNUZ", at::kFloat8_e4m3fnuz},
+    DtypeName{"F8_E5M2FNUZ", at::kFloat8_e5m2fnuz},
+    DtypeName{"U64", at::kUInt64},
+    DtypeName{"U32", at::kUInt32},
+    DtypeName{"U16", at::kUInt16},
+    DtypeName{"C64", at::kComplexFloat},
 };
 
 at::ScalarType parse_dtype(const std::string& name, const std::string& where) {
@@ -42,31 +54,65 @@ at::ScalarType parse_dtype(const std::string& name, const std::string& where) {
   fail_input(where, ": dtype '", name, "' is not supported");
 }
 
-// Product of the shape times the element size; an input error when it overflows.
+// Product of the shape times the element size; an input error when it overflows. The product without zeros must fit as
+// well: strides are computed from it.
 size_t byte_count(const std::vector<int64_t>& shape, at::ScalarType dtype, const std::string& where) {
-  size_t bytes = c10::elementSize(dtype);
+  auto extent = static_cast<int64_t>(c10::elementSize(dtype));
+  bool is_empty = false;
   for (const int64_t size : shape) {
     check_input(size >= 0, where, ": negative dimension in shape ", shape_text(shape));
-    check_input(!__builtin_mul_overflow(bytes, static_cast<size_t>(size), &bytes), where, ": shape ",
+    is_empty |= size == 0;
+    check_input(!__builtin_mul_overflow(extent, std::max<int64_t>(size, 1), &extent), where, ": shape ",
                 shape_text(shape), " overflows");
   }
-  return bytes;
+  return is_empty ? 0 : static_cast<size_t>(extent);
+}
+
+// The header as JSON. A name that occurs twice is an error here, where a parser would silently take the last.
+Json parse_header(std::string_view text, const std::string& where) {
+  check_json_depth(text, where);
+  std::vector<std::set<std::string>> names;  // of the objects being read, outermost first
+  const auto visit = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    const auto level = static_cast<size_t>(depth);
+    if (event == Json::parse_event_t::object_start) {
+      names.resize(level + 1);
+      names[level].clear();
+    } else if (event == Json::parse_event_t::key) {
+      const auto& name = parsed.get_ref<const std::string&>();
+      check_input(names[level - 1].insert(name).second, where, ": name '", name, "' occurs twice");
+    }
+    return true;
+  };
+  try {
+    return Json::parse(text.begin(), text.end(), visit);
+  } catch (const Json::exception& error) {
+    fail_input(where, ": not valid JSON (", error.what(), ")");
+  }
+}
+
+// JSON for a message, cut where a hostile header would fill the screen.
+std::string excerpt(const Json& value) {
+  constexpr size_t kLongest = 200;
+  const std::string text = value.dump();
+  return text.size() <= kLongest ? text : text.substr(0, kLongest) + "...";
 }
 
 SafetensorsFile::Entry parse_entry(const Json& value, const std::string& where) {
   check_input(value.is_object() && value.contains("dtype") && value.contains("shape") && value.contains("data_offsets"),
-              where, ": expected {dtype, shape, data_offsets}, found ", value.dump());
+              where, ": expected {dtype, shape, data_offsets}, found ", excerpt(value));
   try {
     SafetensorsFile::Entry entry;
     entry.dtype = parse_dtype(value.at("dtype").get<std::string>(), where);
-    for (const Json& size : value.at("shape")) {
-      check_input(size.is_number_integer(), where, ": shape ", value.at("shape").dump(), " is not a list of integers");
+    const Json& shape = value.at("shape");
+    check_input(shape.is_array(), where, ": shape ", excerpt(shape), " is not a list of integers");
+    for (const Json& size : shape) {
+      check_input(size.is_number_integer(), where, ": shape ", excerpt(shape), " is not a list of integers");
       entry.shape.push_back(size.get<int64_t>());
     }
     const Json& offsets = value.at("data_offsets");
-    check_input(offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() &&
-                    offsets[1].is_number_unsigned(),
-                where, ": data_offsets ", offsets.dump(), " are not two non-negative integers");
+    check_input(
+        offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned(),
+        where, ": data_offsets ", excerpt(offsets), " are not two non-negative integers");
     entry.begin = offsets[0].get<size_t>();
     entry.end = offsets[1].get<size_t>();
     return entry;
@@ -108,7 +154,7 @@ struct SafetensorsFile::Mapping {
 
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   const std::string where = path.string();
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO must not hang us
   check_input(descriptor >= 0, where, ": cannot be opened (", std::strerror(errno), ")");
   struct stat status {};
   const bool is_file = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
@@ -132,7 +178,7 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   check_input(header_bytes <= kMaxHeaderBytes && header_bytes <= size - kLengthBytes, where, ": header length ",
               header_bytes, " does not fit a file of ", size, " bytes; it is truncated or not a safetensors file");
   file.data_offset_ = kLengthBytes + header_bytes;
-  const Json header = parse_json({bytes + kLengthBytes, header_bytes}, where + " (header)");
+  const Json header = parse_header({bytes + kLengthBytes, header_bytes}, where + " (header)");
   check_input(header.is_object(), where, ": header is no JSON object");
 
   for (const auto& [name, value] : header.items()) {
@@ -169,7 +215,8 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
     std::memcpy(copy.data_ptr(), data, entry.end - entry.begin);
     return copy;
   }
-  return at::from_blob(data, entry.shape, [mapping = mapping_](void*) {}, options);
+  return at::from_blob(
+      data, entry.shape, [mapping = mapping_](void*) {}, options);
 }
 
 TensorMap read_safetensors(const std::filesystem::path& path, Metadata* metadata) {
@@ -210,7 +257,8 @@ std::optional<std::filesystem::path> find_variant(const std::filesystem::path& f
   std::error_code ignored;
   for (const auto& file : std::filesystem::directory_iterator(folder, ignored)) {
     const std::string name = file.path().filename().string();
-    if (!name.starts_with(stem + ".") || !name.ends_with(suffix) || name.size() <= stem.size() + suffix.size()) continue;
+    if (!name.starts_with(stem + ".") || !name.ends_with(suffix) || name.size() <= stem.size() + suffix.size())
+      continue;
     const std::string variant = name.substr(stem.size() + 1, name.size() - stem.size() - 1 - suffix.size());
     // "non_ema" weights are other weights, not another precision of the same.
     if (variant == "fp16" || variant == "bf16" || variant == "fp32") found.insert(file.path());
@@ -254,9 +302,8 @@ void write_safetensors(const std::filesystem::path& path, const TensorMap& tenso
   // Larger elements first keeps every tensor aligned to its own size, as the reference writer does.
   std::vector<std::pair<std::string, at::Tensor>> order;
   for (const auto& [name, tensor] : tensors) order.emplace_back(name, tensor.detach().cpu().contiguous());
-  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
-    return a.second.element_size() > b.second.element_size();
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto& a, const auto& b) { return a.second.element_size() > b.second.element_size(); });
   Json header = Json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   size_t offset = 0;
