@@ -46,6 +46,21 @@ at::Tensor draw_noise(const std::vector<at::Generator>& generators, const at::Te
   return at::cat(items).to(like.device(), like.scalar_type());
 }
 
+// [B, L, D]; every distinct text is encoded once.
+at::Tensor encode_texts(text::PromptEncoder& encoder, const std::vector<ImageRequest>& requests,
+                        std::string ImageRequest::*field) {
+  std::vector<std::string> texts;
+  std::map<std::string, int64_t> positions;
+  std::vector<int64_t> order;
+  for (const ImageRequest& request : requests) {
+    const auto [entry, is_new] = positions.try_emplace(request.*field, static_cast<int64_t>(texts.size()));
+    if (is_new) texts.push_back(request.*field);
+    order.push_back(entry->second);
+  }
+  const at::Tensor states = encoder.encode(texts);
+  return states.index_select(0, at::tensor(order, at::kLong).to(states.device()));
+}
+
 at::Tensor timestep_tensor(const schedulers::Scheduler& scheduler, size_t index, int64_t batch, at::Device device) {
   const double timestep = scheduler.timesteps()[index];
   const at::ScalarType dtype = scheduler.has_continuous_timesteps() ? at::kFloat : at::kLong;
@@ -69,7 +84,9 @@ TextToImage TextToImage::load(const std::filesystem::path& model_dir, at::Scalar
   return TextToImage(std::move(components));
 }
 
-TextToImage::TextToImage(PipelineComponents components) : components_(std::move(components)) {
+TextToImage::TextToImage(PipelineComponents components)
+    : components_(std::move(components)),
+      negative_encoder_(components_.prompt_encoder->tokenizer(), components_.prompt_encoder->model()) {
   const unet::DenoiserInfo& info = components_.denoiser->info();
   const int64_t channels = components_.autoencoder->config().latent_channels;
   check_input(info.in_channels == channels, "the denoiser takes ", info.in_channels,
@@ -106,24 +123,6 @@ std::unique_ptr<schedulers::Scheduler> TextToImage::make_scheduler(const Generat
   return schedulers::make_scheduler(options.scheduler, config);
 }
 
-// Every distinct text is encoded once. [B, L, D], or [2 B, L, D] with the negative prompts first.
-at::Tensor TextToImage::encode_prompts(const std::vector<ImageRequest>& requests, bool with_negative) {
-  std::vector<std::string> texts;
-  std::map<std::string, int64_t> positions;
-  std::vector<int64_t> order;
-  const auto add = [&](const std::string& text) {
-    const auto [entry, is_new] = positions.try_emplace(text, static_cast<int64_t>(texts.size()));
-    if (is_new) texts.push_back(text);
-    order.push_back(entry->second);
-  };
-  if (with_negative) {
-    for (const ImageRequest& request : requests) add(request.negative_prompt);
-  }
-  for (const ImageRequest& request : requests) add(request.prompt);
-  const at::Tensor states = components_.prompt_encoder->encode(texts);
-  return states.index_select(0, at::tensor(order, at::kLong).to(states.device()));
-}
-
 at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& requests, const GenerateOptions& options) {
   const at::NoGradGuard no_grad;
   check_usage(!requests.empty(), "there is no picture to generate");
@@ -133,7 +132,10 @@ at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& reques
 
   const bool is_guided = options.guidance.is_active();
   const at::ScalarType dtype = components_.denoiser->parameters().front().scalar_type();
-  const at::Tensor states = encode_prompts(requests, is_guided).to(dtype);
+  at::Tensor states = encode_texts(*components_.prompt_encoder, requests, &ImageRequest::prompt).to(dtype);
+  if (is_guided) {
+    states = at::cat({encode_texts(negative_encoder_, requests, &ImageRequest::negative_prompt).to(dtype), states});
+  }
   std::vector<at::Generator> generators;
   for (const ImageRequest& request : requests) generators.push_back(make_torch_generator(request.seed));
   const schedulers::NoiseSource noise = [&](const at::Tensor& like) { return draw_noise(generators, like); };

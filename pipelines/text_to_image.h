@@ -90,9 +90,8 @@ class TextToImage {
   const PipelineComponents& components() const { return components_; }
 
  private:
-  at::Tensor encode_prompts(const std::vector<ImageRequest>& requests, bool with_negative);
-
   PipelineComponents components_;
+  text::PromptEncoder negative_encoder_;  // without clip skip: diffusers applies it to prompts only
 };
 
 // pixel_values [B, 3, H, W], about [-1, 1] -> uint8 [B, H, W, 3] on the CPU.

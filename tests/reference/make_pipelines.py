@@ -1,0 +1,171 @@
+"""Tiny random Stable Diffusion folders, and the pictures diffusers' StableDiffusionPipeline makes with them.
+
+usage: make_pipelines.py OUTPUT
+  OUTPUT/models/NAME/        model folders
+  OUTPUT/cases.json          what to generate
+  OUTPUT/cases.safetensors   KEY.latents [1, C, h, w], KEY.image uint8 [H, W, 3]
+"""
+
+import json
+import pathlib
+import sys
+import warnings
+
+import numpy
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
+from diffusers.utils import logging
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from clip_vocabulary import BOS, EOS, train, write_json, write_vocab_and_merges
+
+warnings.filterwarnings("ignore")
+logging.set_verbosity_error()
+torch.set_num_threads(1)
+
+SD = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+UNET = dict(
+    sample_size=8, layers_per_block=1, block_out_channels=(16, 32), norm_num_groups=8, cross_attention_dim=24,
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    attention_head_dim=2,
+)
+
+
+def enliven(model, seed):
+    """Random biases and norm weights, so that nothing cancels out."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 1:
+                weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
+            else:
+                weight.mul_(1.5)
+    return model.eval()
+
+
+def make_model(folder, scheduler, vae_blocks, seed, **unet_changes):
+    torch.manual_seed(seed)
+    vocab, merges = train(300)
+    write_vocab_and_merges(folder / "vocabulary", vocab, merges)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "vocabulary", model_max_length=20, bos_token=BOS, eos_token=EOS,
+                                              pad_token="!", unk_token=EOS)
+    text = CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(vocab), hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=20, bos_token_id=vocab[BOS], eos_token_id=vocab[EOS], pad_token_id=0,
+    ))
+    vae = AutoencoderKL(
+        block_out_channels=[8] * vae_blocks, down_block_types=["DownEncoderBlock2D"] * vae_blocks,
+        up_block_types=["UpDecoderBlock2D"] * vae_blocks, norm_num_groups=4, sample_size=16, scaling_factor=0.3,
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=enliven(vae, seed), text_encoder=enliven(text, seed + 1), tokenizer=tokenizer, scheduler=scheduler,
+        unet=enliven(UNet2DConditionModel(**{**UNET, **unet_changes}), seed + 2),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+
+
+def edit(path, drop=(), **changes):
+    value = json.loads(path.read_text())
+    value.update(changes)
+    write_json(path, {k: v for k, v in value.items() if k not in drop})
+
+
+def make_models(root):
+    stable = PNDMScheduler(**SD, skip_prk_steps=True, steps_offset=1)
+    make_model(root / "plain", stable, 4, 1)
+    edit(root / "plain" / "scheduler" / "scheduler_config.json", clip_sample=False)
+    v = DDIMScheduler(**SD, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
+                      clip_sample=False, steps_offset=1, set_alpha_to_one=False)
+    make_model(root / "v", v, 3, 5, sample_size=[8, 10], attention_head_dim=[2, 4], use_linear_projection=True)
+    # A scheduler file from before `steps_offset` and `clip_sample` existed, of the other class than model_index.json says.
+    make_model(root / "old", DDIMScheduler(**SD), 4, 9)
+    write_json(root / "old" / "scheduler" / "scheduler_config.json", dict(SD, _class_name="PNDMScheduler"))
+
+
+CLASSES = {
+    "ddpm": (DDPMScheduler, {}), "ddim": (DDIMScheduler, {}), "pndm": (PNDMScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}), "euler-ancestral": (EulerAncestralDiscreteScheduler, {}),
+    "heun": (HeunDiscreteScheduler, {}), "dpm++": (DPMSolverMultistepScheduler, {}),
+    "dpm++-karras": (DPMSolverMultistepScheduler, dict(use_karras_sigmas=True)),
+    "dpm++-sde": (DPMSolverMultistepScheduler, dict(algorithm_type="sde-dpmsolver++")),
+    "dpm++-sde-karras": (DPMSolverMultistepScheduler, dict(algorithm_type="sde-dpmsolver++", use_karras_sigmas=True)),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
+DEFAULTS = dict(prompt="a photo of a red circle", negative_prompt="", seed=7, steps=6, scheduler="auto", guidance_scale=7.5,
+                height=0, width=0, eta=0.0, guidance_rescale=0.0, clip_skip=0)
+
+
+def cases():
+    for name in CLASSES:
+        yield dict(model="plain", scheduler=name)
+        yield dict(model="v", scheduler=name, negative_prompt="dogs, highly detailed", seed=3)
+    yield dict(model="plain")
+    yield dict(model="v")
+    yield dict(model="old")
+    for name in ("ddim", "pndm", "euler", "dpm++"):
+        yield dict(model="old", scheduler=name)
+    yield dict(model="plain", steps=1)
+    yield dict(model="plain", scheduler="euler", steps=20)
+    yield dict(model="plain", scheduler="ddim", eta=1.0)
+    yield dict(model="plain", guidance_scale=1.0, negative_prompt="ignored")
+    yield dict(model="plain", guidance_scale=0.0)
+    yield dict(model="plain", guidance_scale=1.5)
+    yield dict(model="v", guidance_rescale=0.7)
+    yield dict(model="plain", height=72, width=40)
+    yield dict(model="plain", scheduler="ddpm", height=40, width=104)
+    yield dict(model="v", height=24, width=40)
+    yield dict(model="plain", prompt="", negative_prompt="a blue square")
+    yield dict(model="plain", prompt="the quick brown fox jumps over the lazy dog, " * 4)
+    yield dict(model="plain", prompt="schöne große Häuser 红色的圆形", seed=2**40)
+    yield dict(model="plain", clip_skip=1)
+    # A prompt with several pictures: seed S + i, with a sampler that draws noise.
+    for i in range(3):
+        yield dict(model="plain", scheduler="euler-ancestral", seed=100 + i, prompt="two yellow stars", group="batch")
+
+
+def main():
+    out = pathlib.Path(sys.argv[1])
+    make_models(out / "models")
+    pipelines = {}
+    written, tensors = [], {}
+    for number, case in enumerate(cases()):
+        case = {**DEFAULTS, **case, "key": f"case{number:02d}"}
+        folder = out / "models" / case["model"]
+        pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+        if case["scheduler"] != "auto":
+            cls, extra = CLASSES[case["scheduler"]]
+            pipeline.scheduler = cls.from_config(pipeline.scheduler.config, **extra)
+        pipeline.set_progress_bar_config(disable=True)
+        # diffusers' clip_skip still asks for the `text_model` that transformers 5 took out of CLIPTextModel.
+        pipeline.text_encoder.__dict__["text_model"] = pipeline.text_encoder
+        last = {}
+        image = pipeline(
+            case["prompt"], negative_prompt=case["negative_prompt"], num_inference_steps=case["steps"],
+            guidance_scale=case["guidance_scale"], guidance_rescale=case["guidance_rescale"], eta=case["eta"],
+            height=case["height"] or None, width=case["width"] or None, clip_skip=case["clip_skip"] or None,
+            generator=torch.Generator("cpu").manual_seed(case["seed"]),
+            callback_on_step_end=lambda pipe, step, t, kwargs: last.update(kwargs) or {},
+            callback_on_step_end_tensor_inputs=["latents"],
+        ).images[0]
+        tensors[case["key"] + ".latents"] = last["latents"].contiguous()
+        tensors[case["key"] + ".image"] = torch.from_numpy(numpy.array(image))
+        written.append(case)
+    write_json(out / "cases.json", written)
+    save_file(tensors, out / "cases.safetensors")
+
+
+main()
