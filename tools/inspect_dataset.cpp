@@ -1,5 +1,7 @@
+#include <ATen/ATen.h>
+
 #include <algorithm>
-#include <cmath>
+#include <limits>
 #include <map>
 #include <memory>
 #include <set>
@@ -7,7 +9,6 @@
 
 #include "core/content_hash.h"
 #include "core/error.h"
-#include "core/progress.h"
 #include "data/dataset.h"
 #include "data/image_decode.h"
 #include "tools/inspection.h"
@@ -92,8 +93,8 @@ void scan_record(const data::PreferenceRecord& record, ImageScan& scan) {
     const ContentHash hash = hash_content(item.encoded);
     ++scan.hashes[hash];
     has_twin |= !in_group.insert(hash).second;
-    const auto image = data::decode_image(item.encoded, record.id);
-    ++scan.sizes[concat(image.width, "x", image.height)];
+    const at::Tensor image = data::decode_image(item.encoded);
+    ++scan.sizes[concat(image.size(1), "x", image.size(0))];
   }
   scan.identical_pairs += has_twin;
 }
@@ -107,7 +108,9 @@ ImageScan scan_images(const data::PreferenceDataset& dataset, int64_t max_groups
     try {
       scan_record(dataset.read(index), scan);
     } catch (const Error& error) {
-      scan.corrupt.push_back(error.what());
+      const std::string id = dataset.id(index);
+      const std::string message = error.what();
+      scan.corrupt.push_back(message.find(id) == std::string::npos ? id + ": " + message : message);
     }
   }
   return scan;

@@ -1,6 +1,8 @@
-"""A whole tiny Stable Diffusion folder as diffusers saves it, a LoRA for it, and a small Pick-a-Pic file with faults.
+"""A whole tiny Stable Diffusion folder as diffusers saves it, a LoRA for it, and small Pick-a-Pic files
+without and with faults, an HDF5 file.
 
-make_inspect.py OUT writes OUT/model, OUT/lora/pytorch_lora_weights.safetensors, OUT/pairs.parquet, OUT/sound.parquet.
+make_inspect.py OUT writes OUT/model, OUT/lora/pytorch_lora_weights.safetensors, OUT/sound.parquet,
+OUT/pairs.parquet, OUT/cache.h5.
 """
 
 import io
@@ -10,6 +12,8 @@ import sys
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import clip_vocabulary
+import h5py
+import numpy
 import pyarrow
 import pyarrow.parquet
 import torch
@@ -106,7 +110,17 @@ def make_data():
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(faults), f"{OUT}/pairs.parquet")
 
 
+def make_cache():
+    with h5py.File(f"{OUT}/cache.h5", "w") as file:
+        file.attrs["format"] = 1
+        file.attrs["model"] = "tiny"
+        values = numpy.random.default_rng(0).standard_normal((50, 4, 8, 8)).astype("float32")
+        file.create_dataset("latents/mean", data=values, chunks=(10, 4, 8, 8), compression="gzip", fletcher32=True)
+        file.create_dataset("prompts", data=numpy.arange(7, dtype="int64"))
+
+
 pipeline = make_pipeline()
 pipeline.save_pretrained(f"{OUT}/model")
 make_lora(pipeline.unet)
 make_data()
+make_cache()

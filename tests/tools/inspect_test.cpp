@@ -6,8 +6,8 @@
 
 #include "core/atomic_file.h"
 #include "core/safetensors.h"
-#include "tests/support/python_reference.h"
 #include "tests/support/temp_dir.h"
+#include "tests/tools/inspect_reference.h"
 #include "tools/inspection.h"
 #include "training/checkpoint.h"
 
@@ -30,26 +30,22 @@ OrderedJson component(const Inspection& inspection, const std::string& name) {
 
 class InspectTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() { reference = new fs::path(tests::run_reference_script("make_inspect.py")); }
-  static void TearDownTestSuite() { delete reference; }
-
   // A copy of the model that a test may damage.
   fs::path copy_of_model() {
-    fs::copy(*reference / "model", folder / "model", fs::copy_options::recursive);
+    fs::copy(reference / "model", folder / "model", fs::copy_options::recursive);
     return folder / "model";
   }
 
-  static fs::path* reference;
+  const fs::path& reference = tests::inspect_reference();
   tests::TempDir folder;
 };
-fs::path* InspectTest::reference = nullptr;
 
 TEST_F(InspectTest, ModelFromDiffusersIsSound) {
-  const Inspection found = inspect_model(*reference / "model");
+  const Inspection found = inspect_model(reference / "model");
   EXPECT_TRUE(found.sound()) << found.problems.front();
   EXPECT_EQ(found.facts.at("class"), "StableDiffusionPipeline");
   EXPECT_EQ(found.facts.at("components").size(), 5u);
-  const TensorMap weights = read_weights(*reference / "model" / "unet", "diffusion_pytorch_model");
+  const TensorMap weights = read_weights(reference / "model" / "unet", "diffusion_pytorch_model");
   int64_t parameters = 0;
   for (const auto& [name, tensor] : weights) parameters += tensor.numel();
   EXPECT_EQ(component(found, "unet").at("parameters"), parameters);
@@ -83,15 +79,15 @@ TEST_F(InspectTest, ModelWithDamagedWeightsIsNotSound) {
 }
 
 TEST_F(InspectTest, ComponentFolderIsInspectedByItself) {
-  const Inspection found = inspect_component(*reference / "model" / "text_encoder");
+  const Inspection found = inspect_component(reference / "model" / "text_encoder");
   EXPECT_TRUE(found.sound());
   EXPECT_EQ(found.facts.at("class"), "CLIPTextModel");
-  const Inspection other = inspect_component(*reference / "model" / "tokenizer");
+  const Inspection other = inspect_component(reference / "model" / "tokenizer");
   EXPECT_FALSE(other.sound());
 }
 
 TEST_F(InspectTest, LoraIsDescribedAndMatched) {
-  const Inspection found = inspect_lora(*reference / "lora", *reference / "model");
+  const Inspection found = inspect_lora(reference / "lora", reference / "model");
   EXPECT_TRUE(found.sound()) << found.problems.front();
   const auto& facts = found.facts;
   EXPECT_EQ(facts.at("dialect"), "diffusers");
@@ -111,7 +107,7 @@ TEST_F(InspectTest, LoraThatFitsNothingIsNotSound) {
   const Inspection alone = inspect_lora(folder / "lora.safetensors", "");
   EXPECT_TRUE(alone.sound());
   EXPECT_TRUE(mentions(alone.notes, "untrained"));
-  EXPECT_FALSE(inspect_lora(folder / "lora.safetensors", *reference / "model").sound());
+  EXPECT_FALSE(inspect_lora(folder / "lora.safetensors", reference / "model").sound());
 }
 
 class InspectRunTest : public testing::Test {
