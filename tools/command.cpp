@@ -108,9 +108,12 @@ namespace {
 std::string quoted(const std::string& text) {
   std::string out = "\"";
   for (const char c : text) {
+    const bool is_control = (c >= 0 && c < ' ') || c == 127;
     if (c == '"' || c == '\\') out += '\\';
-    if (c == '\n') {
-      out += "\\n";
+    if (is_control) {
+      char code[8];
+      std::snprintf(code, sizeof code, "\\u%04x", static_cast<unsigned>(c));
+      out += code;
     } else {
       out += c;
     }
@@ -118,10 +121,19 @@ std::string quoted(const std::string& text) {
   return out + "\"";
 }
 
+// TOML is stricter than the command line: ".5", "1." and "010" are no numbers to it. As strings they read back the same.
+bool is_toml_number(const std::string& text) {
+  try {
+    return toml::parse("x = " + text)["x"].is_number();
+  } catch (const toml::parse_error&) {
+    return false;
+  }
+}
+
 std::string toml_value(const CLI::Option& option, const std::string& text) {
   const std::string type = option.get_type_name();
   const bool is_number = type.starts_with("INT") || type.starts_with("UINT") || type.starts_with("FLOAT");
-  return is_number && !text.empty() ? text : quoted(text);
+  return is_number && is_toml_number(text) ? text : quoted(text);
 }
 
 }  // namespace
@@ -132,8 +144,8 @@ std::string resolved_config(const CLI::App& app) {
     if (option->get_lnames().empty()) continue;
     const std::string& key = option->get_lnames().front();
     if (key == "help" || key == "config" || key == "list-objectives") continue;
-    if (option->get_expected_min() == 0 && option->get_type_size() == 0) {
-      out += key + " = " + (option->count() ? "true" : "false") + "\n";
+    if (option->get_expected_min() == 0) {
+      out += key + " = " + (option->count() && option->as<bool>() ? "true" : "false") + "\n";
     } else if (option->get_items_expected_max() > 1) {
       if (!option->count()) continue;
       out += key + " = [";

@@ -86,7 +86,7 @@ class AlignRun {
   int64_t groups_per_step() const { return options_.batch_size * options_.accumulate; }
 
   void prepare() {
-    data_ = open_encoded_data(options_, objective_.info.data, groups_per_step(), dtype_, device_);
+    data_ = open_encoded_data(options_, objective_.info.data, dtype_, device_);
     policy_ = make_policy(options_, dtype_, device_);
     switch (options_.reference_kind(objective_.info.needs_reference)) {
       case ReferenceKind::kNone: break;
@@ -102,10 +102,7 @@ class AlignRun {
     if (options_.ema > 0) ema_ = std::make_unique<Ema>(optimizer_->master_weights(), options_.ema);
     step_ = std::make_unique<TrainStep>(*policy_.denoiser, reference_.get(), schedule_, objective_, params_,
                                         data_->scaling(), options_.seed, dtype_);
-    num_steps_ = options_.steps > 0
-                     ? options_.steps
-                     : std::max<int64_t>(1, static_cast<int64_t>(options_.epochs * static_cast<double>(data_->num_train_groups()) /
-                                                                 static_cast<double>(groups_per_step())));
+    num_steps_ = resolve_num_steps(options_, data_->num_train_groups());
     log_plan();
   }
 

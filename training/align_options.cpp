@@ -23,13 +23,25 @@ ReferenceKind AlignOptions::reference_kind(bool objective_needs_reference) const
   return off_is_exact ? ReferenceKind::kAdapterOff : ReferenceKind::kFrozen;
 }
 
+int64_t resolve_num_steps(const AlignOptions& options, int64_t num_groups) {
+  if (options.steps > 0) return options.steps;
+  const double groups = options.epochs * static_cast<double>(num_groups);
+  const auto per_step = static_cast<double>(options.batch_size * options.accumulate);
+  return std::max<int64_t>(1, static_cast<int64_t>(groups / per_step));
+}
+
 namespace {
 
 // Collects problems instead of stopping at the first.
 class Problems {
  public:
   void check(bool condition, const std::string& problem) {
-    if (!condition) text_ += (text_.empty() ? "" : "; ") + problem;
+    if (condition) return;
+    add(problem);
+    has_usage_ = true;
+  }
+  void check_exists(const std::string& flag, const fs::path& path, const char* what) {
+    if (!path.empty() && !fs::exists(path)) add(concat(flag, " ", path.string(), ": no such ", what));
   }
   template <typename Function>
   void attempt(Function&& function) {
@@ -39,10 +51,16 @@ class Problems {
       check(false, error.what());
     }
   }
-  void throw_if_any() const { check_usage(text_.empty(), text_); }
+  // Files that are missing are an input error when everything said about them is right.
+  void throw_if_any() const {
+    if (!text_.empty()) throw Error(has_usage_ ? ErrorClass::kUsage : ErrorClass::kInput, text_);
+  }
 
  private:
+  void add(const std::string& problem) { text_ += (text_.empty() ? "" : "; ") + problem; }
+
   std::string text_;
+  bool has_usage_ = false;
 };
 
 }  // namespace
@@ -52,9 +70,11 @@ void validate(const AlignOptions& o) {
   problems.check(!o.model.empty(), "--model is required");
   problems.check(!o.output.empty() || o.dry_run, "--output is required");
   problems.check(!o.data.empty() || o.dry_run, "--data is required");
-  for (const auto& path : o.data) problems.check(fs::exists(path), concat("--data ", path.string(), ": no such file or folder"));
-  problems.check(o.eval_data.empty() || fs::exists(o.eval_data), concat("--eval-data ", o.eval_data.string(), ": no such file or folder"));
-  problems.check(o.model.empty() || fs::exists(o.model), concat("--model ", o.model.string(), ": no such folder"));
+  for (const auto& path : o.data) problems.check_exists("--data", path, "file or folder");
+  problems.check_exists("--eval-data", o.eval_data, "file or folder");
+  problems.check_exists("--model", o.model, "folder");
+  problems.check_exists("--reference-model", o.reference_model, "folder");
+  problems.check_exists("--sample-prompts", o.sample_prompts, "file");
   problems.check(o.batch_size > 0, "--batch-size must be positive");
   problems.check(o.accumulate > 0, "--accumulate must be positive");
   problems.check(o.steps > 0 || o.epochs > 0, "--steps or --epochs must be positive");
@@ -66,7 +86,7 @@ void validate(const AlignOptions& o) {
   problems.check(!o.random_crop || o.no_cache,
                  "--random-crop needs --no-cache: a cached latent has its crop fixed");
   problems.check(o.no_cache || o.cache.empty() || !fs::is_regular_file(o.cache), "--cache expects a folder");
-  problems.check(o.sample_every == 0 || fs::exists(o.sample_prompts), "--sample-every needs --sample-prompts FILE");
+  problems.check(o.sample_every == 0 || !o.sample_prompts.empty(), "--sample-every needs --sample-prompts FILE");
   problems.attempt([&] { parse_lr_schedule(o.lr_schedule); });
   problems.attempt([&] { o.adapter_kind(); });
   problems.attempt([&] {

@@ -86,7 +86,11 @@ struct AlignOptions {
   ReferenceKind reference_kind(bool objective_needs_reference) const;
 };
 
-// Checks everything that can be checked before anything is loaded, and names all problems in one usage error.
+// Optimizer steps of the run: --steps, or what --epochs passes over `num_groups` groups take.
+int64_t resolve_num_steps(const AlignOptions& options, int64_t num_groups);
+
+// Checks everything that can be checked before anything is loaded, and names all problems in one usage error (an
+// input error when all of them are missing files).
 void validate(const AlignOptions& options);
 
 }  // namespace prefusion::training

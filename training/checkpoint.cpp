@@ -1,5 +1,7 @@
 #include "training/checkpoint.h"
 
+#include <fcntl.h>
+
 #include <cstdio>
 #include <vector>
 
@@ -23,12 +25,36 @@ std::map<int64_t, fs::path> list_checkpoints(const fs::path& folder) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder / "checkpoints", ignored)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with("step-") || name.size() < 11 || name.find_first_not_of("0123456789", 5) != std::string::npos) {
-      continue;
-    }
+    const bool is_step = name.starts_with("step-") && name.size() >= 11 && name.size() <= 20 &&
+                         name.find_first_not_of("0123456789", 5) == std::string::npos;
+    if (!is_step) continue;
     if (fs::exists(entry.path() / "state.json")) found[std::stoll(name.substr(5))] = entry.path();
   }
   return found;
+}
+
+// Puts a whole folder in its place in one step, also when an older one is there: at every moment one of them is.
+void replace_folder(const fs::path& temporary, const fs::path& destination) {
+  const bool exchanged = ::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, destination.c_str(), RENAME_EXCHANGE) == 0;
+  std::error_code error;
+  if (exchanged) {
+    fs::remove_all(temporary, error);
+    return;
+  }
+  fs::remove_all(destination, error);  // nothing is there, or a file system that cannot exchange
+  fs::rename(temporary, destination, error);
+  check_run(!error, destination.string(), ": cannot be written (", error.message(), ")");
+}
+
+// Folders that a killed run was still writing.
+void remove_unfinished(const fs::path& root) {
+  std::vector<fs::path> unfinished;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(root, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(".step-") && name.ends_with(".writing")) unfinished.push_back(entry.path());
+  }
+  for (const auto& path : unfinished) fs::remove_all(path, ignored);
 }
 
 }  // namespace
@@ -38,8 +64,7 @@ void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint, int64
   const fs::path destination = root / step_name(checkpoint.step);
   const fs::path temporary = root / ("." + step_name(checkpoint.step) + ".writing");
   make_folder(root);
-  std::error_code ignored;
-  fs::remove_all(temporary, ignored);
+  remove_unfinished(root);
   make_folder(temporary);
   Json state = checkpoint.state;
   state["step"] = checkpoint.step;
@@ -50,14 +75,12 @@ void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint, int64
     state["files"].push_back(name);
   }
   write_file(temporary / "state.json", state.dump(2) + "\n");
-  fs::remove_all(destination, ignored);
-  std::error_code error;
-  fs::rename(temporary, destination, error);
-  check_run(!error, destination.string(), ": cannot be written (", error.message(), ")");
+  replace_folder(temporary, destination);
   sync_folder(root);
 
   auto all = list_checkpoints(folder);
   all.erase(protected_step);
+  std::error_code ignored;
   while (keep > 0 && static_cast<int64_t>(all.size()) > keep) {
     fs::remove_all(all.begin()->second, ignored);
     all.erase(all.begin());
@@ -74,10 +97,16 @@ Checkpoint load_checkpoint(const fs::path& path) {
   check_input(fs::exists(path / "state.json"), path.string(), ": is no checkpoint (it has no state.json)");
   Checkpoint checkpoint;
   checkpoint.state = read_json(path / "state.json");
-  check_input(checkpoint.state.is_object() && checkpoint.state.value("format", 0) == 1, (path / "state.json").string(),
-              ": unknown checkpoint format");
-  checkpoint.step = checkpoint.state.value("step", int64_t{0});
-  for (const Json& name : checkpoint.state["files"]) {
+  const std::string where = (path / "state.json").string();
+  const Json& state = checkpoint.state;
+  const Json none;
+  const auto field = [&](const char* name) -> const Json& { return state.contains(name) ? state[name] : none; };
+  check_input(state.is_object() && field("format") == 1, where, ": unknown checkpoint format");
+  check_input(field("step").is_number_integer() && field("files").is_array(), where, ": 'step' or 'files' is missing");
+  checkpoint.step = state["step"].get<int64_t>();
+  for (const Json& name : state["files"]) {
+    check_input(name.is_string() && name.get<std::string>().find('/') == std::string::npos, where, ": ", name.dump(),
+                " is no file name");
     const auto stem = name.get<std::string>();
     checkpoint.tensors[stem] = read_safetensors(path / (stem + ".safetensors"));
   }

@@ -47,7 +47,7 @@ void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, 
     trainable_bytes += parameter.nbytes();
   }
   const auto& objective = losses::find_objective(options.objective);
-  const int64_t items = objective.info.data == losses::DataKind::kSingle ? 1 : 2;
+  const int64_t items = data.items_per_group();
   const EncodedBatch batch = synthetic_batch(data, options.batch_size, device, items);
   double seconds = 0;
   constexpr int kSteps = 2;  // the first one allocates, the second is measured

@@ -18,18 +18,19 @@ class EncodedData {
 
   // The stream of training batches from `position` (groups consumed since the start of the run) on.
   virtual std::unique_ptr<BatchSource> train_source(int64_t position) = 0;
-  // Held-out groups in a fixed order, at draw 0; empty when there are none.
+  // Held-out groups in a fixed order, in batches of the run's size; empty when there are none.
   virtual std::vector<EncodedBatch> held_out() = 0;
 
   virtual int64_t num_train_groups() const = 0;
+  virtual int64_t items_per_group() const = 0;
   virtual LatentScaling scaling() const = 0;
   // Shapes of one group's tensors, for the dry run: latents [C, h, w], text [L, D].
   virtual std::vector<int64_t> latent_shape() const = 0;
   virtual std::vector<int64_t> text_shape() const = 0;
 };
 
-// Opens the data, splits off the held-out prompts, and encodes what the first `num_positions` positions need.
-std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, losses::DataKind kind,
-                                               int64_t groups_per_step, at::ScalarType dtype, at::Device device);
+// Opens the data, splits off the held-out prompts, and (unless this is a dry run) encodes what the run needs.
+std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, losses::DataKind kind, at::ScalarType dtype,
+                                               at::Device device);
 
 }  // namespace prefusion::training

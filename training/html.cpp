@@ -60,13 +60,18 @@ std::string html_escape(const std::string& text) {
       case '<': out += "&lt;"; break;
       case '>': out += "&gt;"; break;
       case '"': out += "&quot;"; break;
+      case '\'': out += "&#39;"; break;
       default: out += c;
     }
   }
   return out;
 }
 
-std::string svg_chart(const std::string& title, const std::vector<Series>& series) {
+std::string svg_chart(const std::string& title, const std::vector<Series>& given) {
+  std::vector<Series> series = given;
+  for (auto& line : series) {
+    std::erase_if(line.points, [](const auto& p) { return !std::isfinite(p.first) || !std::isfinite(p.second); });
+  }
   Range x, y;
   for (const auto& line : series) {
     for (const auto& [px, py] : line.points) {
@@ -78,11 +83,15 @@ std::string svg_chart(const std::string& title, const std::vector<Series>& serie
   x.widen_if_flat();
   y.widen_if_flat();
   const auto to_x = [&](double v) { return kLeft + (v - x.low) / (x.high - x.low) * (kWidth - kLeft - kRight); };
-  const auto to_y = [&](double v) { return kHeight - kBottom - (v - y.low) / (y.high - y.low) * (kHeight - kTop - kBottom); };
-  std::string svg = concat("<figure><figcaption>", html_escape(title), "</figcaption><svg viewBox='0 0 ", kWidth, " ", kHeight, "'>");
+  const auto to_y = [&](double v) {
+    return kHeight - kBottom - (v - y.low) / (y.high - y.low) * (kHeight - kTop - kBottom);
+  };
+  std::string svg =
+      concat("<figure><figcaption>", html_escape(title), "</figcaption><svg viewBox='0 0 ", kWidth, " ", kHeight, "'>");
   for (int tick = 0; tick <= 4; ++tick) {
     const double vx = x.low + (x.high - x.low) * tick / 4, vy = y.low + (y.high - y.low) * tick / 4;
-    svg += concat("<line x1='", kLeft, "' x2='", kWidth - kRight, "' y1='", to_y(vy), "' y2='", to_y(vy), "' class='grid'/>");
+    svg += concat("<line x1='", kLeft, "' x2='", kWidth - kRight, "' y1='", to_y(vy), "' y2='", to_y(vy),
+                  "' class='grid'/>");
     svg += concat("<text x='", kLeft - 6, "' y='", to_y(vy) + 4, "' text-anchor='end'>", number_text(vy), "</text>");
     svg += concat("<text x='", to_x(vx), "' y='", kHeight - 10, "' text-anchor='middle'>", number_text(vx), "</text>");
   }
@@ -105,14 +114,17 @@ std::string inline_image(const std::filesystem::path& path, const std::string& c
 }
 
 std::string html_page(const std::string& title, const std::string& body) {
-  return concat(
-      "<!doctype html><html lang='en'><meta charset='utf-8'><title>", html_escape(title),
-      "</title><style>body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1f2328}"
-      "figure{display:inline-block;margin:6px;vertical-align:top}svg{width:460px;font:11px system-ui}.grid{stroke:#d0d7de}"
-      "figcaption{font-weight:600}.picture figcaption{font-weight:400;font-size:12px;max-width:420px}"
-      "img{image-rendering:pixelated;max-width:100%}table{border-collapse:collapse}td,th{border:1px solid #d0d7de;padding:4px 10px;text-align:left}"
-      ".legend{font-size:12px}pre{background:#f6f8fa;padding:10px;overflow:auto}.alarm{color:#d1242f;font-weight:600}</style><h1>",
-      html_escape(title), "</h1>\n", body, "</html>\n");
+  return concat("<!doctype html><html lang='en'><meta charset='utf-8'><title>", html_escape(title),
+                "</title><style>body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 "
+                "1em;color:#1f2328}"
+                "figure{display:inline-block;margin:6px;vertical-align:top}svg{width:460px;font:11px "
+                "system-ui}.grid{stroke:#d0d7de}"
+                "figcaption{font-weight:600}.picture figcaption{font-weight:400;font-size:12px;max-width:420px}"
+                "img{image-rendering:pixelated;max-width:100%}table{border-collapse:collapse}td,th{border:1px solid "
+                "#d0d7de;padding:4px 10px;text-align:left}"
+                ".legend{font-size:12px}pre{background:#f6f8fa;padding:10px;overflow:auto}.alarm{color:#d1242f;font-"
+                "weight:600}</style><h1>",
+                html_escape(title), "</h1>\n", body, "</html>\n");
 }
 
 }  // namespace prefusion::training

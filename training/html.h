@@ -15,7 +15,8 @@ struct Series {
   std::vector<std::pair<double, double>> points;  // (x, y)
 };
 
-// A line chart as inline SVG with axes, ticks and a legend. Empty series are left out.
+// A line chart as inline SVG with axes, ticks and a legend. Points that are not finite and empty series are left
+// out.
 std::string svg_chart(const std::string& title, const std::vector<Series>& series);
 
 // A picture file as an <img> with its bytes inline, so that the page stands alone.

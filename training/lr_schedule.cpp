@@ -17,11 +17,11 @@ LrScheduleKind parse_lr_schedule(const std::string& name) {
 
 double lr_factor(LrScheduleKind kind, int64_t step, int64_t warmup, int64_t total) {
   if (step < warmup) return static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, warmup));
-  const double progress =
-      static_cast<double>(step - warmup) / static_cast<double>(std::max<int64_t>(1, total - warmup));
+  const auto falling = static_cast<double>(std::max<int64_t>(1, total - warmup));
+  const double progress = static_cast<double>(step - warmup) / falling;
   switch (kind) {
     case LrScheduleKind::kConstant: return 1.0;
-    case LrScheduleKind::kLinear: return std::max(0.0, 1.0 - progress);
+    case LrScheduleKind::kLinear: return std::max(0.0, static_cast<double>(total - step) / falling);
     case LrScheduleKind::kCosine: return std::max(0.0, 0.5 * (1.0 + std::cos(std::numbers::pi * progress)));
   }
   return 1.0;

@@ -18,28 +18,33 @@ AdamW::AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options)
     exp_avg_.push_back(at::zeros_like(masters_.back()));
     exp_avg_sq_.push_back(at::zeros_like(masters_.back()));
   }
-  step_count_ = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(parameters_[0].tensor.device()));
-}
-
-std::vector<at::Tensor> AdamW::gradients() const {
-  std::vector<at::Tensor> gradients;
-  for (const auto& [name, parameter] : parameters_) {
-    // A parameter that took no part in this step (an unused block) has no gradient; it decays like the others.
-    gradients.push_back(parameter.grad().defined() ? parameter.grad().to(at::kFloat)
-                                                   : at::zeros_like(parameter, at::kFloat));
-  }
-  return gradients;
+  step_counts_ = at::zeros({static_cast<int64_t>(parameters_.size())},
+                           at::TensorOptions().dtype(at::kFloat).device(parameters_[0].tensor.device()));
+  steps_ = step_counts_.unbind();
 }
 
 void AdamW::step(double lr) {
   at::NoGradGuard no_grad;
-  step_count_.add_(1);
-  const std::vector<at::Tensor> steps(masters_.size(), step_count_);
-  at::_fused_adamw_(masters_, gradients(), exp_avg_, exp_avg_sq_, {}, steps, lr, options_.beta1, options_.beta2,
+  std::vector<at::Tensor> weights, gradients, exp_avg, exp_avg_sq, steps;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor& gradient = parameters_[i].tensor.grad();
+    if (!gradient.defined()) continue;
+    weights.push_back(masters_[i]);
+    gradients.push_back(gradient.to(at::kFloat));
+    exp_avg.push_back(exp_avg_[i]);
+    exp_avg_sq.push_back(exp_avg_sq_[i]);
+    steps.push_back(steps_[i]);
+  }
+  if (weights.empty()) return;
+  at::_foreach_add_(steps, 1);
+  at::_fused_adamw_(weights, gradients, exp_avg, exp_avg_sq, {}, steps, lr, options_.beta1, options_.beta2,
                     options_.weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
-  if (!has_masters_) return;
+  if (has_masters_) round_masters();
+}
+
+void AdamW::round_masters() {
   for (size_t i = 0; i < masters_.size(); ++i) {
-    at::Tensor parameter = parameters_[i].tensor;
+    const at::Tensor& parameter = parameters_[i].tensor;
     if (parameter.scalar_type() != at::kFloat) parameter.detach().copy_(masters_[i]);
   }
 }
@@ -74,7 +79,7 @@ TensorMap AdamW::state() const {
     state["exp_avg_sq." + parameters_[i].name] = exp_avg_sq_[i];
     state["master." + parameters_[i].name] = masters_[i];
   }
-  state["step_count"] = step_count_;
+  state["step_counts"] = step_counts_;
   return state;
 }
 
@@ -84,10 +89,7 @@ void AdamW::load_state(const TensorMap& source, const std::string& where) {
   for (const auto& [name, tensor] : state()) destination.push_back({name, tensor});
   check_weights(destination, source, where);
   for (auto& [name, tensor] : destination) tensor.copy_(source.at(name));
-  for (size_t i = 0; i < masters_.size(); ++i) {
-    at::Tensor parameter = parameters_[i].tensor;
-    if (parameter.scalar_type() != at::kFloat) parameter.detach().copy_(masters_[i]);
-  }
+  round_masters();
 }
 
 std::vector<NamedTensor> AdamW::master_weights() const {

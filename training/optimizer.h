@@ -18,8 +18,9 @@ struct AdamWOptions {
   double weight_decay = 1e-2;
 };
 
-// Updates parameters from their .grad. Half-precision parameters have fp32 masters here: the update is made on the
-// master, the parameter is its rounding. Moments are always fp32.
+// Updates parameters from their .grad; one without a gradient is left alone, step count included. Half-precision
+// parameters have fp32 masters here: the update is made on the master, the parameter is its rounding. Moments are
+// always fp32.
 class AdamW {
  public:
   AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options);
@@ -32,7 +33,7 @@ class AdamW {
   // Scales all gradients so that their norm is at most max_norm, as torch.nn.utils.clip_grad_norm_.
   void clip_gradients(const at::Tensor& norm, double max_norm);
 
-  // Everything needed to go on bit for bit: moments, masters, step count.
+  // Everything needed to go on bit for bit: moments, masters, step counts.
   TensorMap state() const;
   void load_state(const TensorMap& state, const std::string& where);
 
@@ -43,14 +44,15 @@ class AdamW {
   size_t state_bytes() const;
 
  private:
-  std::vector<at::Tensor> gradients() const;
+  void round_masters();
 
   AdamWOptions options_;
   std::vector<NamedTensor> parameters_;
   std::vector<at::Tensor> masters_;  // the parameter itself where it is fp32
   std::vector<at::Tensor> exp_avg_;
   std::vector<at::Tensor> exp_avg_sq_;
-  at::Tensor step_count_;
+  at::Tensor step_counts_;         // [parameters] fp32 on the parameters' device
+  std::vector<at::Tensor> steps_;  // its elements as 0-dim views, as the fused update wants them
   bool has_masters_ = false;
 };
 

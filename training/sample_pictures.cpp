@@ -52,7 +52,7 @@ void SamplePictures::write(int64_t step) {
   const std::filesystem::path folder = options_.output / "samples" / folder_name;
   make_folder(folder);
   pipelines::GenerateOptions generate{.num_inference_steps = options_.sample_steps};
-  generate.guidance.guidance_scale = options_.sample_guidance;
+  generate.guidance.scale = options_.sample_guidance;
   for (size_t i = 0; i < prompts_.size(); ++i) {
     const at::Tensor image = pipeline_.generate({{.prompt = prompts_[i], .seed = options_.seed}}, generate)[0];
     char name[16];

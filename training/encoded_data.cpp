@@ -1,0 +1,16 @@
+#include "training/encoded_data.h"
+
+#include "training/group_encoder.h"
+#include "training/live_data.h"
+#include "training/preference_split.h"
+
+namespace prefusion::training {
+
+std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, losses::DataKind kind, at::ScalarType dtype,
+                                               at::Device device) {
+  PreferenceSplit split = open_split(options, kind);
+  auto encoder = std::make_shared<GroupEncoder>(options, dtype, device);
+  return open_live_data(options, kind, std::move(split), std::move(encoder));
+}
+
+}  // namespace prefusion::training

@@ -1,0 +1,67 @@
+#include "training/group_encoder.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "core/content_hash.h"
+#include "core/error.h"
+#include "core/json_config.h"
+#include "nn/layers.h"
+
+namespace prefusion::training {
+namespace {
+
+// The pixel size the model was made for: the denoiser's sample size times the VAE's factor.
+int64_t native_resolution(const AlignOptions& options, const vae::AutoencoderKL& vae) {
+  const Json config = read_json(options.model / "unet" / "config.json");
+  const Json size = config.value("sample_size", Json(64));
+  return (size.is_array() ? size.at(0).get<int64_t>() : size.get<int64_t>()) * vae.scale_factor_px();
+}
+
+}  // namespace
+
+GroupEncoder::GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at::Device device)
+    : device_(device), vae_(vae::load_autoencoder(options.model / "vae", dtype, device)),
+      prompt_encoder_(text::PromptEncoder::load(options.model, dtype, device)) {
+  transform_ = {.resolution = options.resolution > 0 ? options.resolution : native_resolution(options, *vae_),
+                .random_crop = options.random_crop,
+                .hflip = !options.no_hflip};
+  check_usage(transform_.resolution % vae_->scale_factor_px() == 0, "--resolution ", transform_.resolution,
+              " must be a multiple of the VAE's factor, ", vae_->scale_factor_px());
+}
+
+EncodedPictures GroupEncoder::encode_pictures(const at::Tensor& pixel_values) {
+  at::NoGradGuard no_grad;
+  const auto posterior = vae_->encode(pixel_values.to(device_));
+  return {posterior.mean.to(at::kFloat), posterior.std.to(at::kFloat)};
+}
+
+at::Tensor GroupEncoder::encode_prompts(const std::vector<std::string>& prompts) {
+  return prompt_encoder_.encode(prompts);
+}
+
+LatentScaling GroupEncoder::scaling() const {
+  return {.scale = vae_->config().scaling_factor, .shift = vae_->config().shift_factor};
+}
+
+std::vector<int64_t> GroupEncoder::latent_shape() const {
+  const int64_t side = transform_.resolution / vae_->scale_factor_px();
+  return {vae_->config().latent_channels, side, side};
+}
+
+std::string GroupEncoder::vae_key() const {
+  ContentHasher hash;
+  hash.add("AutoencoderKL, version 1");
+  for (const auto& [name, tensor] : nn::tensor_map(*vae_)) {
+    const at::Tensor bytes = tensor.cpu().contiguous();
+    hash.add(name).add(c10::toString(bytes.scalar_type())).add(shape_text(bytes.sizes()));
+    hash.add(std::string_view(static_cast<const char*>(bytes.data_ptr()), bytes.nbytes()));
+  }
+  return hash.finish().hex();
+}
+
+bool drops_caption(const AlignOptions& options, const DrawKey& key) {
+  return CounterRng(key, RandomPurpose::kCaptionDrop).uniform() < options.empty_prompt_rate;
+}
+
+}  // namespace prefusion::training

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/rng.h"
+#include "data/transform.h"
+#include "text/prompt_encoder.h"
+#include "training/align_options.h"
+#include "training/train_step.h"
+#include "vae/autoencoder_kl.h"
+
+namespace prefusion::training {
+
+// Unscaled posterior of pictures: mean and std, each [N, C, h, w] fp32.
+struct EncodedPictures {
+  at::Tensor mean;
+  at::Tensor std;
+};
+
+// The frozen encoders of a run.
+class GroupEncoder {
+ public:
+  GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at::Device device);
+
+  // pixel_values [N, 3, R, R] in [-1, 1].
+  EncodedPictures encode_pictures(const at::Tensor& pixel_values);
+  // [N, L, D].
+  at::Tensor encode_prompts(const std::vector<std::string>& prompts);
+
+  at::Device device() const { return device_; }
+  const data::TransformOptions& transform() const { return transform_; }
+  LatentScaling scaling() const;
+  std::vector<int64_t> latent_shape() const;  // of one picture: [C, h, w]
+  // Whatever latents and text states depend on besides picture and prompt, for cache keys.
+  std::string vae_key() const;
+  std::string text_key() const { return prompt_encoder_.content_key(); }
+
+ private:
+  at::Device device_;
+  std::shared_ptr<vae::AutoencoderKL> vae_;
+  text::PromptEncoder prompt_encoder_;
+  data::TransformOptions transform_;
+};
+
+// Whether this draw of a group trains on the empty prompt.
+bool drops_caption(const AlignOptions& options, const DrawKey& key);
+
+}  // namespace prefusion::training

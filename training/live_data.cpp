@@ -1,0 +1,114 @@
+#include "training/live_data.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+
+namespace prefusion::training {
+
+data::LoaderOptions loader_options(const AlignOptions& options, const GroupEncoder& encoder) {
+  data::LoaderOptions loader;
+  loader.batch_size = options.batch_size;
+  loader.num_threads = static_cast<int>(options.workers);
+  loader.seed = options.seed;
+  loader.transform = encoder.transform();
+  loader.max_bad.fraction = options.max_bad;
+  return loader;
+}
+
+EncodedBatch encode_batch(const data::GroupBatch& loaded, GroupEncoder& encoder, const AlignOptions& options,
+                          bool keeps_all_items, at::Device device) {
+  const auto chosen_only = [&](const at::Tensor& tensor) { return keeps_all_items ? tensor : tensor.slice(1, 0, 1); };
+  const at::Tensor pixel_values = chosen_only(loaded.pixel_values);
+  const EncodedPictures pictures = encoder.encode_pictures(pixel_values.flatten(0, 1));
+  EncodedBatch batch;
+  const auto grouped = [&](const at::Tensor& tensor) {
+    return tensor.unflatten(0, {loaded.size(), pixel_values.size(1)});
+  };
+  batch.mean = grouped(pictures.mean);
+  batch.std = grouped(pictures.std);
+  batch.labels = chosen_only(loaded.labels).to(at::kFloat).to(device);
+  std::vector<std::string> prompts;
+  for (const auto& group : loaded.groups) {
+    const DrawKey key{options.seed, static_cast<uint64_t>(group.index), group.draw};
+    prompts.push_back(drops_caption(options, key) ? "" : group.prompt);
+    batch.groups.push_back({group.index, group.draw});
+    batch.ids.push_back(group.id);
+  }
+  batch.encoder_hidden_states = encoder.encode_prompts(prompts);
+  return batch;
+}
+
+namespace {
+
+class LiveSource : public BatchSource {
+ public:
+  LiveSource(const PreferenceSplit& split, const AlignOptions& options, bool keeps_all_items,
+             std::shared_ptr<GroupEncoder> encoder, int64_t position, at::Device device)
+      : options_(options), keeps_all_items_(keeps_all_items), encoder_(std::move(encoder)), start_(position),
+        device_(device), loader_(*split.train, train_requests(split, options, position, num_positions(split, options)),
+                                 loader_options(options, *encoder_)) {}
+
+  EncodedBatch next(int64_t batch_size) override {
+    const auto loaded = loader_.next();
+    check_run(loaded && loaded->size() == batch_size, "the training data ended early: too many records are unreadable");
+    EncodedBatch batch = encode_batch(*loaded, *encoder_, options_, keeps_all_items_, device_);
+    batch.next_position = start_ + loaded->next_position;
+    return batch;
+  }
+
+ private:
+  const AlignOptions& options_;
+  bool keeps_all_items_;
+  std::shared_ptr<GroupEncoder> encoder_;
+  int64_t start_;
+  at::Device device_;
+  data::PairLoader loader_;
+};
+
+class LiveData : public EncodedData {
+ public:
+  LiveData(const AlignOptions& options, losses::DataKind kind, PreferenceSplit split,
+           std::shared_ptr<GroupEncoder> encoder)
+      : options_(options), keeps_all_items_(kind != losses::DataKind::kSingle), split_(std::move(split)),
+        encoder_(std::move(encoder)) {}
+
+  std::unique_ptr<BatchSource> train_source(int64_t position) override {
+    return std::make_unique<LiveSource>(split_, options_, keeps_all_items_, encoder_, position, encoder_->device());
+  }
+
+  std::vector<EncodedBatch> held_out() override {
+    std::vector<EncodedBatch> batches;
+    const auto requests = held_out_requests(split_, options_);
+    if (requests.empty()) return batches;
+    data::PairLoader loader(*split_.held_out, requests, loader_options(options_, *encoder_));
+    // Held-out prompts are never dropped: the measurement is of the conditional model.
+    AlignOptions options = options_;
+    options.empty_prompt_rate = 0;
+    while (const auto loaded = loader.next()) {
+      batches.push_back(encode_batch(*loaded, *encoder_, options, keeps_all_items_, encoder_->device()));
+    }
+    return batches;
+  }
+
+  int64_t num_train_groups() const override { return split_.train->size(); }
+  int64_t items_per_group() const override { return keeps_all_items_ ? split_.train->group_size() : 1; }
+  LatentScaling scaling() const override { return encoder_->scaling(); }
+  std::vector<int64_t> latent_shape() const override { return encoder_->latent_shape(); }
+  std::vector<int64_t> text_shape() const override { return encoder_->encode_prompts({""}).sizes().slice(1).vec(); }
+
+ private:
+  const AlignOptions& options_;
+  bool keeps_all_items_;
+  PreferenceSplit split_;
+  std::shared_ptr<GroupEncoder> encoder_;
+};
+
+}  // namespace
+
+std::unique_ptr<EncodedData> open_live_data(const AlignOptions& options, losses::DataKind kind, PreferenceSplit split,
+                                            std::shared_ptr<GroupEncoder> encoder) {
+  return std::make_unique<LiveData>(options, kind, std::move(split), std::move(encoder));
+}
+
+}  // namespace prefusion::training

@@ -1,0 +1,69 @@
+#include "training/preference_split.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/logging.h"
+#include "data/dataset.h"
+#include "training/group_order.h"
+
+namespace prefusion::training {
+namespace {
+
+data::GroupKind group_kind(losses::DataKind kind) {
+  switch (kind) {
+    case losses::DataKind::kSingle:
+    case losses::DataKind::kPair: return data::GroupKind::kPair;
+    case losses::DataKind::kList: return data::GroupKind::kList;
+    case losses::DataKind::kUnpaired: return data::GroupKind::kUnpaired;
+    case losses::DataKind::kOnline: break;
+  }
+  fail_usage("--objective: an online objective makes its own data");
+}
+
+}  // namespace
+
+PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind) {
+  data::DatasetOptions dataset_options{.group = group_kind(kind)};
+  dataset_options.max_bad.fraction = options.max_bad;
+  std::shared_ptr<const data::PreferenceDataset> all = data::open_preference_data(options.data, dataset_options);
+  log_info("data: ", all->summary().text());
+  const bool measures = options.eval_every > 0 && options.eval_groups > 0;
+  if (measures && !options.eval_data.empty()) {
+    std::shared_ptr<const data::PreferenceDataset> held_out =
+        data::open_preference_data({options.eval_data}, dataset_options);
+    log_info("held-out data: ", held_out->summary().text());
+    return {all, held_out};
+  }
+  if (!measures || options.eval_fraction <= 0 || all->summary().prompts < 2) return {all, nullptr};
+  data::DatasetSplit split = data::split_by_prompt(all, options.eval_fraction, options.seed);
+  log_info("held out ", split.eval->size(), " groups by prompt, ", split.train->size(), " train");
+  return {std::move(split.train), std::move(split.eval)};
+}
+
+std::vector<data::LoadRequest> train_requests(const PreferenceSplit& split, const AlignOptions& options, int64_t begin,
+                                              int64_t end) {
+  GroupOrder order(split.train, options.seed);
+  std::vector<data::LoadRequest> requests;
+  for (int64_t position = begin; position < end; ++position) {
+    const GroupRef group = order.at(position);
+    requests.push_back({group.item, group.draw});
+  }
+  return requests;
+}
+
+int64_t num_positions(const PreferenceSplit& split, const AlignOptions& options) {
+  const int64_t per_step = options.batch_size * options.accumulate;
+  const int64_t needed = resolve_num_steps(options, split.train->size()) * per_step;
+  const auto spare = static_cast<int64_t>(static_cast<double>(needed) * options.max_bad * 2.0);
+  return needed + spare + per_step;
+}
+
+std::vector<data::LoadRequest> held_out_requests(const PreferenceSplit& split, const AlignOptions& options) {
+  std::vector<data::LoadRequest> requests;
+  const int64_t count = split.held_out ? std::min(split.held_out->size(), options.eval_groups) : 0;
+  for (int64_t index = 0; index < count; ++index) requests.push_back({index, 0});
+  return requests;
+}
+
+}  // namespace prefusion::training
