@@ -1,0 +1,126 @@
+#include "training/align_options.h"
+
+#include <gtest/gtest.h>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "tests/support/temp_dir.h"
+
+namespace prefusion::training {
+namespace {
+
+class AlignOptionsTest : public testing::Test {
+ protected:
+  AlignOptionsTest() {
+    make_folder(folder / "model");
+    write_file(folder / "data.parquet", "");
+    options.model = folder / "model";
+    options.data = {folder / "data.parquet"};
+    options.output = folder / "out";
+  }
+
+  // The message of the error, after checking its exit code; empty when there is none.
+  std::string problem(int exit_code = 2) {
+    try {
+      validate(options);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit_code(), exit_code) << error.what();
+      return error.what();
+    }
+    return "";
+  }
+
+  tests::TempDir folder;
+  AlignOptions options;
+};
+
+TEST_F(AlignOptionsTest, DefaultsAreValid) {
+  EXPECT_EQ(problem(), "");
+}
+
+TEST_F(AlignOptionsTest, AllProblemsAreNamedAtOnce) {
+  options.output.clear();
+  options.data = {folder / "absent.parquet"};
+  options.batch_size = 0;
+  options.accumulate = -1;
+  options.lr = -1;
+  options.rank = 0;
+  options.ema = 1.0;
+  options.empty_prompt_rate = 1.5;
+  options.resolution = 100;
+  options.random_crop = true;
+  options.sample_every = 5;
+  options.lr_schedule = "polynomial";
+  options.objective = "no-such-objective";
+  options.reference_model = folder / "other";
+  const std::string text = problem();
+  for (const char* part :
+       {"--output", "absent.parquet", "--batch-size", "--accumulate", "--lr ", "--rank", "--ema", "--empty-prompt-rate",
+        "--resolution", "--random-crop", "--sample-prompts", "polynomial", "no-such-objective", "--reference-model"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in: " << text;
+  }
+  EXPECT_EQ(text.find('\n'), std::string::npos);
+}
+
+TEST_F(AlignOptionsTest, MissingFilesAloneAreAnInputError) {
+  options.model = folder / "absent";
+  EXPECT_NE(problem(3).find("absent: no such folder"), std::string::npos);
+  options.model = folder / "model";
+  options.data.push_back(folder / "second.parquet");
+  EXPECT_NE(problem(3).find("second.parquet: no such file"), std::string::npos);
+  options.data.pop_back();
+  options.eval_data = folder / "eval.parquet";
+  EXPECT_NE(problem(3).find("--eval-data"), std::string::npos);
+}
+
+TEST_F(AlignOptionsTest, LoraHasItsReferenceAtHand) {
+  EXPECT_EQ(options.reference_kind(true), ReferenceKind::kAdapterOff);
+  EXPECT_EQ(options.reference_kind(false), ReferenceKind::kNone);
+  options.reference_model = folder / "model";
+  EXPECT_EQ(options.reference_kind(true), ReferenceKind::kFrozen);
+  options.reference_model.clear();
+  options.adapter = "full";
+  EXPECT_EQ(options.reference_kind(true), ReferenceKind::kFrozen);
+}
+
+TEST_F(AlignOptionsTest, ReferenceMustFitObjectiveAndAdapter) {
+  options.reference = "none";
+  EXPECT_NE(problem().find("needs a reference"), std::string::npos);
+  options.objective = "sft";
+  EXPECT_EQ(problem(), "");
+  options.objective = "diffusion-dpo";
+  options.adapter = "full";
+  options.reference = "adapter-off";
+  EXPECT_NE(problem().find("needs --adapter lora"), std::string::npos);
+  options.adapter = "lora";
+  options.reference_model = folder / "model";
+  EXPECT_NE(problem().find("--reference-model needs"), std::string::npos);
+  options.reference = "sideways";
+  EXPECT_NE(problem().find("sideways"), std::string::npos);
+}
+
+TEST_F(AlignOptionsTest, ObjectiveParametersAreChecked) {
+  options.beta = 100;
+  options.kappa = 50;
+  EXPECT_NE(problem(), "");
+  options.beta.reset();
+  EXPECT_EQ(problem(), "");
+  options.objective_args = "no_such_parameter=1";
+  EXPECT_NE(problem().find("no_such_parameter"), std::string::npos);
+}
+
+TEST_F(AlignOptionsTest, DryRunNeedsOnlyAModel) {
+  options.data.clear();
+  options.output.clear();
+  EXPECT_NE(problem(), "");
+  options.dry_run = true;
+  EXPECT_EQ(problem(), "");
+}
+
+TEST_F(AlignOptionsTest, NotANumberIsNoRate) {
+  options.lr = std::nan("");
+  EXPECT_NE(problem().find("--lr"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace prefusion::training

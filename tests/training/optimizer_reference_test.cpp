@@ -1,0 +1,109 @@
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "core/json_config.h"
+#include "core/safetensors.h"
+#include "tests/support/python_reference.h"
+#include "tests/support/tensor_near.h"
+#include "training/lr_schedule.h"
+#include "training/optimizer.h"
+
+namespace prefusion::training {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The files of make_training.py, made once.
+const fs::path& reference() {
+  static const fs::path folder = tests::run_reference_script("make_training.py");
+  return folder;
+}
+
+const std::vector<std::string> kNames = {"linear.weight", "linear.bias", "conv.weight", "scalar"};
+
+at::Tensor strided(const std::string& name, const at::Tensor& tensor) {
+  return name == "conv.weight" ? tensor.clone(at::MemoryFormat::ChannelsLast) : tensor.clone();
+}
+
+std::vector<NamedTensor> initial_parameters(const TensorMap& tensors) {
+  std::vector<NamedTensor> parameters;
+  for (const auto& name : kNames) {
+    parameters.push_back({name, strided(name, tensors.at("initial." + name)).set_requires_grad(true)});
+  }
+  return parameters;
+}
+
+class AdamWReference : public testing::TestWithParam<std::string> {};
+
+TEST_P(AdamWReference, FollowsTorchOptim) {
+  Metadata metadata;
+  const TensorMap expected = read_safetensors(reference() / (GetParam() + ".safetensors"), &metadata);
+  const Json rates = Json::parse(metadata.at("rates"));
+  AdamW optimizer(initial_parameters(expected), {.weight_decay = std::stod(metadata.at("weight_decay"))});
+  for (size_t step = 0; step < rates.size(); ++step) {
+    optimizer.zero_grad();
+    for (const auto& [name, parameter] : optimizer.parameters()) {
+      const auto gradient = expected.find(concat("gradient.", step, ".", name));
+      if (gradient != expected.end()) parameter.mutable_grad() = strided(name, gradient->second);
+    }
+    optimizer.step(rates[step].get<double>());
+    for (const auto& [name, master] : optimizer.master_weights()) {
+      EXPECT_TRUE(tests::near(master, expected.at(concat("master.", step, ".", name)), 2e-6)) << step << " " << name;
+    }
+    for (const auto& [name, parameter] : optimizer.parameters()) {
+      const at::Tensor& after = expected.at(concat("after.", step, ".", name));
+      EXPECT_EQ(parameter.scalar_type(), after.scalar_type());
+      // One unit in the last place where the two masters fall on different sides of a rounding.
+      const double tolerance = parameter.scalar_type() == at::kFloat ? 2e-6 : 5e-3;
+      EXPECT_TRUE(tests::near(parameter, after, tolerance)) << step << " " << name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, AdamWReference,
+                         testing::Values("plain", "undecayed", "strongly_decayed", "bf16", "fp16", "missing"),
+                         [](const auto& info) { return info.param; });
+
+TEST(AdamW, ClipsAsTorch) {
+  for (int index = 0; index < 3; ++index) {
+    Metadata metadata;
+    const TensorMap expected = read_safetensors(reference() / concat("clip-", index, ".safetensors"), &metadata);
+    std::vector<NamedTensor> parameters;
+    for (int i = 0; i < 3; ++i) {
+      const at::Tensor gradient = expected.at(concat("before.", i));
+      at::Tensor parameter = at::zeros_like(gradient).set_requires_grad(true);
+      parameter.mutable_grad() = gradient.clone();
+      parameters.push_back({std::to_string(i), parameter});
+    }
+    parameters.push_back({"unused", at::zeros({5}).set_requires_grad(true)});
+    AdamW optimizer(parameters, {});
+    const at::Tensor norm = optimizer.grad_norm();
+    EXPECT_TRUE(tests::near(norm, expected.at("norm"), 1e-6));
+    optimizer.clip_gradients(norm, std::stod(metadata.at("max_norm")));
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_TRUE(tests::near(parameters[i].tensor.grad(), expected.at(concat("after.", i)), 1e-6)) << index;
+    }
+    EXPECT_FALSE(parameters[3].tensor.grad().defined());
+  }
+}
+
+TEST(LrSchedule, IsThatOfTransformers) {
+  const Json cases = read_json(reference() / "schedules.json");
+  ASSERT_EQ(cases.size(), 9u);
+  for (const Json& entry : cases) {
+    const auto kind = parse_lr_schedule(entry.at("kind").get<std::string>());
+    const auto warmup = entry.at("warmup").get<int64_t>();
+    const auto total = entry.at("total").get<int64_t>();
+    const auto& factors = entry.at("factors");
+    for (int64_t step = 0; step <= total; ++step) {
+      EXPECT_NEAR(lr_factor(kind, step, warmup, total), factors[static_cast<size_t>(step)].get<double>(), 1e-12)
+          << entry.at("kind") << " step " << step << " of " << total << ", warmup " << warmup;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace prefusion::training
