@@ -2,6 +2,7 @@
 
 usage: make_pipelines.py OUTPUT
   OUTPUT/models/NAME/        model folders
+  OUTPUT/loras/NAME/         adapters of the model "plain"
   OUTPUT/cases.json          what to generate
   OUTPUT/cases.safetensors   KEY.latents [1, C, h, w], KEY.image uint8 [H, W, 3]
 """
@@ -27,6 +28,8 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusers.utils import logging
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -96,6 +99,14 @@ def make_models(root):
     write_json(root / "old" / "scheduler" / "scheduler_config.json", dict(SD, _class_name="PNDMScheduler"))
 
 
+def make_lora(folder, model, seed, **config):
+    unet = UNet2DConditionModel.from_pretrained(model / "unet")
+    unet.add_adapter(LoraConfig(**config))
+    generator = torch.Generator().manual_seed(seed)
+    weights = {k: torch.randn(v.shape, generator=generator) * 0.3 for k, v in get_peft_model_state_dict(unet).items()}
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights, unet_lora_adapter_metadata=unet.peft_config["default"].to_dict())
+
+
 CLASSES = {
     "ddpm": (DDPMScheduler, {}), "ddim": (DDIMScheduler, {}), "pndm": (PNDMScheduler, {}),
     "euler": (EulerDiscreteScheduler, {}), "euler-ancestral": (EulerAncestralDiscreteScheduler, {}),
@@ -106,7 +117,7 @@ CLASSES = {
     "unipc": (UniPCMultistepScheduler, {}),
 }
 DEFAULTS = dict(prompt="a photo of a red circle", negative_prompt="", seed=7, steps=6, scheduler="auto", guidance_scale=7.5,
-                height=0, width=0, eta=0.0, guidance_rescale=0.0, clip_skip=0)
+                height=0, width=0, eta=0.0, guidance_rescale=0.0, clip_skip=0, loras=[])
 
 
 def cases():
@@ -132,6 +143,8 @@ def cases():
     yield dict(model="plain", prompt="the quick brown fox jumps over the lazy dog, " * 4)
     yield dict(model="plain", prompt="schöne große Häuser 红色的圆形", seed=2**40)
     yield dict(model="plain", clip_skip=1)
+    yield dict(model="plain", loras=[["attention", 1.0]])
+    yield dict(model="plain", loras=[["attention", 0.6], ["wide", -0.5]])
     # A prompt with several pictures: seed S + i, with a sampler that draws noise.
     for i in range(3):
         yield dict(model="plain", scheduler="euler-ancestral", seed=100 + i, prompt="two yellow stars", group="batch")
@@ -140,7 +153,9 @@ def cases():
 def main():
     out = pathlib.Path(sys.argv[1])
     make_models(out / "models")
-    pipelines = {}
+    plain = out / "models" / "plain"
+    make_lora(out / "loras" / "attention", plain, 3, r=4, lora_alpha=8, target_modules=["to_q", "to_v"])
+    make_lora(out / "loras" / "wide", plain, 4, r=2, lora_alpha=2, target_modules=["to_k", "conv1", "proj_in"])
     written, tensors = [], {}
     for number, case in enumerate(cases()):
         case = {**DEFAULTS, **case, "key": f"case{number:02d}"}
@@ -152,6 +167,10 @@ def main():
         pipeline.set_progress_bar_config(disable=True)
         # diffusers' clip_skip still asks for the `text_model` that transformers 5 took out of CLIPTextModel.
         pipeline.text_encoder.__dict__["text_model"] = pipeline.text_encoder
+        for name, _ in case["loras"]:
+            pipeline.load_lora_weights(out / "loras" / name, adapter_name=name)
+        if case["loras"]:
+            pipeline.set_adapters([name for name, _ in case["loras"]], [scale for _, scale in case["loras"]])
         last = {}
         image = pipeline(
             case["prompt"], negative_prompt=case["negative_prompt"], num_inference_steps=case["steps"],
