@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <dlfcn.h>
 #include <sys/resource.h>
 
 #include "core/error.h"
@@ -10,7 +11,19 @@
 
 namespace prefusion {
 
+namespace {
+
+// libtorch_cuda registers the CUDA kernels when it is loaded. Loading it takes seconds and hundreds of megabytes, so
+// that happens only where there is a driver it could talk to.
+void load_cuda() {
+  static const bool is_loaded = dlopen("libcuda.so.1", RTLD_LAZY) && dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL);
+  (void)is_loaded;
+}
+
+}  // namespace
+
 at::Device parse_device(const std::string& name) {
+  if (name != "cpu") load_cuda();
   const bool has_cuda = at::hasCUDA() && at::detail::getCUDAHooks().deviceCount() > 0;
   if (name == "auto") return has_cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
   if (name == "cpu") return at::Device(at::kCPU);

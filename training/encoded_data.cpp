@@ -1,5 +1,6 @@
 #include "training/encoded_data.h"
 
+#include "training/cached_data.h"
 #include "training/group_encoder.h"
 #include "training/live_data.h"
 #include "training/preference_split.h"
@@ -10,6 +11,8 @@ std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, loss
                                                at::Device device) {
   PreferenceSplit split = open_split(options, kind);
   auto encoder = std::make_shared<GroupEncoder>(options, dtype, device);
+  // A dry run encodes nothing: it needs the shapes alone.
+  if (!options.no_cache && !options.dry_run) return open_cached_data(options, kind, std::move(split), std::move(encoder));
   return open_live_data(options, kind, std::move(split), std::move(encoder));
 }
 

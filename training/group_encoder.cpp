@@ -60,8 +60,8 @@ std::string GroupEncoder::vae_key() const {
   return hash.finish().hex();
 }
 
-bool drops_caption(const AlignOptions& options, const DrawKey& key) {
-  return CounterRng(key, RandomPurpose::kCaptionDrop).uniform() < options.empty_prompt_rate;
+bool drops_caption(double empty_prompt_rate, const DrawKey& key) {
+  return CounterRng(key, RandomPurpose::kCaptionDrop).uniform() < empty_prompt_rate;
 }
 
 }  // namespace prefusion::training

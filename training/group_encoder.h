@@ -47,6 +47,6 @@ class GroupEncoder {
 };
 
 // Whether this draw of a group trains on the empty prompt.
-bool drops_caption(const AlignOptions& options, const DrawKey& key);
+bool drops_caption(double empty_prompt_rate, const DrawKey& key);
 
 }  // namespace prefusion::training

@@ -17,7 +17,7 @@ data::LoaderOptions loader_options(const AlignOptions& options, const GroupEncod
 }
 
 EncodedBatch encode_batch(const data::GroupBatch& loaded, GroupEncoder& encoder, const AlignOptions& options,
-                          bool keeps_all_items, at::Device device) {
+                          double empty_prompt_rate, bool keeps_all_items) {
   const auto chosen_only = [&](const at::Tensor& tensor) { return keeps_all_items ? tensor : tensor.slice(1, 0, 1); };
   const at::Tensor pixel_values = chosen_only(loaded.pixel_values);
   const EncodedPictures pictures = encoder.encode_pictures(pixel_values.flatten(0, 1));
@@ -27,11 +27,11 @@ EncodedBatch encode_batch(const data::GroupBatch& loaded, GroupEncoder& encoder,
   };
   batch.mean = grouped(pictures.mean);
   batch.std = grouped(pictures.std);
-  batch.labels = chosen_only(loaded.labels).to(at::kFloat).to(device);
+  batch.labels = chosen_only(loaded.labels).to(at::kFloat).to(encoder.device());
   std::vector<std::string> prompts;
   for (const auto& group : loaded.groups) {
     const DrawKey key{options.seed, static_cast<uint64_t>(group.index), group.draw};
-    prompts.push_back(drops_caption(options, key) ? "" : group.prompt);
+    prompts.push_back(drops_caption(empty_prompt_rate, key) ? "" : group.prompt);
     batch.groups.push_back({group.index, group.draw});
     batch.ids.push_back(group.id);
   }
@@ -44,15 +44,15 @@ namespace {
 class LiveSource : public BatchSource {
  public:
   LiveSource(const PreferenceSplit& split, const AlignOptions& options, bool keeps_all_items,
-             std::shared_ptr<GroupEncoder> encoder, int64_t position, at::Device device)
+             std::shared_ptr<GroupEncoder> encoder, int64_t position)
       : options_(options), keeps_all_items_(keeps_all_items), encoder_(std::move(encoder)), start_(position),
-        device_(device), loader_(*split.train, train_requests(split, options, position, num_positions(split, options)),
+        loader_(*split.train, train_requests(split, options, position, num_positions(split, options)),
                                  loader_options(options, *encoder_)) {}
 
   EncodedBatch next(int64_t batch_size) override {
     const auto loaded = loader_.next();
     check_run(loaded && loaded->size() == batch_size, "the training data ended early: too many records are unreadable");
-    EncodedBatch batch = encode_batch(*loaded, *encoder_, options_, keeps_all_items_, device_);
+    EncodedBatch batch = encode_batch(*loaded, *encoder_, options_, options_.empty_prompt_rate, keeps_all_items_);
     batch.next_position = start_ + loaded->next_position;
     return batch;
   }
@@ -62,7 +62,6 @@ class LiveSource : public BatchSource {
   bool keeps_all_items_;
   std::shared_ptr<GroupEncoder> encoder_;
   int64_t start_;
-  at::Device device_;
   data::PairLoader loader_;
 };
 
@@ -74,7 +73,7 @@ class LiveData : public EncodedData {
         encoder_(std::move(encoder)) {}
 
   std::unique_ptr<BatchSource> train_source(int64_t position) override {
-    return std::make_unique<LiveSource>(split_, options_, keeps_all_items_, encoder_, position, encoder_->device());
+    return std::make_unique<LiveSource>(split_, options_, keeps_all_items_, encoder_, position);
   }
 
   std::vector<EncodedBatch> held_out() override {
@@ -83,10 +82,8 @@ class LiveData : public EncodedData {
     if (requests.empty()) return batches;
     data::PairLoader loader(*split_.held_out, requests, loader_options(options_, *encoder_));
     // Held-out prompts are never dropped: the measurement is of the conditional model.
-    AlignOptions options = options_;
-    options.empty_prompt_rate = 0;
     while (const auto loaded = loader.next()) {
-      batches.push_back(encode_batch(*loaded, *encoder_, options, keeps_all_items_, encoder_->device()));
+      batches.push_back(encode_batch(*loaded, *encoder_, options_, /*empty_prompt_rate=*/0.0, keeps_all_items_));
     }
     return batches;
   }

@@ -18,6 +18,6 @@ data::LoaderOptions loader_options(const AlignOptions& options, const GroupEncod
 // A loaded batch with its pictures and prompts encoded. `keeps_all_items` is false for objectives on single pictures,
 // which take the chosen one.
 EncodedBatch encode_batch(const data::GroupBatch& loaded, GroupEncoder& encoder, const AlignOptions& options,
-                          bool keeps_all_items, at::Device device);
+                          double empty_prompt_rate, bool keeps_all_items);
 
 }  // namespace prefusion::training
