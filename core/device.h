@@ -6,7 +6,8 @@
 
 namespace prefusion {
 
-// "auto" (CUDA when there is a device, else CPU), "cpu", "cuda", "cuda:N". Usage error for anything else or a device that is not there.
+// "auto" (CUDA when there is a device, else CPU), "cpu", "cuda", "cuda:N". Usage error for anything else or a device
+// that is not there.
 at::Device parse_device(const std::string& name);
 
 // "fp32", "bf16", "fp16"; usage error otherwise.

@@ -26,7 +26,9 @@ void install_interrupt_handlers() {
   sigaction(SIGTERM, &action, nullptr);
 }
 
-int pending_interrupt() { return received; }
+int pending_interrupt() {
+  return received;
+}
 
 void throw_if_interrupted() {
   if (received) throw Interrupted(received);

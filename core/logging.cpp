@@ -37,8 +37,14 @@ LogLevel parse_log_level(const std::string& name) {
   fail_usage("--log-level ", name, ": expected debug, info, warn, error or off");
 }
 
-void set_log_level(LogLevel level) { logger().set_level(to_spdlog(level)); }
-bool log_enabled(LogLevel level) { return logger().should_log(to_spdlog(level)); }
-void log_line(LogLevel level, const std::string& text) { logger().log(to_spdlog(level), spdlog::string_view_t(text)); }
+void set_log_level(LogLevel level) {
+  logger().set_level(to_spdlog(level));
+}
+bool log_enabled(LogLevel level) {
+  return logger().should_log(to_spdlog(level));
+}
+void log_line(LogLevel level, const std::string& text) {
+  logger().log(to_spdlog(level), spdlog::string_view_t(text));
+}
 
 }  // namespace prefusion

@@ -4,7 +4,8 @@
 
 #include "core/error.h"
 
-// Log lines go to stderr. spdlog lives in logging.cpp alone: its fmt and LibTorch's cannot meet in one translation unit.
+// Log lines go to stderr. spdlog lives in logging.cpp alone: its fmt and LibTorch's cannot meet in one translation
+// unit.
 namespace prefusion {
 
 enum class LogLevel { kDebug, kInfo, kWarn, kError, kOff };

@@ -32,8 +32,13 @@ std::string duration_text(double seconds) {
 }
 
 Progress::Progress(std::string title, int64_t total, std::string unit, bool enabled)
-    : title_(std::move(title)), total_(total), unit_(std::move(unit)), enabled_(enabled),
-      is_terminal_(isatty(STDERR_FILENO)), began_(Clock::now()), last_drawn_(began_ - std::chrono::hours(1)) {}
+    : title_(std::move(title)),
+      total_(total),
+      unit_(std::move(unit)),
+      enabled_(enabled),
+      is_terminal_(isatty(STDERR_FILENO)),
+      began_(Clock::now()),
+      last_drawn_(began_ - std::chrono::hours(1)) {}
 
 Progress::~Progress() {
   if (!enabled_ || last_done_ < 0) return;

@@ -42,8 +42,8 @@ class CounterRng {
   CounterRng(const DrawKey& key, RandomPurpose purpose) : key_(key.seed), stream_(random_stream(key, purpose)) {}
 
   uint32_t bits();
-  double uniform();                  // (0, 1)
-  int64_t below(int64_t count);      // 0 .. count-1, without modulo bias
+  double uniform();              // (0, 1)
+  int64_t below(int64_t count);  // 0 .. count-1, without modulo bias
   float normal();
 
  private:

@@ -48,12 +48,13 @@ class SafetensorsFile {
 // All tensors of one file.
 TensorMap read_safetensors(const std::filesystem::path& path, Metadata* metadata = nullptr);
 
-// All weights of a diffusers/transformers component folder: `stem`.safetensors, its `stem`.safetensors.index.json shards,
-// or a variant such as `stem`.fp16.safetensors (plain names win; "model" and "diffusion_pytorch_model" are usual stems).
-// Input error that lists what was looked for when none is there, or when a folder holds only pickles.
+// All weights of a diffusers/transformers component folder: `stem`.safetensors, its `stem`.safetensors.index.json
+// shards, or a variant such as `stem`.fp16.safetensors (plain names win; "model" and "diffusion_pytorch_model" are
+// usual stems). Input error that lists what was looked for when none is there, or when a folder holds only pickles.
 TensorMap read_weights(const std::filesystem::path& folder, const std::string& stem);
 
-// Writes tensors (made contiguous, moved to the CPU) atomically: beside, fsync, rename. Names are sorted, data aligned to 8 bytes.
+// Writes tensors (made contiguous, moved to the CPU) atomically: beside, fsync, rename. Names are sorted, data aligned
+// to 8 bytes.
 void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors, const Metadata& metadata = {});
 
 // The dtype names of the format ("F32", "BF16", ...); input error for one that is unknown.

@@ -30,8 +30,8 @@ void check_weights(const std::vector<NamedTensor>& destination, const TensorMap&
     if (found == source.end()) {
       missing.push_back(name);
     } else if (found->second.sizes() != tensor.sizes()) {
-      misshaped.push_back(concat(name, " (expected ", shape_text(tensor.sizes()), ", found ",
-                                 shape_text(found->second.sizes()), ")"));
+      misshaped.push_back(
+          concat(name, " (expected ", shape_text(tensor.sizes()), ", found ", shape_text(found->second.sizes()), ")"));
     }
   }
   for (const auto& [name, tensor] : source) {

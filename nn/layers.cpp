@@ -10,7 +10,9 @@
 namespace prefusion::nn {
 namespace {
 
-at::Tensor parameter_storage(at::IntArrayRef shape) { return at::empty(shape, at::kFloat); }
+at::Tensor parameter_storage(at::IntArrayRef shape) {
+  return at::empty(shape, at::kFloat);
+}
 
 // Low-rank products run in the dtype of the adapter's input, whatever the adapter is kept in: fp32 adapters beside a
 // half-precision base stay the master copy.
@@ -36,7 +38,8 @@ at::Tensor LinearImpl::forward(const at::Tensor& input) {
 }
 
 Conv2dImpl::Conv2dImpl(const Conv2dOptions& o) : options(o) {
-  weight = register_parameter("weight", parameter_storage({o.out_channels, o.in_channels, o.kernel_size, o.kernel_size}));
+  weight =
+      register_parameter("weight", parameter_storage({o.out_channels, o.in_channels, o.kernel_size, o.kernel_size}));
   if (o.has_bias) bias = register_parameter("bias", parameter_storage({o.out_channels}));
 }
 
@@ -52,7 +55,8 @@ at::Tensor Conv2dImpl::forward(const at::Tensor& input) {
   return output;
 }
 
-GroupNormImpl::GroupNormImpl(int64_t num_groups, int64_t num_channels, double eps) : num_groups_(num_groups), eps_(eps) {
+GroupNormImpl::GroupNormImpl(int64_t num_groups, int64_t num_channels, double eps)
+    : num_groups_(num_groups), eps_(eps) {
   check_input(num_groups > 0 && num_channels % num_groups == 0, "GroupNorm: ", num_channels,
               " channels do not divide into ", num_groups, " groups");
   weight = register_parameter("weight", parameter_storage({num_channels}));
@@ -76,7 +80,9 @@ EmbeddingImpl::EmbeddingImpl(int64_t num_embeddings, int64_t dim) {
   weight = register_parameter("weight", parameter_storage({num_embeddings, dim}));
 }
 
-at::Tensor EmbeddingImpl::forward(const at::Tensor& ids) { return at::embedding(weight, ids); }
+at::Tensor EmbeddingImpl::forward(const at::Tensor& ids) {
+  return at::embedding(weight, ids);
+}
 
 Activation activation_by_name(const std::string& name, const std::string& where) {
   if (name == "silu" || name == "swish") return [](const at::Tensor& x) { return at::silu(x); };

@@ -19,9 +19,13 @@ void add_model_options(CLI::App& app, training::AlignOptions& o) {
   const std::string group = "Model";
   app.add_option("--model", o.model, "Diffusers-layout model folder to align")->group(group);
   app.add_option("--output", o.output, "Folder for weights, metrics, checkpoints and report")->group(group);
-  app.add_option("--adapter", o.adapter, "lora (low-rank adapter) or full (all denoiser weights)")->capture_default_str()->group(group);
+  app.add_option("--adapter", o.adapter, "lora (low-rank adapter) or full (all denoiser weights)")
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--rank", o.rank, "LoRA rank")->capture_default_str()->group(group);
-  app.add_option("--lora-alpha", o.lora_alpha, "LoRA alpha, scale = alpha / rank; 0 takes the rank")->capture_default_str()->group(group);
+  app.add_option("--lora-alpha", o.lora_alpha, "LoRA alpha, scale = alpha / rank; 0 takes the rank")
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--target-modules", o.target_modules, "Layers that get a LoRA, by path ending (comma-separated)")
       ->delimiter(',')
       ->capture_default_str()
@@ -34,47 +38,94 @@ void add_model_options(CLI::App& app, training::AlignOptions& o) {
 
 void add_objective_options(CLI::App& app, training::AlignOptions& o) {
   const std::string group = "Objective";
-  app.add_option("--objective", o.objective, "Name of the objective; --list-objectives shows all")->capture_default_str()->group(group);
-  app.add_option("--beta", o.beta, "Strength in the convention of the method's public code (Diffusion-DPO: 5000 is kappa 2500)")->group(group);
-  app.add_option("--kappa", o.kappa, "Strength directly: the coefficient of the error difference in the logit")->group(group);
+  app.add_option("--objective", o.objective, "Name of the objective; --list-objectives shows all")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--beta", o.beta,
+                 "Strength in the convention of the method's public code (Diffusion-DPO: 5000 is kappa 2500)")
+      ->group(group);
+  app.add_option("--kappa", o.kappa, "Strength directly: the coefficient of the error difference in the logit")
+      ->group(group);
   app.add_option("--objective-args", o.objective_args, "The objective's own parameters: k=v,k=v")->group(group);
-  app.add_option("--reference", o.reference, "none, frozen or adapter-off; by default what objective and adapter ask for")->group(group);
-  app.add_option("--reference-model", o.reference_model, "Model folder of a reference other than the starting weights")->group(group);
+  app.add_option("--reference", o.reference,
+                 "none, frozen or adapter-off; by default what objective and adapter ask for")
+      ->group(group);
+  app.add_option("--reference-model", o.reference_model, "Model folder of a reference other than the starting weights")
+      ->group(group);
 }
 
 void add_data_options(CLI::App& app, training::AlignOptions& o) {
   const std::string group = "Data";
-  app.add_option("--data", o.data, "Pick-a-Pic Parquet files, JSONL manifests, or folders of either or of chosen/ and rejected/")->group(group);
-  app.add_option("--resolution", o.resolution, "Pixels of the shorter side, then centre crop; 0 takes the model's own")->capture_default_str()->group(group);
-  app.add_flag("--random-crop", o.random_crop, "Crop at random instead of at the centre (needs --no-cache)")->group(group);
+  app.add_option("--data", o.data,
+                 "Pick-a-Pic Parquet files, JSONL manifests, or folders of either or of chosen/ and rejected/")
+      ->group(group);
+  app.add_option("--resolution", o.resolution, "Pixels of the shorter side, then centre crop; 0 takes the model's own")
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag("--random-crop", o.random_crop, "Crop at random instead of at the centre (needs --no-cache)")
+      ->group(group);
   app.add_flag("--no-hflip", o.no_hflip, "Never mirror pictures")->group(group);
-  app.add_option("--empty-prompt-rate", o.empty_prompt_rate, "Share of prompts replaced by the empty one")->capture_default_str()->group(group);
+  app.add_option("--empty-prompt-rate", o.empty_prompt_rate, "Share of prompts replaced by the empty one")
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--max-bad", o.max_bad, "Share of records that may be unreadable before the run stops")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str()
       ->group(group);
-  app.add_option("--workers", o.workers, "Threads that read and decode pictures")->check(CLI::PositiveNumber)->capture_default_str()->group(group);
-  app.add_option("--cache", o.cache, "Folder of the cache of encoded pictures and prompts; default OUTPUT/cache")->group(group);
+  app.add_option("--workers", o.workers, "Threads that read and decode pictures")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--cache", o.cache, "Folder of the cache of encoded pictures and prompts; default OUTPUT/cache")
+      ->group(group);
   app.add_flag("--no-cache", o.no_cache, "Encode pictures and prompts anew in every step")->group(group);
 }
 
 void add_optimisation_options(CLI::App& app, training::AlignOptions& o) {
   const std::string group = "Optimisation";
-  app.add_option("--steps", o.steps, "Optimizer steps; 0 goes by --epochs")->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
-  app.add_option("--epochs", o.epochs, "Passes over the training groups")->check(CLI::PositiveNumber)->capture_default_str()->group(group);
-  app.add_option("--batch-size", o.batch_size, "Groups (pairs) a micro-step")->check(CLI::PositiveNumber)->capture_default_str()->group(group);
-  app.add_option("--accumulate", o.accumulate, "Micro-steps an optimizer step")->check(CLI::PositiveNumber)->capture_default_str()->group(group);
-  app.add_option("--lr", o.lr, "Peak learning rate")->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
-  app.add_option("--lr-schedule", o.lr_schedule, "constant, linear or cosine (the latter two to zero)")->capture_default_str()->group(group);
-  app.add_option("--warmup", o.warmup, "Steps of linear warmup")->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
+  app.add_option("--steps", o.steps, "Optimizer steps; 0 goes by --epochs")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--epochs", o.epochs, "Passes over the training groups")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--batch-size", o.batch_size, "Groups (pairs) a micro-step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--accumulate", o.accumulate, "Micro-steps an optimizer step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--lr", o.lr, "Peak learning rate")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--lr-schedule", o.lr_schedule, "constant, linear or cosine (the latter two to zero)")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--warmup", o.warmup, "Steps of linear warmup")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--max-grad-norm", o.max_grad_norm, "Gradients are scaled to this global norm at most; 0 never")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
-  app.add_option("--weight-decay", o.weight_decay, "Decoupled weight decay of AdamW")->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
-  app.add_option("--ema", o.ema, "Decay of the weight average that is evaluated and written; 0 for none")->capture_default_str()->group(group);
-  app.add_flag("--gradient-checkpointing", o.gradient_checkpointing, "Recompute activations in the backward pass: less memory, more time")->group(group);
-  app.add_option("--spike-factor", o.spike_factor, "Skip a step whose gradient norm exceeds so many running medians; 0 never")
+  app.add_option("--weight-decay", o.weight_decay, "Decoupled weight decay of AdamW")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--ema", o.ema, "Decay of the weight average that is evaluated and written; 0 for none")
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag("--gradient-checkpointing", o.gradient_checkpointing,
+               "Recompute activations in the backward pass: less memory, more time")
+      ->group(group);
+  app.add_option("--spike-factor", o.spike_factor,
+                 "Skip a step whose gradient norm exceeds so many running medians; 0 never")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
@@ -86,25 +137,60 @@ void add_optimisation_options(CLI::App& app, training::AlignOptions& o) {
 
 void add_tracking_options(CLI::App& app, training::AlignOptions& o) {
   const std::string group = "Tracking";
-  app.add_option("--log-every", o.log_every, "Steps between rows of metrics.jsonl")->check(CLI::PositiveNumber)->capture_default_str()->group(group);
-  app.add_option("--save-every", o.save_every, "Steps between checkpoints")->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
-  app.add_option("--keep", o.keep, "Checkpoints kept besides the best one; 0 keeps all")->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
-  app.add_option("--resume", o.resume, "auto (newest checkpoint in --output, if any) or a checkpoint folder")->group(group);
-  app.add_option("--eval-every", o.eval_every, "Steps between held-out measurements; 0 never")->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
-  app.add_option("--eval-data", o.eval_data, "Held-out preference data; by default a share of the prompts of --data")->group(group);
-  app.add_option("--eval-fraction", o.eval_fraction, "That share of prompts")->check(CLI::Range(0.0, 0.5))->capture_default_str()->group(group);
-  app.add_option("--eval-groups", o.eval_groups, "Held-out groups measured at most")->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
-  app.add_option("--alarm-drift", o.alarm_drift, "Over-optimisation alarm: held-out chosen error above the reference's by this share")
+  app.add_option("--log-every", o.log_every, "Steps between rows of metrics.jsonl")
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->group(group);
-  app.add_option("--sample-every", o.sample_every, "Steps between sample pictures; 0 never")->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
+  app.add_option("--save-every", o.save_every, "Steps between checkpoints")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--keep", o.keep, "Checkpoints kept besides the best one; 0 keeps all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--resume", o.resume, "auto (newest checkpoint in --output, if any) or a checkpoint folder")
+      ->group(group);
+  app.add_option("--eval-every", o.eval_every, "Steps between held-out measurements; 0 never")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--eval-data", o.eval_data, "Held-out preference data; by default a share of the prompts of --data")
+      ->group(group);
+  app.add_option("--eval-fraction", o.eval_fraction, "That share of prompts")
+      ->check(CLI::Range(0.0, 0.5))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--eval-groups", o.eval_groups, "Held-out groups measured at most")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--alarm-drift", o.alarm_drift,
+                 "Over-optimisation alarm: held-out chosen error above the reference's by this share")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--sample-every", o.sample_every, "Steps between sample pictures; 0 never")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--sample-prompts", o.sample_prompts, "Text file with a prompt a line")->group(group);
-  app.add_option("--sample-steps", o.sample_steps, "Sampling steps of sample pictures")->check(CLI::PositiveNumber)->capture_default_str()->group(group);
-  app.add_option("--sample-guidance", o.sample_guidance, "Guidance scale of sample pictures")->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
+  app.add_option("--sample-steps", o.sample_steps, "Sampling steps of sample pictures")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--sample-guidance", o.sample_guidance, "Guidance scale of sample pictures")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--trace", o.trace, "Folder for the tensors of the first steps (docs/formats.md)")->group(group);
-  app.add_option("--trace-steps", o.trace_steps, "How many steps are traced")->check(CLI::PositiveNumber)->capture_default_str()->group(group);
-  app.add_flag("--dry-run", o.dry_run, "Print parameters, batch, kappa, memory, seconds per step and remaining time; train nothing")->group(group);
+  app.add_option("--trace-steps", o.trace_steps, "How many steps are traced")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag("--dry-run", o.dry_run,
+               "Print parameters, batch, kappa, memory, seconds per step and remaining time; train nothing")
+      ->group(group);
 }
 
 void add_options(CLI::App& app, AlignCommand& command) {
@@ -113,7 +199,8 @@ void add_options(CLI::App& app, AlignCommand& command) {
   add_data_options(app, command.align);
   add_optimisation_options(app, command.align);
   add_tracking_options(app, command.align);
-  app.add_flag("--list-objectives", command.list_objectives, "Print every objective with what it needs, and exit")->group("Objective");
+  app.add_flag("--list-objectives", command.list_objectives, "Print every objective with what it needs, and exit")
+      ->group("Objective");
   app.footer(
       "Example:\n"
       "  prefusion align --model assets/shapes --data assets/shapes-preferences.parquet --output run --steps 60 \\\n"

@@ -2,9 +2,9 @@
 
 #include <ATen/Parallel.h>
 
+#include <toml++/toml.h>
 #include <set>
 #include <thread>
-#include <toml++/toml.h>
 
 #include "core/error.h"
 #include "core/interrupt.h"
@@ -14,7 +14,8 @@ namespace prefusion::tools {
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
   const std::string group = "Common";
-  app.add_option("--config", options.config, "TOML file; every long flag is a key of the same name, the command line wins")
+  app.add_option("--config", options.config,
+                 "TOML file; every long flag is a key of the same name, the command line wins")
       ->group(group);
   app.add_option("--device", options.device, "auto, cpu, cuda or cuda:N")->capture_default_str()->group(group);
   app.add_option("--dtype", options.dtype, "Precision of weights and activations: fp32, bf16 or fp16")
@@ -25,7 +26,9 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
       ->capture_default_str()
       ->check(CLI::Range(0, 4096))
       ->group(group);
-  app.add_option("--log-level", options.log_level, "debug, info, warn, error or off")->capture_default_str()->group(group);
+  app.add_option("--log-level", options.log_level, "debug, info, warn, error or off")
+      ->capture_default_str()
+      ->group(group);
   app.add_flag("--quiet", options.quiet, "No progress and no information, warnings only")->group(group);
 }
 
@@ -81,7 +84,8 @@ std::vector<std::string> merge_config_file(const CLI::App& root, std::vector<std
     if (arguments[i].starts_with("--config=")) path = arguments[i].substr(9);
   }
   if (path.empty() || arguments.empty()) return arguments;
-  const auto subcommands = root.get_subcommands([&](const CLI::App* app) { return app->get_name() == arguments.front(); });
+  const auto subcommands =
+      root.get_subcommands([&](const CLI::App* app) { return app->get_name() == arguments.front(); });
   if (subcommands.empty()) return arguments;
   const CLI::App* app = subcommands.front();
 
@@ -121,7 +125,8 @@ std::string quoted(const std::string& text) {
   return out + "\"";
 }
 
-// TOML is stricter than the command line: ".5", "1." and "010" are no numbers to it. As strings they read back the same.
+// TOML is stricter than the command line: ".5", "1." and "010" are no numbers to it. As strings they read back the
+// same.
 bool is_toml_number(const std::string& text) {
   try {
     return toml::parse("x = " + text)["x"].is_number();

@@ -11,13 +11,13 @@ namespace prefusion::tools {
 
 // Flags every subcommand has.
 struct CommonOptions {
-  std::string config;            // TOML file; every long flag is a key of the same name
-  std::string device = "auto";   // auto, cpu, cuda, cuda:N
-  std::string dtype = "fp32";    // fp32, bf16, fp16
+  std::string config;           // TOML file; every long flag is a key of the same name
+  std::string device = "auto";  // auto, cpu, cuda, cuda:N
+  std::string dtype = "fp32";   // fp32, bf16, fp16
   uint64_t seed = 0;
-  int threads = 0;               // 0: as many as there are cores
+  int threads = 0;  // 0: as many as there are cores
   std::string log_level = "info";
-  bool quiet = false;            // no progress, warnings and errors only
+  bool quiet = false;  // no progress, warnings and errors only
 
   at::Device torch_device() const { return parse_device(device); }
   at::ScalarType scalar_type() const { return parse_dtype(dtype); }

@@ -31,8 +31,10 @@ void add_options(CLI::App& app, GenerateCommand& command) {
   app.add_option("--negative-prompt", o.negative_prompt, "What the pictures should be guided away from");
   app.add_option("--num-images", o.num_images, "Pictures a prompt; picture i has seed SEED + i")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  app.add_option("--steps", s.num_inference_steps, "Sampling steps")->capture_default_str()->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, int64_t{1'000'000}));
+  app.add_option("--steps", s.num_inference_steps, "Sampling steps")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1'000'000}));
   app.add_option("--guidance-scale", s.guidance.scale, "Classifier-free guidance; 1 or less is none")
       ->capture_default_str();
   app.add_option("--guidance-rescale", s.guidance.rescale, "Share of the unguided spread to restore (arXiv 2305.08891)")
@@ -48,10 +50,10 @@ void add_options(CLI::App& app, GenerateCommand& command) {
       ->allow_extra_args(false);
   app.add_option("--clip-skip", o.clip_skip, "Last layers of the text encoder to leave out")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, 1000));
   app.add_option("--batch-size", o.batch_size, "Pictures at a time; no influence on them")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, int64_t{1'000'000}));
   app.add_option("--output", o.output, "FILE.png for a single picture, else a folder")->required();
   app.add_option("--contact-sheet", o.contact_sheet, "FILE.png that gets all pictures with their prompts");
   app.add_flag("--resume", o.resume, "Keep pictures in --output that were made with the same settings");

@@ -13,7 +13,9 @@
 namespace {
 
 // LibTorch's messages carry a C++ backtrace; users get the first line.
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
 
 int report(const std::string& message, int exit_code) {
   std::fprintf(stderr, "error: %s\n", first_line(message).c_str());
@@ -21,9 +23,10 @@ int report(const std::string& message, int exit_code) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App root("prefusion aligns diffusion models with human and synthetic preferences.\n"
-                "Start with: prefusion align --help, or scripts/demo.sh for the whole loop on the bundled model.",
-                "prefusion");
+  CLI::App root(
+      "prefusion aligns diffusion models with human and synthetic preferences.\n"
+      "Start with: prefusion align --help, or scripts/demo.sh for the whole loop on the bundled model.",
+      "prefusion");
   root.require_subcommand(1);
   root.set_version_flag("--version", PREFUSION_VERSION);
   prefusion::tools::add_align(root);
@@ -40,7 +43,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& success) {
     return root.exit(success);
   } catch (const CLI::ParseError& error) {
-    return report(std::string(error.what()) + " (see prefusion " + (arguments.empty() ? "" : arguments[0] + " ") + "--help)", 2);
+    return report(
+        std::string(error.what()) + " (see prefusion " + (arguments.empty() ? "" : arguments[0] + " ") + "--help)", 2);
   }
   return 0;
 }
@@ -57,7 +61,8 @@ int main(int argc, char** argv) {
     return report(error.what(), error.exit_code());
   } catch (const c10::OutOfMemoryError& error) {
     return report(std::string("out of device memory; use a smaller --batch-size or --gradient-checkpointing (") +
-                      first_line(error.what_without_backtrace()) + ")", 4);
+                      first_line(error.what_without_backtrace()) + ")",
+                  4);
   } catch (const c10::Error& error) {
     return report(error.what_without_backtrace(), 4);
   } catch (const std::bad_alloc&) {

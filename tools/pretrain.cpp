@@ -1,6 +1,6 @@
+#include "training/pretrain.h"
 #include "tools/command.h"
 #include "tools/commands.h"
-#include "training/pretrain.h"
 
 namespace prefusion::tools {
 namespace {
@@ -20,23 +20,42 @@ void add_options(CLI::App& app, PretrainCommand& command) {
   app.add_option("--vae-steps", o.vae_steps, "Optimizer steps of the VAE; skipped when it has weights")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--vae-batch-size", o.vae_batch_size, "Pictures a VAE step")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--vae-lr", o.vae_lr, "Peak learning rate of the VAE (cosine)")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--steps", o.steps, "Optimizer steps of denoiser and text encoder")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--vae-batch-size", o.vae_batch_size, "Pictures a VAE step")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--vae-lr", o.vae_lr, "Peak learning rate of the VAE (cosine)")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--steps", o.steps, "Optimizer steps of denoiser and text encoder")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--batch-size", o.batch_size, "Pictures a step")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--lr", o.lr, "Peak learning rate (cosine to zero)")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--lr", o.lr, "Peak learning rate (cosine to zero)")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--warmup", o.warmup, "Steps of linear warmup")->capture_default_str()->check(CLI::NonNegativeNumber);
-  app.add_option("--weight-decay", o.weight_decay, "Decoupled weight decay")->capture_default_str()->check(CLI::NonNegativeNumber);
+  app.add_option("--weight-decay", o.weight_decay, "Decoupled weight decay")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--max-grad-norm", o.max_grad_norm, "Gradients are scaled to this global norm at most")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  app.add_option("--ema", o.ema_decay, "Decay of the weight average that is written")->capture_default_str()->check(CLI::Range(0.0, 1.0));
-  app.add_option("--empty-prompt-rate", o.empty_prompt_rate, "Share of captions replaced by the empty one (for guidance)")
+  app.add_option("--ema", o.ema_decay, "Decay of the weight average that is written")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));
-  app.add_option("--snr-gamma", o.snr_gamma, "min-SNR weighting; 0 for none")->capture_default_str()->check(CLI::NonNegativeNumber);
-  app.add_option("--log-every", o.log_every, "Steps between rows of metrics.jsonl")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--save-every", o.save_every, "Steps between checkpoints")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--empty-prompt-rate", o.empty_prompt_rate,
+                 "Share of captions replaced by the empty one (for guidance)")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--snr-gamma", o.snr_gamma, "min-SNR weighting; 0 for none")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--log-every", o.log_every, "Steps between rows of metrics.jsonl")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--save-every", o.save_every, "Steps between checkpoints")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_flag("--resume", o.resume, "Go on from the newest checkpoint in --output");
 }
 
@@ -50,9 +69,9 @@ void run(const PretrainCommand& command, const CLI::App& app) {
 }  // namespace
 
 void add_pretrain(CLI::App& root) {
-  add_command<PretrainCommand>(root, "pretrain",
-                               "Trains a small model from its configs on the shapes world: how the bundled model was made",
-                               add_options, run);
+  add_command<PretrainCommand>(
+      root, "pretrain", "Trains a small model from its configs on the shapes world: how the bundled model was made",
+      add_options, run);
 }
 
 }  // namespace prefusion::tools

@@ -34,7 +34,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 // Sums of 0-dim tensors that stay on the device until somebody needs the numbers.
 class MetricSums {
@@ -66,10 +68,14 @@ class MetricSums {
 class AlignRun {
  public:
   AlignRun(const AlignOptions& options, at::Device device, at::ScalarType dtype)
-      : options_(options), device_(device), dtype_(dtype), objective_(losses::find_objective(options.objective)),
+      : options_(options),
+        device_(device),
+        dtype_(dtype),
+        objective_(losses::find_objective(options.objective)),
         params_(losses::resolve_params(objective_.info, options.objective_args, options.beta, options.kappa)),
         schedule_(schedulers::read_scheduler_config(options.model)),
-        guard_(options.spike_factor, options.skip_nonfinite), alarm_(options.alarm_drift) {}
+        guard_(options.spike_factor, options.skip_nonfinite),
+        alarm_(options.alarm_drift) {}
 
   void run() {
     prepare();
@@ -119,7 +125,8 @@ class AlignRun {
     make_folder(options_.output);
     const auto checkpoint = find_checkpoint();
     check_usage(checkpoint || options_.resume == "auto" || !latest_checkpoint(options_.output),
-                options_.output.string(), ": holds checkpoints of an earlier run; go on with --resume auto or choose another --output");
+                options_.output.string(),
+                ": holds checkpoints of an earlier run; go on with --resume auto or choose another --output");
     if (checkpoint) restore(*checkpoint);
     write_file(options_.output / "run.toml", options_.resolved_config);
     log_ = std::make_unique<MetricsLog>(options_.output / "metrics.jsonl", step_number_);
@@ -131,7 +138,8 @@ class AlignRun {
     if (!options_.trace.empty()) {
       trace_ = std::make_unique<TraceWriter>(options_.trace, options_.trace_steps, trace_metadata(), options_.seed);
     }
-    if (options_.sample_every > 0) samples_ = std::make_unique<SamplePictures>(options_, policy_.denoiser, dtype_, device_);
+    if (options_.sample_every > 0)
+      samples_ = std::make_unique<SamplePictures>(options_, policy_.denoiser, dtype_, device_);
   }
 
   Metadata trace_metadata() const {
@@ -153,16 +161,20 @@ class AlignRun {
 
   // What must be the same for a resumed run to be the same run.
   Json fingerprint() const {
-    return {{"objective", options_.objective}, {"adapter", options_.adapter},       {"seed", options_.seed},
-            {"batch_size", options_.batch_size}, {"accumulate", options_.accumulate}, {"train_groups", data_->num_train_groups()}};
+    return {{"objective", options_.objective},
+            {"adapter", options_.adapter},
+            {"seed", options_.seed},
+            {"batch_size", options_.batch_size},
+            {"accumulate", options_.accumulate},
+            {"train_groups", data_->num_train_groups()}};
   }
 
   void restore(const fs::path& path) {
     const Checkpoint checkpoint = load_checkpoint(path);
     const Json expected = fingerprint();
     for (const auto& [key, value] : expected.items()) {
-      check_usage(checkpoint.state.at("run").value(key, Json()) == value, "--resume ", path.string(), ": its ", key, " was ",
-                  checkpoint.state.at("run").value(key, Json()).dump(), ", this run's is ", value.dump());
+      check_usage(checkpoint.state.at("run").value(key, Json()) == value, "--resume ", path.string(), ": its ", key,
+                  " was ", checkpoint.state.at("run").value(key, Json()).dump(), ", this run's is ", value.dump());
     }
     optimizer_->load_state(checkpoint.tensors.at("optimizer"), path.string());
     if (ema_) ema_->load_state(checkpoint.tensors.at("ema"), path.string());
@@ -178,8 +190,8 @@ class AlignRun {
   void save() {
     Checkpoint checkpoint{.step = step_number_, .tensors = {{"optimizer", optimizer_->state()}}};
     if (ema_) checkpoint.tensors["ema"] = ema_->state();
-    checkpoint.state = {{"run", fingerprint()},           {"position", position_},      {"guard", guard_.state()},
-                        {"alarm", alarm_.state()},        {"best_accuracy", best_accuracy_}, {"best_step", best_step_}};
+    checkpoint.state = {{"run", fingerprint()},    {"position", position_},           {"guard", guard_.state()},
+                        {"alarm", alarm_.state()}, {"best_accuracy", best_accuracy_}, {"best_step", best_step_}};
     save_checkpoint(options_.output, checkpoint, options_.keep, best_step_);
     saved_step_ = step_number_;
   }
@@ -194,14 +206,16 @@ class AlignRun {
       const bool is_last = step_number_ == num_steps_;
       if (options_.eval_every > 0 && (step_number_ % options_.eval_every == 0 || is_last)) evaluate();
       if (samples_ && (step_number_ % options_.sample_every == 0 || is_last)) sample();
-      if (pending_interrupt() || is_last || (options_.save_every > 0 && step_number_ % options_.save_every == 0)) save();
+      if (pending_interrupt() || is_last || (options_.save_every > 0 && step_number_ % options_.save_every == 0))
+        save();
       throw_if_interrupted();
     }
   }
 
   void train_one_step() {
     const auto began = Clock::now();
-    const double lr = options_.lr * lr_factor(parse_lr_schedule(options_.lr_schedule), step_number_, options_.warmup, num_steps_);
+    const double lr =
+        options_.lr * lr_factor(parse_lr_schedule(options_.lr_schedule), step_number_, options_.warmup, num_steps_);
     std::string ids;
     at::Tensor loss_sum;
     for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
@@ -228,7 +242,8 @@ class AlignRun {
     ++step_number_;
     step_seconds_ += seconds_since(began);
     ++timed_steps_;
-    if (step_number_ % options_.log_every == 0 || step_number_ == num_steps_ || step_number_ == 1) log_step(lr, norm_value);
+    if (step_number_ % options_.log_every == 0 || step_number_ == num_steps_ || step_number_ == 1)
+      log_step(lr, norm_value);
   }
 
   void log_step(double lr, double grad_norm) {
@@ -272,8 +287,8 @@ class AlignRun {
         best_step_ = step_number_;
         save();
       }
-      log_info("step ", step_number_, ": held-out accuracy ", value("eval/accuracy"), " [", value("eval/accuracy_low"), ", ",
-               value("eval/accuracy_high"), "], chosen error ", value("eval/error_chosen"), " (reference ",
+      log_info("step ", step_number_, ": held-out accuracy ", value("eval/accuracy"), " [", value("eval/accuracy_low"),
+               ", ", value("eval/accuracy_high"), "], chosen error ", value("eval/error_chosen"), " (reference ",
                value("eval/error_chosen_ref"), ")");
     }
     pending_metrics_.merge(metrics);

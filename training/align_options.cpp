@@ -83,8 +83,7 @@ void validate(const AlignOptions& o) {
   problems.check(o.ema >= 0 && o.ema < 1, "--ema must lie in [0, 1)");
   problems.check(o.empty_prompt_rate >= 0 && o.empty_prompt_rate <= 1, "--empty-prompt-rate must lie in [0, 1]");
   problems.check(o.resolution >= 0 && o.resolution % 8 == 0, "--resolution must be a multiple of 8");
-  problems.check(!o.random_crop || o.no_cache,
-                 "--random-crop needs --no-cache: a cached latent has its crop fixed");
+  problems.check(!o.random_crop || o.no_cache, "--random-crop needs --no-cache: a cached latent has its crop fixed");
   problems.check(o.no_cache || o.cache.empty() || !fs::is_regular_file(o.cache), "--cache expects a folder");
   problems.check(o.sample_every == 0 || !o.sample_prompts.empty(), "--sample-every needs --sample-prompts FILE");
   problems.attempt([&] { parse_lr_schedule(o.lr_schedule); });

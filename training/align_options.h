@@ -30,14 +30,14 @@ struct AlignOptions {
   std::vector<std::string> target_modules = {"to_q", "to_k", "to_v", "to_out.0"};
   std::string lora_format = "diffusers";  // diffusers or kohya
 
-  std::string reference;  // none, frozen, adapter-off; empty: what the objective and adapter ask for
+  std::string reference;                  // none, frozen, adapter-off; empty: what the objective and adapter ask for
   std::filesystem::path reference_model;  // a reference other than the starting weights
 
   // Optimisation
-  int64_t steps = 0;   // optimizer steps; 0: from epochs
-  double epochs = 1.0; // passes over the training pairs, when steps is 0
-  int64_t batch_size = 4;   // groups a micro-step
-  int64_t accumulate = 1;   // micro-steps an optimizer step
+  int64_t steps = 0;       // optimizer steps; 0: from epochs
+  double epochs = 1.0;     // passes over the training pairs, when steps is 0
+  int64_t batch_size = 4;  // groups a micro-step
+  int64_t accumulate = 1;  // micro-steps an optimizer step
   double lr = 1e-5;
   std::string lr_schedule = "constant";
   int64_t warmup = 0;
@@ -51,15 +51,15 @@ struct AlignOptions {
   bool random_crop = false;
   bool no_hflip = false;
   double empty_prompt_rate = 0.2;
-  double max_bad = 0.01;  // share of records that may be unreadable before the run stops
-  int64_t workers = 1;    // threads that read and decode pictures
+  double max_bad = 0.01;        // share of records that may be unreadable before the run stops
+  int64_t workers = 1;          // threads that read and decode pictures
   std::filesystem::path cache;  // folder of the latent cache; empty: OUTPUT/cache
   bool no_cache = false;
 
   // Keeping track
   int64_t log_every = 10;
   int64_t save_every = 500;
-  int64_t keep = 2;  // checkpoints kept besides the best
+  int64_t keep = 2;    // checkpoints kept besides the best
   std::string resume;  // "", "auto" or a checkpoint folder
   int64_t eval_every = 100;
   std::filesystem::path eval_data;

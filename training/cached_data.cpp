@@ -31,8 +31,12 @@ using GroupTable = std::unordered_map<int64_t, CachedGroup>;  // by index in the
 class CacheFiller {
  public:
   CacheFiller(data::LatentCache& cache, GroupEncoder& encoder, const AlignOptions& options, size_t items_per_group)
-      : cache_(cache), encoder_(encoder), options_(options), items_per_group_(items_per_group),
-        vae_key_(encoder.vae_key()), text_key_(encoder.text_key()) {
+      : cache_(cache),
+        encoder_(encoder),
+        options_(options),
+        items_per_group_(items_per_group),
+        vae_key_(encoder.vae_key()),
+        text_key_(encoder.text_key()) {
     transform_ = encoder.transform();
     flips_ = transform_.hflip;
     transform_.hflip = false;  // flips are part of the key, not of the picture's transform
@@ -83,8 +87,8 @@ class CacheFiller {
     CachedGroup entry{.id = group.id, .text = prompt_key(group.prompt), .pictures = {}, .labels = group.labels};
     for (size_t item = 0; item < std::min(items_per_group_, group.image_hashes.size()); ++item) {
       const ContentHash& image = group.image_hashes[item];
-      entry.pictures.push_back({data::latents_key(image, transform, false, vae_key_),
-                                data::latents_key(image, transform, true, vae_key_)});
+      entry.pictures.push_back(
+          {data::latents_key(image, transform, false, vae_key_), data::latents_key(image, transform, true, vae_key_)});
     }
     return entry;
   }
@@ -123,7 +127,10 @@ class CacheReader {
  public:
   CacheReader(std::shared_ptr<data::LatentCache> cache, data::TransformOptions transform, ContentHash empty_prompt,
               const AlignOptions& options, at::Device device)
-      : cache_(std::move(cache)), transform_(transform), empty_prompt_(empty_prompt), options_(options),
+      : cache_(std::move(cache)),
+        transform_(transform),
+        empty_prompt_(empty_prompt),
+        options_(options),
         device_(device) {}
 
   EncodedBatch read(const std::vector<std::pair<data::LoadRequest, const CachedGroup*>>& groups,
@@ -196,7 +203,9 @@ class CachedData : public EncodedData {
  public:
   CachedData(const AlignOptions& options, losses::DataKind kind, PreferenceSplit split,
              std::shared_ptr<GroupEncoder> encoder)
-      : options_(options), split_(std::move(split)), scaling_(encoder->scaling()),
+      : options_(options),
+        split_(std::move(split)),
+        scaling_(encoder->scaling()),
         latent_shape_(encoder->latent_shape()) {
     items_ = kind == losses::DataKind::kSingle ? 1 : split_.train->group_size();
     const fs::path folder = options.cache.empty() ? options.output / "cache" : options.cache;

@@ -12,7 +12,9 @@
 namespace prefusion::training {
 namespace {
 
-double gigabytes(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
+double gigabytes(size_t bytes) {
+  return static_cast<double>(bytes) / 1e9;
+}
 
 size_t parameter_bytes(const torch::nn::Module& module) {
   size_t bytes = 0;
@@ -62,11 +64,12 @@ void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, 
   const int64_t effective = options.batch_size * options.accumulate;
   const size_t weights = parameter_bytes(denoiser);
   const bool has_copy = options.reference_kind(objective.info.needs_reference) == ReferenceKind::kFrozen;
-  std::printf("objective            %s, %s\n", options.objective.c_str(), losses::describe_params(objective.info, params).c_str());
+  std::printf("objective            %s, %s\n", options.objective.c_str(),
+              losses::describe_params(objective.info, params).c_str());
   std::printf("trainable parameters %lld\n", static_cast<long long>(trainable));
-  std::printf("effective batch      %lld groups (%lld x %lld), %lld training groups\n", static_cast<long long>(effective),
-              static_cast<long long>(options.batch_size), static_cast<long long>(options.accumulate),
-              static_cast<long long>(data.num_train_groups()));
+  std::printf("effective batch      %lld groups (%lld x %lld), %lld training groups\n",
+              static_cast<long long>(effective), static_cast<long long>(options.batch_size),
+              static_cast<long long>(options.accumulate), static_cast<long long>(data.num_train_groups()));
   std::printf("memory               policy %.3f GB, reference %.3f GB, gradients %.3f GB, optimizer %.3f GB\n",
               gigabytes(weights), gigabytes(has_copy ? weights : 0), gigabytes(trainable_bytes),
               gigabytes(optimizer.state_bytes()));

@@ -12,7 +12,8 @@ std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, loss
   PreferenceSplit split = open_split(options, kind);
   auto encoder = std::make_shared<GroupEncoder>(options, dtype, device);
   // A dry run encodes nothing: it needs the shapes alone.
-  if (!options.no_cache && !options.dry_run) return open_cached_data(options, kind, std::move(split), std::move(encoder));
+  if (!options.no_cache && !options.dry_run)
+    return open_cached_data(options, kind, std::move(split), std::move(encoder));
   return open_live_data(options, kind, std::move(split), std::move(encoder));
 }
 

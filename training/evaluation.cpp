@@ -61,8 +61,8 @@ Metrics HeldOutEvaluation::measure(const TrainStep& step) {
   for (const auto& [name, value] : all.values) metrics["eval/" + name] = all.mean(name);
   if (all.values.contains("accuracy")) {
     // The grid points of one group are not independent: the interval counts groups.
-    const auto interval = wilson_proportion(all.mean("accuracy") * static_cast<double>(num_groups()),
-                                          static_cast<double>(num_groups()));
+    const auto interval =
+        wilson_proportion(all.mean("accuracy") * static_cast<double>(num_groups()), static_cast<double>(num_groups()));
     metrics["eval/accuracy_low"] = interval.low;
     metrics["eval/accuracy_high"] = interval.high;
   }

@@ -21,7 +21,8 @@ int64_t native_resolution(const AlignOptions& options, const vae::AutoencoderKL&
 }  // namespace
 
 GroupEncoder::GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at::Device device)
-    : device_(device), vae_(vae::load_autoencoder(options.model / "vae", dtype, device)),
+    : device_(device),
+      vae_(vae::load_autoencoder(options.model / "vae", dtype, device)),
       prompt_encoder_(text::PromptEncoder::load(options.model, dtype, device)) {
   transform_ = {.resolution = options.resolution > 0 ? options.resolution : native_resolution(options, *vae_),
                 .random_crop = options.random_crop,

@@ -11,8 +11,8 @@ namespace prefusion::training {
 namespace {
 
 constexpr size_t kHistory = 100;
-constexpr size_t kNeeded = 20;           // norms before a spike can be told
-constexpr double kAccuracyDrop = 0.08;   // held-out accuracy below its best by so much
+constexpr size_t kNeeded = 20;          // norms before a spike can be told
+constexpr double kAccuracyDrop = 0.08;  // held-out accuracy below its best by so much
 
 }  // namespace
 
@@ -25,7 +25,8 @@ double GradientGuard::median() const {
 StepVerdict GradientGuard::judge(double loss, double grad_norm, int64_t step, const std::string& ids) {
   if (!std::isfinite(loss) || !std::isfinite(grad_norm)) {
     check_run(++num_nonfinite_ <= nonfinite_budget_, "step ", step, ": loss ", loss, ", gradient norm ", grad_norm,
-              " is not finite; records: ", ids, "; lower --lr, use --dtype fp32, or allow some with --skip-nonfinite N");
+              " is not finite; records: ", ids,
+              "; lower --lr, use --dtype fp32, or allow some with --skip-nonfinite N");
     log_warn("step ", step, ": not finite, skipped; records: ", ids);
     ++num_skipped_;
     return StepVerdict::kSkipNonfinite;
@@ -61,11 +62,12 @@ std::string OverOptimisationAlarm::check(int64_t step, double accuracy, double m
   const double rise = error_chosen / start - 1.0;
   std::string warning;
   if (rise > drift_ && margin > 0) {
-    warning = concat("over-optimisation: at step ", step, " the held-out chosen error is ", std::round(rise * 1000) / 10,
-                     " % above the reference's while the margin is ", margin,
-                     "; stop earlier, or lower --lr or --kappa");
+    warning =
+        concat("over-optimisation: at step ", step, " the held-out chosen error is ", std::round(rise * 1000) / 10,
+               " % above the reference's while the margin is ", margin, "; stop earlier, or lower --lr or --kappa");
   } else if (best_accuracy_ >= 0 && accuracy < best_accuracy_ - kAccuracyDrop) {
-    warning = concat("over-optimisation: held-out accuracy fell from ", best_accuracy_, " to ", accuracy, " at step ", step);
+    warning =
+        concat("over-optimisation: held-out accuracy fell from ", best_accuracy_, " to ", accuracy, " at step ", step);
   }
   best_accuracy_ = std::max(best_accuracy_, accuracy);
   return warning;

@@ -15,7 +15,8 @@ enum class StepVerdict { kTake, kSkipSpike, kSkipNonfinite };
 class GradientGuard {
  public:
   // `spike_factor` times the running median counts as a spike (0: never).
-  GradientGuard(double spike_factor, int64_t skip_nonfinite) : spike_factor_(spike_factor), nonfinite_budget_(skip_nonfinite) {}
+  GradientGuard(double spike_factor, int64_t skip_nonfinite)
+      : spike_factor_(spike_factor), nonfinite_budget_(skip_nonfinite) {}
 
   // `ids` names the records of the step for the messages. Run error when the non-finite budget is spent.
   StepVerdict judge(double loss, double grad_norm, int64_t step, const std::string& ids);

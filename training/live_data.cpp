@@ -45,9 +45,12 @@ class LiveSource : public BatchSource {
  public:
   LiveSource(const PreferenceSplit& split, const AlignOptions& options, bool keeps_all_items,
              std::shared_ptr<GroupEncoder> encoder, int64_t position)
-      : options_(options), keeps_all_items_(keeps_all_items), encoder_(std::move(encoder)), start_(position),
+      : options_(options),
+        keeps_all_items_(keeps_all_items),
+        encoder_(std::move(encoder)),
+        start_(position),
         loader_(*split.train, train_requests(split, options, position, num_positions(split, options)),
-                                 loader_options(options, *encoder_)) {}
+                loader_options(options, *encoder_)) {}
 
   EncodedBatch next(int64_t batch_size) override {
     const auto loaded = loader_.next();
@@ -69,7 +72,9 @@ class LiveData : public EncodedData {
  public:
   LiveData(const AlignOptions& options, losses::DataKind kind, PreferenceSplit split,
            std::shared_ptr<GroupEncoder> encoder)
-      : options_(options), keeps_all_items_(kind != losses::DataKind::kSingle), split_(std::move(split)),
+      : options_(options),
+        keeps_all_items_(kind != losses::DataKind::kSingle),
+        split_(std::move(split)),
         encoder_(std::move(encoder)) {}
 
   std::unique_ptr<BatchSource> train_source(int64_t position) override {

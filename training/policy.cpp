@@ -16,9 +16,10 @@ Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device
   policy.denoiser = unet::load_denoiser(options.model / "unet", dtype, device);
   policy.denoiser->set_gradient_checkpointing(options.gradient_checkpointing);
   if (options.adapter_kind() == AdapterKind::kLora) {
-    const nn::LoraConfig config{.rank = options.rank,
-                                .alpha = options.lora_alpha > 0 ? options.lora_alpha : static_cast<double>(options.rank),
-                                .target_modules = options.target_modules};
+    const nn::LoraConfig config{
+        .rank = options.rank,
+        .alpha = options.lora_alpha > 0 ? options.lora_alpha : static_cast<double>(options.rank),
+        .target_modules = options.target_modules};
     policy.adapter = nn::LoraAdapter::create(*policy.denoiser, config, make_torch_generator(options.seed));
     policy.trainable = policy.adapter->parameters();
   } else {

@@ -18,7 +18,8 @@ struct Policy {
   std::vector<NamedTensor> trainable;        // by checkpoint name
 };
 
-// Loads the denoiser of a model folder and makes it trainable as the options say. LoRA tensors are fp32 whatever dtype is.
+// Loads the denoiser of a model folder and makes it trainable as the options say. LoRA tensors are fp32 whatever dtype
+// is.
 Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device device);
 
 // Writes the trained weights to options.output: pytorch_lora_weights.safetensors, or the whole model folder with its

@@ -55,8 +55,7 @@ void copy_configs(const PretrainOptions& options) {
               ": expected a diffusers-layout folder with model_index.json and the components' configs");
   make_folder(options.output);
   std::error_code error;
-  fs::copy(options.model, options.output,
-           fs::copy_options::recursive | fs::copy_options::skip_existing, error);
+  fs::copy(options.model, options.output, fs::copy_options::recursive | fs::copy_options::skip_existing, error);
   check_run(!error, options.output.string(), ": cannot copy the configs (", error.message(), ")");
   if (!fs::exists(options.output / "tokenizer")) make_tokenizer(options.output);
 }
@@ -137,7 +136,8 @@ Networks prepare_networks(const PretrainOptions& options, at::Device device) {
   if (has_weights(text, kTextStem)) {
     networks.text_encoder = text::load_clip_text_model(text, at::kFloat, device);
   } else {
-    networks.text_encoder = text::make_clip_text_model(read_file(text / "config.json"), (text / "config.json").string());
+    networks.text_encoder =
+        text::make_clip_text_model(read_file(text / "config.json"), (text / "config.json").string());
     nn::init_weights(*networks.text_encoder, generator);
   }
   networks.denoiser->to(device);
@@ -145,7 +145,8 @@ Networks prepare_networks(const PretrainOptions& options, at::Device device) {
   return networks;
 }
 
-// min(SNR, gamma) / SNR for an epsilon target, / (SNR + 1) for v ("Efficient Diffusion Training via Min-SNR", arXiv 2303.09556).
+// min(SNR, gamma) / SNR for an epsilon target, / (SNR + 1) for v ("Efficient Diffusion Training via Min-SNR", arXiv
+// 2303.09556).
 at::Tensor min_snr_weight(const schedulers::NoiseSchedule& schedule, const at::Tensor& timesteps, double gamma) {
   if (gamma <= 0) return at::ones_like(timesteps, at::kFloat);
   const at::Tensor snr = schedule.snr(timesteps);
@@ -161,10 +162,14 @@ class DenoiserPretraining {
  public:
   DenoiserPretraining(const PretrainOptions& options, at::Device device, Networks networks, EncodedScenes scenes,
                       const text::ClipTokenizer& tokenizer, double scaling_factor)
-      : options_(options), device_(device), networks_(std::move(networks)), scenes_(std::move(scenes)),
+      : options_(options),
+        device_(device),
+        networks_(std::move(networks)),
+        scenes_(std::move(scenes)),
         schedule_(schedulers::read_scheduler_config(options.output)),
         optimizer_(networks_.parameters(), {.lr = options.lr, .weight_decay = options.weight_decay}),
-        ema_(optimizer_.parameters(), options.ema_decay), scaling_factor_(scaling_factor),
+        ema_(optimizer_.parameters(), options.ema_decay),
+        scaling_factor_(scaling_factor),
         empty_ids_(tokenizer.tokenize_batch({""}).to(device)) {}
 
   void run() {
@@ -228,9 +233,10 @@ class DenoiserPretraining {
   }
 
   void save(int64_t step) {
-    save_checkpoint(options_.output, {.step = step,
-                                      .tensors = {{"optimizer", optimizer_.state()}, {"ema", ema_.state()}},
-                                      .state = {{"seed", options_.seed}, {"steps", options_.steps}}},
+    save_checkpoint(options_.output,
+                    {.step = step,
+                     .tensors = {{"optimizer", optimizer_.state()}, {"ema", ema_.state()}},
+                     .state = {{"seed", options_.seed}, {"steps", options_.steps}}},
                     /*keep=*/1);
   }
 

@@ -23,7 +23,8 @@ Series series_of(const std::vector<Metrics>& rows, const std::string& key, const
 std::string alarms(const std::vector<Metrics>& rows) {
   std::string steps;
   for (const auto& row : rows) {
-    if (row.contains("eval/alarm") && row.at("eval/alarm") > 0) steps += concat(steps.empty() ? "" : ", ", row.at("step"));
+    if (row.contains("eval/alarm") && row.at("eval/alarm") > 0)
+      steps += concat(steps.empty() ? "" : ", ", row.at("step"));
   }
   return steps.empty() ? "" : "<p class='alarm'>Over-optimisation alarm at step " + steps + "</p>\n";
 }
@@ -43,11 +44,13 @@ std::string sample_pictures(const fs::path& folder) {
 std::string model_card(const AlignOptions& options, const losses::ObjectiveInfo& objective,
                        const losses::ObjectiveParams& params, int64_t num_steps) {
   const bool is_lora = options.adapter == "lora";
-  std::string card = concat("---\nlibrary_name: diffusers\ntags: [prefusion, preference-alignment, ", objective.name, "]\n---\n\n",
-                            "# ", options.output.filename().string(), "\n\n", is_lora ? "A LoRA" : "A model",
-                            " aligned with ", objective.name, " (", objective.paper, ") by prefusion.\n\n");
-  card += concat("- starting model: ", options.model.filename().string(), "\n- objective: ", losses::describe_params(objective, params),
-                 "\n- steps: ", num_steps, ", ", options.batch_size * options.accumulate, " groups a step, learning rate ", options.lr,
+  std::string card =
+      concat("---\nlibrary_name: diffusers\ntags: [prefusion, preference-alignment, ", objective.name, "]\n---\n\n",
+             "# ", options.output.filename().string(), "\n\n", is_lora ? "A LoRA" : "A model", " aligned with ",
+             objective.name, " (", objective.paper, ") by prefusion.\n\n");
+  card += concat("- starting model: ", options.model.filename().string(),
+                 "\n- objective: ", losses::describe_params(objective, params), "\n- steps: ", num_steps, ", ",
+                 options.batch_size * options.accumulate, " groups a step, learning rate ", options.lr,
                  "\n- seed: ", options.seed, "\n\n## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n");
   if (is_lora) {
     card += concat("pipe = DiffusionPipeline.from_pretrained(\"", options.model.filename().string(),
@@ -55,7 +58,9 @@ std::string model_card(const AlignOptions& options, const losses::ObjectiveInfo&
   } else {
     card += "pipe = DiffusionPipeline.from_pretrained(\".\")\n```\n";
   }
-  return card + "\n`run.toml` holds the whole configuration, `metrics.jsonl` the measurements, `report.html` both to look at.\n";
+  return card +
+         "\n`run.toml` holds the whole configuration, `metrics.jsonl` the measurements, `report.html` both to look "
+         "at.\n";
 }
 
 }  // namespace
@@ -64,8 +69,9 @@ std::string metrics_charts(const std::vector<Metrics>& rows) {
   const auto of = [&](const char* key, const char* name) { return series_of(rows, key, name); };
   std::string html = alarms(rows);
   html += svg_chart("Loss", {of("loss", "training"), of("eval/loss", "held out")});
-  html += svg_chart("Preference accuracy", {of("accuracy", "training"), of("eval/accuracy", "held out"),
-                                            of("eval/accuracy_low", "95 % low"), of("eval/accuracy_high", "95 % high")});
+  html +=
+      svg_chart("Preference accuracy", {of("accuracy", "training"), of("eval/accuracy", "held out"),
+                                        of("eval/accuracy_low", "95 % low"), of("eval/accuracy_high", "95 % high")});
   html += svg_chart("Held-out errors", {of("eval/error_chosen", "chosen"), of("eval/error_rejected", "rejected"),
                                         of("eval/error_chosen_ref", "chosen, reference"),
                                         of("eval/error_rejected_ref", "rejected, reference")});
@@ -78,10 +84,10 @@ std::string metrics_charts(const std::vector<Metrics>& rows) {
 void write_report(const AlignOptions& options, const losses::ObjectiveInfo& objective,
                   const losses::ObjectiveParams& params, int64_t num_steps) {
   const auto rows = read_metrics(options.output / "metrics.jsonl");
-  const std::string body = concat("<p>", html_escape(losses::describe_params(objective, params)), "; ", num_steps, " steps of ",
-                                  options.batch_size * options.accumulate, " groups.</p>\n", metrics_charts(rows),
-                                  sample_pictures(options.output / "samples"), "<h2>Configuration</h2><pre>",
-                                  html_escape(options.resolved_config), "</pre>\n");
+  const std::string body = concat("<p>", html_escape(losses::describe_params(objective, params)), "; ", num_steps,
+                                  " steps of ", options.batch_size * options.accumulate, " groups.</p>\n",
+                                  metrics_charts(rows), sample_pictures(options.output / "samples"),
+                                  "<h2>Configuration</h2><pre>", html_escape(options.resolved_config), "</pre>\n");
   write_file(options.output / "report.html", html_page("Alignment with " + objective.name, body));
   write_file(options.output / "README.md", model_card(options, objective, params, num_steps));
 }

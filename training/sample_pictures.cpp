@@ -42,7 +42,8 @@ pipelines::TextToImage make_pipeline(const AlignOptions& options, std::shared_pt
 
 SamplePictures::SamplePictures(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
                                at::ScalarType dtype, at::Device device)
-    : options_(options), pipeline_(make_pipeline(options, std::move(denoiser), dtype, device)),
+    : options_(options),
+      pipeline_(make_pipeline(options, std::move(denoiser), dtype, device)),
       prompts_(read_lines(options.sample_prompts)) {}
 
 void SamplePictures::write(int64_t step) {

@@ -38,7 +38,9 @@ std::string varint(uint64_t value) {
 }
 
 // Protobuf fields by wire type: 0 varint, 1 fixed64, 2 length-delimited, 5 fixed32.
-std::string field_tag(int number, int wire_type) { return varint(static_cast<uint64_t>(number) << 3 | wire_type); }
+std::string field_tag(int number, int wire_type) {
+  return varint(static_cast<uint64_t>(number) << 3 | wire_type);
+}
 std::string bytes_field(int number, const std::string& bytes) {
   return field_tag(number, 2) + varint(bytes.size()) + bytes;
 }
@@ -72,8 +74,7 @@ void TensorBoardWriter::write(int64_t step, const std::map<std::string, double>&
   std::string summary;
   for (const auto& [name, value] : scalars) {
     // Summary.Value: tag = 1, simple_value = 2
-    const std::string entry =
-        bytes_field(1, name) + field_tag(2, 5) + little_endian(static_cast<float>(value));
+    const std::string entry = bytes_field(1, name) + field_tag(2, 5) + little_endian(static_cast<float>(value));
     summary += bytes_field(1, entry);
   }
   // Event: wall_time = 1, step = 2, summary = 5
@@ -83,8 +84,7 @@ void TensorBoardWriter::write(int64_t step, const std::map<std::string, double>&
 
 void TensorBoardWriter::write_record(const std::string& payload) {
   const std::string length = little_endian(static_cast<uint64_t>(payload.size()));
-  const std::string record =
-      length + little_endian(masked_crc(length)) + payload + little_endian(masked_crc(payload));
+  const std::string record = length + little_endian(masked_crc(length)) + payload + little_endian(masked_crc(payload));
   const bool written = std::fwrite(record.data(), 1, record.size(), file_) == record.size() && std::fflush(file_) == 0;
   check_run(written, path_.string(), ": writing failed (", std::strerror(errno), ")");
 }

@@ -19,8 +19,8 @@ void TraceWriter::add(const StepTensors& tensors, const EncodedBatch& batch) {
     if (tensor.defined()) parts_[name].push_back(tensor.detach().cpu());
   };
   keep("latents", tensors.latents);
-  keep("noise", kernels::group_noise(tensors.noise_streams, seed_, tensors.latents.sizes().slice(2),
-                                     tensors.latents.size(1)));
+  keep("noise",
+       kernels::group_noise(tensors.noise_streams, seed_, tensors.latents.sizes().slice(2), tensors.latents.size(1)));
   keep("timesteps", tensors.timesteps);
   keep("encoder_hidden_states", tensors.encoder_hidden_states);
   keep("noisy_latents", tensors.noisy_latents);

@@ -12,8 +12,14 @@ namespace prefusion::training {
 TrainStep::TrainStep(unet::Denoiser& policy, ReferencePolicy* reference, const schedulers::NoiseSchedule& schedule,
                      const losses::Objective& objective, const losses::ObjectiveParams& params, LatentScaling scaling,
                      uint64_t seed, at::ScalarType dtype)
-    : policy_(policy), reference_(reference), schedule_(schedule), objective_(objective), params_(params),
-      scaling_(scaling), seed_(seed), dtype_(dtype) {}
+    : policy_(policy),
+      reference_(reference),
+      schedule_(schedule),
+      objective_(objective),
+      params_(params),
+      scaling_(scaling),
+      seed_(seed),
+      dtype_(dtype) {}
 
 at::Tensor TrainStep::sample_latents(const EncodedBatch& batch) const {
   std::vector<at::Tensor> draws;
@@ -34,7 +40,9 @@ at::Tensor TrainStep::draw_timesteps(const EncodedBatch& batch) const {
   return at::tensor(timesteps, at::kLong).to(batch.mean.device());
 }
 
-StepTensors TrainStep::forward(const EncodedBatch& batch) const { return forward_at(batch, draw_timesteps(batch)); }
+StepTensors TrainStep::forward(const EncodedBatch& batch) const {
+  return forward_at(batch, draw_timesteps(batch));
+}
 
 StepTensors TrainStep::forward_at(const EncodedBatch& batch, const at::Tensor& group_timesteps,
                                   const at::Tensor& known_error_ref) const {
@@ -52,9 +60,9 @@ StepTensors TrainStep::forward_at(const EncodedBatch& batch, const at::Tensor& g
   step.noise_streams = at::tensor(streams, at::kLong).to(step.latents.device());
   step.timesteps = group_timesteps.unsqueeze(1).expand({groups, k}).contiguous();
   step.encoder_hidden_states = batch.encoder_hidden_states;
-  const auto noisy = kernels::noise_and_target(step.latents, step.noise_streams, seed_,
-                                               schedule_.signal_scale(step.timesteps),
-                                               schedule_.noise_scale(step.timesteps), schedule_.prediction_type());
+  const auto noisy =
+      kernels::noise_and_target(step.latents, step.noise_streams, seed_, schedule_.signal_scale(step.timesteps),
+                                schedule_.noise_scale(step.timesteps), schedule_.prediction_type());
   step.noisy_latents = noisy.noisy_latents;
   step.target = noisy.target;
 

@@ -21,15 +21,15 @@ struct LatentScaling {
 
 // All tensors of one micro-step, as the trace records them. B groups of k items.
 struct StepTensors {
-  at::Tensor latents;        // [B, k, C, h, w] fp32
-  at::Tensor noise_streams;  // [B] int64: Philox streams the shared noise of each group comes from
-  at::Tensor timesteps;      // [B, k] int64
+  at::Tensor latents;                // [B, k, C, h, w] fp32
+  at::Tensor noise_streams;          // [B] int64: Philox streams the shared noise of each group comes from
+  at::Tensor timesteps;              // [B, k] int64
   at::Tensor encoder_hidden_states;  // [B, L, D]
-  at::Tensor noisy_latents;  // [B, k, C, h, w]
-  at::Tensor target;         // [B, k, C, h, w] fp32
-  at::Tensor prediction;     // [B, k, C, h, w], carries the graph
-  at::Tensor error;          // [B, k] fp32, carries the graph
-  at::Tensor error_ref;      // [B, k] fp32 or undefined
+  at::Tensor noisy_latents;          // [B, k, C, h, w]
+  at::Tensor target;                 // [B, k, C, h, w] fp32
+  at::Tensor prediction;             // [B, k, C, h, w], carries the graph
+  at::Tensor error;                  // [B, k] fp32, carries the graph
+  at::Tensor error_ref;              // [B, k] fp32 or undefined
   losses::LossOutput loss;
 };
 
