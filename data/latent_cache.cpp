@@ -1,0 +1,83 @@
+#include "data/latent_cache.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+
+namespace prefusion::data {
+namespace {
+
+at::Tensor as_float(const CacheEntry& entry, const char* name) {
+  const auto found = entry.find(name);
+  return found == entry.end() ? at::Tensor() : found->second.to(at::kFloat);
+}
+
+}  // namespace
+
+ContentHash latents_key(const ContentHash& image, std::string_view transform_id, bool is_flipped,
+                        std::string_view vae_key) {
+  return ContentHasher()
+      .add("latents")
+      .add(image.view())
+      .add(transform_id)
+      .add(uint64_t{is_flipped})
+      .add(vae_key)
+      .finish();
+}
+
+ContentHash text_key(std::string_view prompt, std::string_view text_encoder_key) {
+  return ContentHasher().add("text").add(prompt).add(text_encoder_key).finish();
+}
+
+LatentCache::LatentCache(std::filesystem::path path, TensorCache::Mode mode, LatentCacheOptions options)
+    : options_(options), tensors_(std::move(path), mode, options.compression_level) {
+  check_usage(options_.storage == at::kFloat || options_.storage == at::kHalf, "the cache stores fp32 or fp16, not ",
+              at::toString(options_.storage));
+}
+
+std::optional<CachedLatents> LatentCache::find_latents(const ContentHash& key) const {
+  const auto entry = tensors_.find(key);
+  if (!entry || !entry->contains("mean") || !entry->contains("std")) return std::nullopt;
+  return CachedLatents{.mean = as_float(*entry, "mean"), .std = as_float(*entry, "std")};
+}
+
+std::optional<CachedText> LatentCache::find_text(const ContentHash& key) const {
+  const auto entry = tensors_.find(key);
+  if (!entry || !entry->contains("encoder_hidden_states")) return std::nullopt;
+  return CachedText{.encoder_hidden_states = as_float(*entry, "encoder_hidden_states"),
+                    .pooled = as_float(*entry, "pooled")};
+}
+
+void LatentCache::append_latents(const std::vector<ContentHash>& keys, const at::Tensor& mean, const at::Tensor& std) {
+  check_usage(mean.dim() == 4 && mean.sizes() == std.sizes() && mean.size(0) == static_cast<int64_t>(keys.size()),
+              "latents for the cache: ", keys.size(), " keys, mean ", shape_text(mean.sizes()), ", std ",
+              shape_text(std.sizes()));
+  const at::Tensor stored_mean = mean.detach().to(at::kCPU, options_.storage);
+  const at::Tensor stored_std = std.detach().to(at::kCPU, options_.storage);
+  std::vector<CacheItem> items;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const auto row = static_cast<int64_t>(i);
+    items.push_back(CacheItem{.key = keys[i], .entry = {{"mean", stored_mean[row]}, {"std", stored_std[row]}}});
+  }
+  tensors_.append("latents", items);
+}
+
+void LatentCache::append_text(const std::vector<ContentHash>& keys, const at::Tensor& encoder_hidden_states,
+                              const at::Tensor& pooled) {
+  check_usage(encoder_hidden_states.dim() == 3 && encoder_hidden_states.size(0) == static_cast<int64_t>(keys.size()),
+              "text states for the cache: ", keys.size(), " keys, states ", shape_text(encoder_hidden_states.sizes()));
+  check_usage(!pooled.defined() || pooled.size(0) == encoder_hidden_states.size(0),
+              "text states for the cache: pooled has another number of rows");
+  const at::Tensor stored_states = encoder_hidden_states.detach().to(at::kCPU, options_.storage);
+  const at::Tensor stored_pooled = pooled.defined() ? pooled.detach().to(at::kCPU, options_.storage) : at::Tensor();
+  std::vector<CacheItem> items;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const auto row = static_cast<int64_t>(i);
+    CacheItem item{.key = keys[i], .entry = {{"encoder_hidden_states", stored_states[row]}}};
+    if (pooled.defined()) item.entry["pooled"] = stored_pooled[row];
+    items.push_back(std::move(item));
+  }
+  tensors_.append("text", items);
+}
+
+}  // namespace prefusion::data

@@ -1,0 +1,164 @@
+#include "data/parquet_writer.h"
+
+#include <arrow/array/builder_binary.h>
+#include <arrow/array/builder_nested.h>
+#include <arrow/array/builder_primitive.h>
+#include <arrow/io/file.h>
+#include <arrow/record_batch.h>
+#include <arrow/table_builder.h>
+#include <arrow/type.h>
+#include <parquet/arrow/writer.h>
+#include <parquet/properties.h>
+
+#include "core/atomic_file.h"
+#include "core/content_hash.h"
+#include "core/error.h"
+
+namespace prefusion::data {
+namespace {
+
+void check_status(const arrow::Status& status) {
+  check_run(status.ok(), "writing Parquet failed: ", status.message());
+}
+
+template <typename Value>
+Value take(arrow::Result<Value> result) {
+  check_status(result.status());
+  return result.MoveValueUnsafe();
+}
+
+template <typename Builder>
+Builder& field(arrow::RecordBatchBuilder& builder, int index) {
+  return *builder.GetFieldAs<Builder>(index);
+}
+
+std::shared_ptr<arrow::Schema> schema_of(const PickapicRow*) {
+  using namespace arrow;
+  return arrow::schema(
+      {arrow::field("are_different", boolean()), arrow::field("best_image_uid", utf8()),
+       arrow::field("caption", utf8()), arrow::field("has_label", boolean()), arrow::field("image_0_uid", utf8()),
+       arrow::field("image_1_uid", utf8()), arrow::field("jpg_0", binary()), arrow::field("jpg_1", binary()),
+       arrow::field("label_0", float64()), arrow::field("label_1", float64()), arrow::field("model_0", utf8()),
+       arrow::field("model_1", utf8()), arrow::field("ranking_id", int64()), arrow::field("user_id", int64()),
+       arrow::field("num_example_per_prompt", int64())});
+}
+
+int64_t append(arrow::RecordBatchBuilder& builder, const PickapicRow& row) {
+  check_usage(row.label_0 >= 0 && row.label_0 <= 1, "label_0 lies between 0 and 1, not ", row.label_0);
+  const std::string uid_0 = hash_content(row.jpg_0).hex();
+  const std::string uid_1 = hash_content(row.jpg_1).hex();
+  const std::string best = row.label_0 == 0.5 ? "tie" : row.label_0 > 0.5 ? uid_0 : uid_1;
+  check_status(field<arrow::BooleanBuilder>(builder, 0).Append(uid_0 != uid_1));
+  check_status(field<arrow::StringBuilder>(builder, 1).Append(best));
+  check_status(field<arrow::StringBuilder>(builder, 2).Append(row.caption));
+  check_status(field<arrow::BooleanBuilder>(builder, 3).Append(row.has_label));
+  check_status(field<arrow::StringBuilder>(builder, 4).Append(uid_0));
+  check_status(field<arrow::StringBuilder>(builder, 5).Append(uid_1));
+  check_status(field<arrow::BinaryBuilder>(builder, 6).Append(row.jpg_0));
+  check_status(field<arrow::BinaryBuilder>(builder, 7).Append(row.jpg_1));
+  check_status(field<arrow::DoubleBuilder>(builder, 8).Append(row.label_0));
+  check_status(field<arrow::DoubleBuilder>(builder, 9).Append(1 - row.label_0));
+  check_status(field<arrow::StringBuilder>(builder, 10).Append(row.model_0));
+  check_status(field<arrow::StringBuilder>(builder, 11).Append(row.model_1));
+  check_status(field<arrow::Int64Builder>(builder, 12).Append(row.ranking_id));
+  check_status(field<arrow::Int64Builder>(builder, 13).Append(row.user_id));
+  check_status(field<arrow::Int64Builder>(builder, 14).Append(row.num_example_per_prompt));
+  return static_cast<int64_t>(row.jpg_0.size() + row.jpg_1.size());
+}
+
+std::shared_ptr<arrow::Schema> schema_of(const RankedRow*) {
+  using namespace arrow;
+  const auto item =
+      struct_({arrow::field("image", binary()), arrow::field("model", utf8()), arrow::field("seed", int64()),
+               arrow::field("scores", map(utf8(), float64())), arrow::field("rank", float64())});
+  return arrow::schema({arrow::field("prompt", utf8()), arrow::field("images", list(item))});
+}
+
+int64_t append(arrow::RecordBatchBuilder& builder, const RankedRow& row) {
+  check_status(field<arrow::StringBuilder>(builder, 0).Append(row.prompt));
+  auto& list = field<arrow::ListBuilder>(builder, 1);
+  check_status(list.Append());
+  auto& items = static_cast<arrow::StructBuilder&>(*list.value_builder());
+  auto& scores = static_cast<arrow::MapBuilder&>(*items.field_builder(3));
+  int64_t bytes = 0;
+  for (const RankedItem& item : row.images) {
+    check_status(items.Append());
+    check_status(static_cast<arrow::BinaryBuilder&>(*items.field_builder(0)).Append(item.image));
+    check_status(static_cast<arrow::StringBuilder&>(*items.field_builder(1)).Append(item.model));
+    check_status(static_cast<arrow::Int64Builder&>(*items.field_builder(2)).Append(item.seed));
+    check_status(scores.Append());
+    for (const auto& [name, value] : item.scores) {
+      check_status(static_cast<arrow::StringBuilder&>(*scores.key_builder()).Append(name));
+      check_status(static_cast<arrow::DoubleBuilder&>(*scores.item_builder()).Append(value));
+    }
+    check_status(static_cast<arrow::DoubleBuilder&>(*items.field_builder(4)).Append(item.rank));
+    bytes += static_cast<int64_t>(item.image.size());
+  }
+  return bytes;
+}
+
+}  // namespace
+
+template <typename Row>
+struct ParquetRowWriter<Row>::State {
+  State(const std::filesystem::path& path, int64_t max_rows, int64_t max_bytes)
+      : file(path), max_rows(max_rows), max_bytes(max_bytes) {
+    const auto schema = schema_of(static_cast<const Row*>(nullptr));
+    builder = take(arrow::RecordBatchBuilder::Make(schema, arrow::default_memory_pool()));
+    output = take(arrow::io::FileOutputStream::Open(file.temporary_path().string()));
+    // Encoded images do not compress, and repeat too rarely for a dictionary.
+    const auto properties = parquet::WriterProperties::Builder().disable_dictionary()->build();
+    writer = take(parquet::arrow::FileWriter::Open(*schema, arrow::default_memory_pool(), output, properties));
+  }
+
+  void flush() {
+    if (rows_in_group == 0) return;
+    const auto batch = take(builder->Flush());
+    check_status(writer->NewBufferedRowGroup());
+    check_status(writer->WriteRecordBatch(*batch));
+    rows_in_group = 0;
+    bytes_in_group = 0;
+  }
+
+  AtomicFile file;
+  int64_t max_rows;
+  int64_t max_bytes;
+  int64_t num_rows = 0;
+  int64_t rows_in_group = 0;
+  int64_t bytes_in_group = 0;
+  std::unique_ptr<arrow::RecordBatchBuilder> builder;
+  std::shared_ptr<arrow::io::FileOutputStream> output;
+  std::unique_ptr<parquet::arrow::FileWriter> writer;
+};
+
+template <typename Row>
+ParquetRowWriter<Row>::ParquetRowWriter(const std::filesystem::path& path, int64_t max_rows, int64_t max_bytes)
+    : state_(std::make_unique<State>(path, max_rows, max_bytes)) {}
+
+template <typename Row>
+ParquetRowWriter<Row>::~ParquetRowWriter() = default;
+
+template <typename Row>
+void ParquetRowWriter<Row>::add(const Row& row) {
+  state_->bytes_in_group += append(*state_->builder, row);
+  ++state_->num_rows;
+  if (++state_->rows_in_group >= state_->max_rows || state_->bytes_in_group >= state_->max_bytes) state_->flush();
+}
+
+template <typename Row>
+void ParquetRowWriter<Row>::finish() {
+  state_->flush();
+  check_status(state_->writer->Close());
+  check_status(state_->output->Close());
+  state_->file.commit();
+}
+
+template <typename Row>
+int64_t ParquetRowWriter<Row>::num_rows() const {
+  return state_->num_rows;
+}
+
+template class ParquetRowWriter<PickapicRow>;
+template class ParquetRowWriter<RankedRow>;
+
+}  // namespace prefusion::data

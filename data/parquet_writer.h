@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace prefusion::data {
+
+// One row in Pick-a-Pic's layout; label_1 and what else follows from these is filled in by the writer.
+struct PickapicRow {
+  std::string jpg_0;  // encoded image bytes, of any format
+  std::string jpg_1;
+  double label_0 = 0.5;  // 1 image 0 is preferred, 0 image 1, 0.5 a tie
+  std::string caption;
+  std::string model_0;
+  std::string model_1;
+  bool has_label = true;
+  int64_t ranking_id = 0;
+  int64_t user_id = 0;
+  int64_t num_example_per_prompt = 1;
+};
+
+struct RankedItem {
+  std::string image;  // encoded bytes
+  std::string model;
+  int64_t seed = 0;
+  std::map<std::string, double> scores;  // reward kind -> value
+  double rank = 0;                       // 0 best
+};
+
+struct RankedRow {
+  std::string prompt;
+  std::vector<RankedItem> images;
+};
+
+// Writes Parquet row group by row group; the file appears, whole, with finish(). Memory holds one row group.
+// Run error when the disk is full; destroyed without finish() it leaves nothing.
+template <typename Row>
+class ParquetRowWriter {
+ public:
+  // A row group ends after `max_rows` rows or about `max_bytes` bytes of images.
+  explicit ParquetRowWriter(const std::filesystem::path& path, int64_t max_rows = 256,
+                            int64_t max_bytes = int64_t{64} << 20);
+  ~ParquetRowWriter();
+  ParquetRowWriter(const ParquetRowWriter&) = delete;
+  ParquetRowWriter& operator=(const ParquetRowWriter&) = delete;
+
+  void add(const Row& row);
+  void finish();
+  int64_t num_rows() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+using PickapicWriter = ParquetRowWriter<PickapicRow>;
+// `prompt`, `images`: list of struct {image, model, seed, scores map, rank}.
+using RankedListWriter = ParquetRowWriter<RankedRow>;
+
+extern template class ParquetRowWriter<PickapicRow>;
+extern template class ParquetRowWriter<RankedRow>;
+
+}  // namespace prefusion::data
