@@ -28,5 +28,6 @@ for name, words in CONTRACTS.items():
     for word in words.split():
         if not re.search(rf'"(-\w,)?{re.escape(word)}[",]', text):
             problems.append(f"{name}: the contract's name \"{word}\" does not occur")
-print("\n".join(problems))
+if problems:
+    print("\n".join(problems))
 sys.exit(bool(problems))

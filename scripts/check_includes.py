@@ -36,5 +36,6 @@ for name in files:
         match = re.match(r'\s*#include "([a-z_]+)/', line)
         if match and match[1] != folder and match[1] not in ALLOWED[folder]:
             problems.append(f"{name}:{number}: {folder} must not include {match[1]}")
-print("\n".join(problems))
+if problems:
+    print("\n".join(problems))
 sys.exit(bool(problems))

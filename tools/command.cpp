@@ -4,6 +4,7 @@
 
 #include <toml++/toml.h>
 #include <set>
+#include <sstream>
 #include <thread>
 
 #include "core/error.h"
@@ -141,6 +142,15 @@ std::string toml_value(const CLI::Option& option, const std::string& text) {
   return is_number && is_toml_number(text) ? text : quoted(text);
 }
 
+// CLI11 shows the default of a list as "[a,b]".
+std::vector<std::string> split_default_list(std::string text) {
+  std::erase_if(text, [](char c) { return c == '[' || c == ']'; });
+  std::vector<std::string> values;
+  std::istringstream stream(text);
+  for (std::string value; std::getline(stream, value, ',');) values.push_back(value);
+  return values;
+}
+
 }  // namespace
 
 std::string resolved_config(const CLI::App& app) {
@@ -152,9 +162,10 @@ std::string resolved_config(const CLI::App& app) {
     if (option->get_expected_min() == 0) {
       out += key + " = " + (option->count() && option->as<bool>() ? "true" : "false") + "\n";
     } else if (option->get_items_expected_max() > 1) {
-      if (!option->count()) continue;
+      const auto values = option->count() ? option->results() : split_default_list(option->get_default_str());
+      if (values.empty()) continue;
       out += key + " = [";
-      for (const auto& value : option->results()) out += (out.back() == '[' ? "" : ", ") + toml_value(*option, value);
+      for (const auto& value : values) out += (out.back() == '[' ? "" : ", ") + toml_value(*option, value);
       out += "]\n";
     } else {
       const std::string value = option->count() ? option->results().back() : option->get_default_str();
