@@ -142,12 +142,14 @@ std::string toml_value(const CLI::Option& option, const std::string& text) {
   return is_number && is_toml_number(text) ? text : quoted(text);
 }
 
-// CLI11 shows the default of a list as "[a,b]".
+// CLI11 shows the default of a list as "[a,b]" or, with a delimiter, "a b".
 std::vector<std::string> split_default_list(std::string text) {
-  std::erase_if(text, [](char c) { return c == '[' || c == ']'; });
+  for (char& c : text) {
+    if (c == '[' || c == ']' || c == ',') c = ' ';
+  }
   std::vector<std::string> values;
   std::istringstream stream(text);
-  for (std::string value; std::getline(stream, value, ',');) values.push_back(value);
+  for (std::string value; stream >> value;) values.push_back(value);
   return values;
 }
 

@@ -62,6 +62,7 @@ void add_options(CLI::App& app, PretrainCommand& command) {
 void run(const PretrainCommand& command, const CLI::App& app) {
   training::PretrainOptions options = command.pretrain;
   options.seed = command.seed;
+  options.stored_dtype = command.scalar_type();
   options.progress = !command.quiet;
   training::pretrain(options, command.torch_device());
 }

@@ -64,6 +64,13 @@ bool has_weights(const fs::path& component, const std::string& stem) {
   return fs::exists(component / (stem + ".safetensors")) || fs::exists(component / (stem + ".fp16.safetensors"));
 }
 
+TensorMap stored(TensorMap weights, const PretrainOptions& options) {
+  for (auto& [name, tensor] : weights) {
+    if (at::isFloatingType(tensor.scalar_type())) tensor = tensor.to(options.stored_dtype);
+  }
+  return weights;
+}
+
 // The VAE of the output folder, trained first when it has no weights yet.
 std::shared_ptr<vae::AutoencoderKL> prepare_vae(const PretrainOptions& options, at::Device device) {
   const fs::path folder = options.output / "vae";
@@ -76,7 +83,8 @@ std::shared_ptr<vae::AutoencoderKL> prepare_vae(const PretrainOptions& options, 
     pretrain_vae(*vae, options, device);
     config["scaling_factor"] = measure_scaling_factor(*vae, options, device);
     write_file(folder / "config.json", config.dump(2) + "\n");
-    write_safetensors(folder / concat(kDenoiserStem, ".safetensors"), nn::tensor_map(*vae), {{"format", "pt"}});
+    write_safetensors(folder / concat(kDenoiserStem, ".safetensors"), stored(nn::tensor_map(*vae), options),
+                      {{"format", "pt"}});
   }
   return vae::load_autoencoder(folder, at::kFloat, device);
 }
@@ -259,8 +267,10 @@ class DenoiserPretraining {
         text[name.substr(std::string("text_encoder.").size())] = average;
       }
     }
-    write_safetensors(options_.output / "unet" / concat(kDenoiserStem, ".safetensors"), unet, {{"format", "pt"}});
-    write_safetensors(options_.output / "text_encoder" / concat(kTextStem, ".safetensors"), text, {{"format", "pt"}});
+    write_safetensors(options_.output / "unet" / concat(kDenoiserStem, ".safetensors"), stored(unet, options_),
+                      {{"format", "pt"}});
+    write_safetensors(options_.output / "text_encoder" / concat(kTextStem, ".safetensors"), stored(text, options_),
+                      {{"format", "pt"}});
   }
 
   const PretrainOptions& options_;

@@ -17,6 +17,8 @@ struct PretrainOptions {
   std::filesystem::path output;  // the trained model, in the same layout
   uint64_t seed = 0;
 
+  at::ScalarType stored_dtype = at::kFloat;  // of the written weights; training is in fp32
+
   int64_t num_scenes = 16000;  // distinct captioned scenes, drawn once and kept as latents
 
   int64_t vae_steps = 1500;  // 0 keeps the VAE's weights
