@@ -15,7 +15,7 @@ function(prefusion_library name)
 endfunction()
 
 # prefusion_test(NAME SOURCES a_test.cpp ... DEPENDS prefusion::x ... [LABELS unit])
-# makes the executable tests/NAME; every TEST in it becomes a ctest of its own.
+# makes the executable tests/NAME. Every TEST of a unit test becomes a ctest of its own; a reference test is one ctest.
 function(prefusion_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -28,6 +28,12 @@ function(prefusion_test name)
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
-                       PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
+  if(ARG_LABELS STREQUAL reference)
+    # Comparisons with a reference library start Python once for all their cases: one ctest runs the whole executable.
+    add_test(NAME ${name} COMMAND ${name})
+    set_tests_properties(${name} PROPERTIES LABELS reference TIMEOUT 1200 ENVIRONMENT OMP_NUM_THREADS=1)
+  else()
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
+                         PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600 ENVIRONMENT OMP_NUM_THREADS=1)
+  endif()
 endfunction()

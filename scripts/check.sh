@@ -2,7 +2,7 @@
 # Every check that needs no model: format, include direction, spelling of the contracts, and (--tidy) lint.
 #   scripts/check.sh             what continuous integration runs
 #   scripts/check.sh --tidy      with clang-tidy over all sources (minutes)
-#   scripts/check.sh --sanitize  builds with AddressSanitizer and UBSan and runs the malformed-file tests
+#   scripts/check.sh --sanitize  builds with AddressSanitizer and UBSan and runs the unit and malformed-file tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,7 +34,7 @@ check_sanitize() {
     PREFUSION_CMAKE_ARGS="-DPREFUSION_SANITIZE=address,undefined -DPREFUSION_CUDA=OFF" scripts/setup.sh
   # LibTorch and Python allocate for the life of the process, and Arrow's and OpenCV's containers are not instrumented.
   ASAN_OPTIONS=detect_leaks=0:detect_container_overflow=0 UBSAN_OPTIONS=print_stacktrace=1 \
-    ctest --test-dir build-sanitize --output-on-failure -L malformed
+    ctest --test-dir build-sanitize --output-on-failure -L 'unit|malformed'
 }
 
 check_format
