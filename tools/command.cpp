@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <toml++/toml.h>
+#include <cstdlib>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -23,7 +24,7 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
       ->capture_default_str()
       ->group(group);
   app.add_option("--seed", options.seed, "Seed of everything random")->capture_default_str()->group(group);
-  app.add_option("--threads", options.threads, "CPU threads; 0 takes all cores")
+  app.add_option("--threads", options.threads, "CPU threads; 0 takes OMP_NUM_THREADS, or all cores")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096))
       ->group(group);
@@ -35,8 +36,12 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
 
 void apply_common_options(const CommonOptions& options) {
   set_log_level(options.quiet ? LogLevel::kWarn : parse_log_level(options.log_level));
-  const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::thread::hardware_concurrency());
-  at::set_num_threads(std::max(1, threads));
+  // OMP_NUM_THREADS, which LibTorch obeys by itself, stands unless the flag says otherwise.
+  if (options.threads > 0) {
+    at::set_num_threads(options.threads);
+  } else if (!std::getenv("OMP_NUM_THREADS")) {
+    at::set_num_threads(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  }
   install_interrupt_handlers();
 }
 

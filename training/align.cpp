@@ -169,25 +169,37 @@ class AlignRun {
             {"train_groups", data_->num_train_groups()}};
   }
 
-  void restore(const fs::path& path) {
-    const Checkpoint checkpoint = load_checkpoint(path);
+  void check_is_same_run(const Checkpoint& checkpoint, const std::string& where) const {
+    const Json run = checkpoint.state.value("run", Json());
+    check_input(run.is_object() && checkpoint.tensors.contains("optimizer"), where, ": is no checkpoint of align");
     const Json expected = fingerprint();
     for (const auto& [key, value] : expected.items()) {
-      check_usage(checkpoint.state.at("run").value(key, Json()) == value, "--resume ", path.string(), ": its ", key,
-                  " was ", checkpoint.state.at("run").value(key, Json()).dump(), ", this run's is ", value.dump());
+      check_usage(run.value(key, Json()) == value, "--resume ", where, ": its ", key, " was ",
+                  run.value(key, Json()).dump(), ", this run's is ", value.dump());
     }
+    check_usage(!ema_ || checkpoint.tensors.contains("ema"), "--resume ", where, ": was saved without --ema");
+  }
+
+  void restore(const fs::path& path) {
+    const Checkpoint checkpoint = load_checkpoint(path);
+    check_is_same_run(checkpoint, path.string());
     optimizer_->load_state(checkpoint.tensors.at("optimizer"), path.string());
     if (ema_) ema_->load_state(checkpoint.tensors.at("ema"), path.string());
     step_number_ = checkpoint.step;
-    position_ = checkpoint.state.at("position").get<int64_t>();
-    guard_.load_state(checkpoint.state.at("guard"));
-    alarm_.load_state(checkpoint.state.at("alarm"));
-    best_accuracy_ = checkpoint.state.value("best_accuracy", -1.0);
-    best_step_ = checkpoint.state.value("best_step", int64_t{-1});
+    try {
+      position_ = checkpoint.state.at("position").get<int64_t>();
+      guard_.load_state(checkpoint.state.at("guard"));
+      alarm_.load_state(checkpoint.state.at("alarm"));
+      best_accuracy_ = checkpoint.state.value("best_accuracy", -1.0);
+      best_step_ = checkpoint.state.value("best_step", int64_t{-1});
+    } catch (const Json::exception& error) {
+      fail_input((path / "state.json").string(), ": ", error.what());
+    }
     log_info("resuming at step ", step_number_, " from ", path.string());
   }
 
   void save() {
+    if (saved_step_ == step_number_) return;
     Checkpoint checkpoint{.step = step_number_, .tensors = {{"optimizer", optimizer_->state()}}};
     if (ema_) checkpoint.tensors["ema"] = ema_->state();
     checkpoint.state = {{"run", fingerprint()},    {"position", position_},           {"guard", guard_.state()},
@@ -276,6 +288,7 @@ class AlignRun {
     if (ema_) averaged = std::make_unique<SwappedWeights>(policy_.trainable, ema_->averages());
     Metrics metrics = evaluation_->measure(*step_);
     averaged.reset();
+    bool is_best = false;
     const auto value = [&](const char* name) { return metrics.contains(name) ? metrics.at(name) : 0.0; };
     if (metrics.contains("eval/accuracy")) {
       const std::string warning = alarm_.check(step_number_, value("eval/accuracy"), value("eval/margin"),
@@ -285,7 +298,7 @@ class AlignRun {
       if (step_number_ > 0 && value("eval/accuracy") > best_accuracy_) {
         best_accuracy_ = value("eval/accuracy");
         best_step_ = step_number_;
-        save();
+        is_best = true;
       }
       log_info("step ", step_number_, ": held-out accuracy ", value("eval/accuracy"), " [", value("eval/accuracy_low"),
                ", ", value("eval/accuracy_high"), "], chosen error ", value("eval/error_chosen"), " (reference ",
@@ -293,6 +306,7 @@ class AlignRun {
     }
     pending_metrics_.merge(metrics);
     flush_metrics();
+    if (is_best) save();  // after its row, which a run resumed from here does not write again
   }
 
   void sample() {

@@ -49,8 +49,10 @@ void copy_model(const fs::path& from, const fs::path& to) {
     if (is_denoiser && is_weight_file(relative)) continue;
     if (relative.filename().string().starts_with(".")) continue;
     make_folder((to / relative).parent_path());
-    fs::copy_file(entry->path(), to / relative, fs::copy_options::overwrite_existing, error);
+    AtomicFile copy(to / relative);
+    fs::copy_file(entry->path(), copy.temporary_path(), fs::copy_options::overwrite_existing, error);
     check_run(!error, (to / relative).string(), ": cannot be written (", error.message(), ")");
+    copy.commit();
   }
 }
 

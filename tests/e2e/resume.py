@@ -1,0 +1,167 @@
+"""Runs of `prefusion align` that are killed, interrupted and resumed, against one that is not.
+
+resume.py BINARY WORLD CASE, with WORLD from make_sd_world.py.
+"""
+
+import pathlib
+import random
+import signal
+import subprocess
+import time
+
+from support import Failure, check, main, read_metrics
+
+STEPS = 60
+
+
+def options_of(world, adapter):
+    return dict(model=world / "models" / "epsilon", data=world / "pairs.parquet", adapter=adapter, steps=STEPS,
+                batch_size=3, lr=1e-3, lr_schedule="cosine", warmup=5, ema=0.99, save_every=4, keep=2, log_every=3,
+                eval_every=10, eval_data=world / "eval.parquet", seed=3)
+
+
+def weights_of(folder):
+    single = folder / "pytorch_lora_weights.safetensors"
+    return (single if single.exists() else folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+def logged(folder):
+    """Everything in metrics.jsonl but the times."""
+    return [{key: value for key, value in row.items() if "second" not in key} for row in read_metrics(folder)]
+
+
+def start(prefusion, options, output, resume=True):
+    command = prefusion.command("align", {**options, "output": output, "resume": "auto" if resume else None})
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
+def check_same_run(found, expected):
+    check(weights_of(found) == weights_of(expected), "weights differ from those of the run that was not stopped")
+    rows, whole = logged(found), logged(expected)
+    check([row["step"] for row in rows] == [row["step"] for row in whole],
+          f"logged steps {[row['step'] for row in rows]}, expected {[row['step'] for row in whole]}")
+    # A row's means reach back to the row before; those cut by a restart cover fewer steps. Evaluations are whole.
+    for row, same in zip(rows, whole):
+        for key in same:
+            if key.startswith("eval/") or key in ("lr", "epoch"):
+                check(row.get(key) == same[key], f"step {row['step']}: {key} is {row.get(key)}, expected {same[key]}")
+
+
+def run_whole(prefusion, options, output):
+    began = time.monotonic()
+    prefusion.run("align", **options, output=output)
+    return time.monotonic() - began
+
+
+def killed(prefusion, world, scratch, adapter):
+    options = options_of(world, adapter)
+    whole = run_whole(prefusion, options, scratch / "whole")
+    seed = random.randrange(1 << 30)
+    print(f"  kill times from seed {seed}; a whole run takes {whole:.2f} s")
+    rng = random.Random(seed)
+    output = scratch / "killed"
+    kills = 0
+    for _ in range(8):
+        process = start(prefusion, options, output)
+        try:
+            process.wait(timeout=rng.uniform(0.15, 0.6) * whole)
+            check(process.returncode == 0, process.stderr.read().decode())
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    else:
+        prefusion.run("align", **options, output=output, resume="auto")
+    print(f"  killed {kills} times")
+    check_same_run(output, scratch / "whole")
+    left = [path.name for path in (output / "checkpoints").iterdir() if path.name.startswith(".")]
+    check(not left, f"unfinished checkpoints stay behind: {left}")
+
+
+def wait_for_checkpoint(process, output):
+    for _ in range(2000):
+        if list(output.glob("checkpoints/step-*")):
+            return
+        check(process.poll() is None, "the run ended before its first checkpoint")
+        time.sleep(0.01)
+    raise Failure("no checkpoint appeared")
+
+
+def interrupted(prefusion, world, scratch, number, exit_code):
+    options = {**options_of(world, "lora"), "steps": 400}
+    output = scratch / "interrupted"
+    process = start(prefusion, options, output, resume=False)
+    wait_for_checkpoint(process, output)
+    process.send_signal(number)
+    text = process.communicate(timeout=60)[1].decode()
+    check(process.returncode == exit_code, f"exit code {process.returncode}, expected {exit_code}: {text}")
+    check("error:" not in text, f"an interrupt is no error: {text}")
+    saved = max(int(path.name[5:]) for path in output.glob("checkpoints/step-*"))
+    check(not (output / "pytorch_lora_weights.safetensors").exists(), "the run was over already")
+    # What is finished with fewer steps must equal a run that was never stopped; 4 more steps are enough to see it.
+    target = saved + 4
+    for folder, resume in ((output, "auto"), (scratch / "whole", None)):
+        prefusion.run("align", **{**options, "steps": target, "lr_schedule": "constant", "warmup": 0}, output=folder,
+                      resume=resume)
+    print(f"  saved at step {saved}")
+    steps = [row["step"] for row in read_metrics(output)]
+    check(steps == sorted(set(steps)) and steps[-1] == target, f"logged steps {steps}")
+
+
+def same_after_interrupt(prefusion, world, scratch):
+    """As killed, but with SIGTERM, which saves at the very step."""
+    options = options_of(world, "lora")
+    run_whole(prefusion, options, scratch / "whole")
+    output = scratch / "interrupted"
+    process = start(prefusion, options, output)
+    wait_for_checkpoint(process, output)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    check(process.returncode == 143, f"exit code {process.returncode}")
+    prefusion.run("align", **options, output=output, resume="auto")
+    check_same_run(output, scratch / "whole")
+
+
+def other_run_is_refused(prefusion, world, scratch):
+    options = {**options_of(world, "lora"), "steps": 6}
+    output = scratch / "out"
+    prefusion.run("align", **options, output=output)
+    before = weights_of(output)
+    for change in ({"seed": 4}, {"batch_size": 2}, {"adapter": "full"}, {"objective": "mapo"}):
+        prefusion.run("align", exit_code=2, **{**options, **change}, output=output, resume="auto")
+    text = prefusion.run("align", exit_code=2, **options, output=output)
+    check("--resume" in text, text)
+    prefusion.run("align", exit_code=3, **options, output=output, resume=scratch / "absent")
+    check(weights_of(output) == before, "a refused run changed the weights of the earlier one")
+    prefusion.run("align", **{**options, "steps": 8}, output=output, resume="auto")
+    check(weights_of(output) != before, "two more steps change nothing")
+
+
+def damaged_checkpoints_are_refused(prefusion, world, scratch):
+    options = {**options_of(world, "lora"), "steps": 6}
+    output = scratch / "out"
+    prefusion.run("align", **options, output=output)
+    newest = max(output.glob("checkpoints/step-*"))
+    state, tensors = newest / "state.json", newest / "optimizer.safetensors"
+    for path, contents in ((state, [b"", b"{", b"[]", b'{"format": 1, "step": 6, "files": []}', b"\xff\xfe",
+                                    b'{"format": 1, "step": 6, "files": ["optimizer", "ema"]}',
+                                    b'{"format": 1, "step": 6, "files": ["optimizer", "ema"], "run": 3}']),
+                           (tensors, [b"", b"\xff" * 64, tensors.read_bytes()[:-1], tensors.read_bytes() + b"x"])):
+        whole = path.read_bytes()
+        for content in contents:
+            path.write_bytes(content)
+            prefusion.run("align", exit_code=3, **{**options, "steps": 8}, output=output, resume="auto")
+        path.write_bytes(whole)
+    prefusion.run("align", **{**options, "steps": 8}, output=output, resume="auto")
+
+
+main({
+    "killed_lora": lambda *a: killed(*a, "lora"),
+    "killed_full": lambda *a: killed(*a, "full"),
+    "sigterm": lambda *a: interrupted(*a, signal.SIGTERM, 143),
+    "sigint": lambda *a: interrupted(*a, signal.SIGINT, 130),
+    "same_after_interrupt": same_after_interrupt,
+    "other_run_is_refused": other_run_is_refused,
+    "damaged_checkpoints": damaged_checkpoints_are_refused,
+})

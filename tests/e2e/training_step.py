@@ -1,0 +1,256 @@
+"""Recomputes the first steps of `prefusion align` from its trace with diffusers, torch autograd and torch.optim.AdamW.
+
+training_step.py BINARY WORLD CASE, with WORLD from make_sd_world.py.
+"""
+
+import copy
+import io
+import json
+
+from support import check, check_near, main, read_metrics
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.optimization import get_scheduler
+from diffusers.utils import logging
+from peft import LoraConfig
+from peft.utils import set_peft_model_state_dict
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+logging.set_verbosity_error()
+torch.set_num_threads(1)
+
+STEPS = 3
+COMMON = dict(steps=STEPS, batch_size=3, lr=1e-3, weight_decay=0.1, max_grad_norm=0.5, eval_every=0, log_every=1,
+              empty_prompt_rate=0.3, seed=5)
+
+
+def lora_state(path):
+    return {name.removeprefix("unet."): value for name, value in load_file(path).items()}
+
+
+def lora_metadata(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["lora_adapter_metadata"])
+
+
+def make_policy(model, initial_lora):
+    unet = UNet2DConditionModel.from_pretrained(f"{model}/unet").eval()
+    if initial_lora:
+        entries = lora_metadata(initial_lora)
+        config = {key.removeprefix("unet."): value for key, value in entries.items()}
+        unet.requires_grad_(False)
+        unet.add_adapter(LoraConfig(r=config["r"], lora_alpha=config["lora_alpha"],
+                                    target_modules=config["target_modules"]))
+        set_peft_model_state_dict(unet, lora_state(initial_lora))
+    return unet
+
+
+def trainable(unet):
+    return {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
+
+
+def item_errors(unet, noisy, timesteps, text, target):
+    groups, k = timesteps.shape
+    prediction = unet(noisy.flatten(0, 1), timesteps.flatten(), text.repeat_interleave(k, 0)).sample
+    error = (target.flatten(0, 1) - prediction).float().pow(2).mean(dim=(1, 2, 3))
+    return prediction.view_as(noisy), error.view(groups, k)
+
+
+def inputs_from(trace, scheduler):
+    """Noisy latents and targets as diffusers makes them from the traced draws."""
+    latents, noise, timesteps = (trace[name].flatten(0, 1) for name in ("latents", "noise", "timesteps"))
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    is_v = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(latents, noise, timesteps) if is_v else noise
+    return noisy.view_as(trace["latents"]), target.view_as(trace["latents"])
+
+
+def objective_loss(objective, kappa, error, error_ref):
+    if objective == "sft":
+        return error.mean()
+    score = error_ref - error
+    return -F.logsigmoid(kappa * (score[:, 0] - score[:, 1])).mean()
+
+
+def check_step(step, trace, unet, reference, scheduler, options, kappa):
+    """One optimizer step's forward and backward passes, compared with the trace; leaves gradients in the UNet."""
+    noisy, target = inputs_from(trace, scheduler)
+    check_near(trace["noisy_latents"], noisy, 1e-5, f"step {step} noisy latents")
+    check_near(trace["target"], target, 1e-5, f"step {step} target")
+    check(torch.equal(trace["noise"][:, :1].expand_as(trace["noise"]), trace["noise"]), "noise differs within a group")
+    check(torch.equal(trace["timesteps"][:, :1].expand_as(trace["timesteps"]), trace["timesteps"]), "timesteps differ")
+    micro_size = options["batch_size"]
+    predictions, errors, errors_ref, total = [], [], [], 0.0
+    for begin in range(0, len(noisy), micro_size):
+        part = slice(begin, begin + micro_size)
+        inputs = (noisy[part], trace["timesteps"][part], trace["encoder_hidden_states"][part], target[part])
+        prediction, error = item_errors(unet, *inputs)
+        error_ref = None
+        if reference:
+            with torch.no_grad():
+                error_ref = reference(inputs)
+            errors_ref.append(error_ref)
+        loss = objective_loss(options["objective"], kappa, error, error_ref) / options["accumulate"]
+        loss.backward()
+        total += loss.item()
+        predictions.append(prediction.detach())
+        errors.append(error.detach())
+    check_near(trace["prediction"], torch.cat(predictions), 2e-5, f"step {step} prediction")
+    check_near(trace["error"], torch.cat(errors), 3e-6, f"step {step} error")
+    check(("error_ref" in trace) == (reference is not None), "error_ref is there only with a reference")
+    if reference:
+        check_near(trace["error_ref"], torch.cat(errors_ref), 3e-6, f"step {step} error_ref")
+    # The loss of a pair depends on kappa times a difference of errors, which amplifies their last digits.
+    check_near(trace["loss"], torch.tensor(total), 1e-4 if reference else 3e-6, f"step {step} loss")
+
+
+def reference_of(unet, is_lora):
+    if not is_lora:
+        frozen = copy.deepcopy(unet)
+        return lambda inputs: item_errors(frozen, *inputs)[1]
+
+    def adapter_off(inputs):
+        unet.disable_adapters()
+        error = item_errors(unet, *inputs)[1]
+        unet.enable_adapters()
+        return error
+
+    return adapter_off
+
+
+def check_weights(found, expected, initial):
+    """The update, which is far smaller than the weights, decides."""
+    check(found.keys() == expected.keys(), f"keys differ: {sorted(found.keys() ^ expected.keys())[:4]}")
+    moved = difference = 0.0
+    for name, value in expected.items():
+        moved += (value - initial[name]).double().pow(2).sum().item()
+        difference += (found[name] - value).double().pow(2).sum().item()
+        largest = (found[name] - value).abs().max().item()
+        check(largest < 1e-5, f"{name} differs by {largest}")
+    share = (difference / moved) ** 0.5
+    print(f"  updates: relative error {share:.1e}")
+    check(moved > 0 and share < 3e-4, f"updates differ by a share of {share}")
+
+
+def check_first_row(rows, objective):
+    if objective != "diffusion-dpo":
+        return
+    check(abs(rows[0]["loss"] - 0.6931472) < 1e-5, f"the first loss is {rows[0]['loss']}, not log 2")
+    check(rows[0]["accuracy"] == 0.5 and rows[0]["margin"] == 0.0, "policy and reference differ before the first step")
+
+
+def recompute(prefusion, world, scratch, model_name, objective="diffusion-dpo", adapter="lora", **changes):
+    model = world / "models" / model_name
+    options = {**COMMON, "accumulate": 2, "objective": objective, "adapter": adapter, **changes}
+    if objective == "diffusion-dpo":
+        options.setdefault("beta", 400)
+    fixed = dict(model=model, data=world / "pairs.parquet")
+    prefusion.run("align", **fixed, **options, output=scratch / "out", trace=scratch / "trace", trace_steps=STEPS)
+    initial_lora = None
+    if adapter == "lora":  # without a learning rate a run writes the adapter it starts from
+        prefusion.run("align", **fixed, **{**options, "lr": 0, "steps": 1}, output=scratch / "initial")
+        initial_lora = scratch / "initial" / "pytorch_lora_weights.safetensors"
+
+    unet = make_policy(model, initial_lora)
+    reference = reference_of(unet, initial_lora is not None) if objective != "sft" else None
+    scheduler = DDPMScheduler.from_pretrained(f"{model}/scheduler")
+    parameters = trainable(unet)
+    initial = {name: value.detach().clone() for name, value in parameters.items()}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=options["lr"], weight_decay=options["weight_decay"])
+    schedule = get_scheduler(options.get("lr_schedule", "constant"), optimizer,
+                             num_warmup_steps=options.get("warmup", 0), num_training_steps=STEPS)
+    rows = read_metrics(scratch / "out")
+    check([row["step"] for row in rows] == [1, 2, 3], f"logged steps {[row['step'] for row in rows]}")
+    check_first_row(rows, objective)
+    for step in range(1, STEPS + 1):
+        trace = load_file(scratch / "trace" / f"step-{step:06}.safetensors")
+        check_step(step, trace, unet, reference, scheduler, options, kappa=0.5 * options.get("beta", 0))
+        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), options["max_grad_norm"])
+        check_near(trace["grad_norm"], norm, 1e-4, f"step {step} gradient norm")
+        check(abs(rows[step - 1]["lr"] - schedule.get_last_lr()[0]) < 1e-12, f"step {step}: learning rate")
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    check(not (scratch / "trace" / f"step-{STEPS + 1:06}.safetensors").exists(), "too many steps are traced")
+
+    if adapter == "lora":
+        found = lora_state(scratch / "out" / "pytorch_lora_weights.safetensors")
+        parameters = {name.replace(".default.", "."): value for name, value in parameters.items()}
+        initial = {name.replace(".default.", "."): value for name, value in initial.items()}
+    else:
+        found = load_file(scratch / "out" / "unet" / "diffusion_pytorch_model.safetensors")
+    check_weights(found, {name: value.detach() for name, value in parameters.items()}, initial)
+
+
+def encoded_captions(model, captions):
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(f"{model}/tokenizer")
+    encoder = CLIPTextModel.from_pretrained(f"{model}/text_encoder").eval()
+    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        return encoder(ids).last_hidden_state
+
+
+def posterior_of(vae, data):
+    from torchvision import transforms
+
+    transform = transforms.Compose([
+        transforms.Resize(64, interpolation=transforms.InterpolationMode.BILINEAR), transforms.CenterCrop(64),
+        transforms.ToTensor(), transforms.Normalize([0.5], [0.5])])
+    pixels = transform(Image.open(io.BytesIO(data)).convert("RGB"))
+    with torch.no_grad():
+        return vae.encode(pixels[None]).latent_dist
+
+
+def check_traced_data(prefusion, world, scratch, no_cache):
+    """Traced text states are those of the records' captions, traced latents draws from their pictures' posteriors."""
+    import pyarrow.parquet
+
+    model = world / "models" / "epsilon"
+    prefusion.run("align", model=model, data=world / "pairs.parquet", steps=3, batch_size=8, eval_every=0,
+                  no_hflip=True, empty_prompt_rate=0, no_cache=no_cache, output=scratch / "out",
+                  trace=scratch / "trace", trace_steps=3)
+    records = pyarrow.parquet.read_table(world / "pairs.parquet").to_pylist()
+    records = [record for record in records if record["label_0"] != 0.5]
+    states = encoded_captions(model, [record["caption"] for record in records])
+    vae = AutoencoderKL.from_pretrained(f"{model}/vae").eval()
+    seen, spreads, wrong_spreads = [], [], []
+    for step in range(1, 4):
+        trace = load_file(scratch / "trace" / f"step-{step:06}.safetensors")
+        for i in range(8):
+            distances = (states - trace["encoder_hidden_states"][i]).abs().amax(dim=(1, 2))
+            index = distances.argmin().item()
+            check(distances[index] < 1e-4, f"text states of no record: {distances[index]}")
+            seen.append(index)
+            record = records[index]
+            chosen_first = record["label_0"] == 1.0
+            pair = [record["jpg_0"], record["jpg_1"]] if chosen_first else [record["jpg_1"], record["jpg_0"]]
+            for item in range(2):
+                latents = trace["latents"][i, item] / vae.config.scaling_factor
+                for picture, out in ((pair[item], spreads), (pair[1 - item], wrong_spreads)):
+                    posterior = posterior_of(vae, picture)
+                    out.append(((latents - posterior.mean[0]) / posterior.std[0]).std().item())
+    check(sorted(seen) == list(range(len(records))), "an epoch does not hold every pair once")
+    # 256 standard normal numbers have a spread of 1 +- 0.05.
+    print(f"  spread of the draws {min(spreads):.2f} .. {max(spreads):.2f}, of exchanged {min(wrong_spreads):.2f} ..")
+    check(0.75 < min(spreads) and max(spreads) < 1.25, f"latents are no draws: {min(spreads)} .. {max(spreads)}")
+    check(min(wrong_spreads) > 1.3, f"chosen and rejected cannot be told apart: {min(wrong_spreads)}")
+
+
+main({
+    "dpo_lora_epsilon": lambda *a: recompute(*a, "epsilon"),
+    "dpo_lora_v_prediction": lambda *a: recompute(*a, "v_prediction", rank=4, lora_alpha=6, lr_schedule="cosine",
+                                                  target_modules="to_q,to_out.0,ff.net.2,conv1"),
+    "dpo_full_epsilon": lambda *a: recompute(*a, "epsilon", adapter="full", lr_schedule="linear"),
+    "dpo_full_v_prediction": lambda *a: recompute(*a, "v_prediction", adapter="full", no_cache=True),
+    "dpo_checkpointed": lambda *a: recompute(*a, "epsilon", adapter="full", gradient_checkpointing=True),
+    "sft_full_epsilon": lambda *a: recompute(*a, "epsilon", objective="sft", adapter="full"),
+    "sft_lora_v_prediction": lambda *a: recompute(*a, "v_prediction", objective="sft"),
+    "cached_data": lambda *a: check_traced_data(*a, no_cache=False),
+    "live_data": lambda *a: check_traced_data(*a, no_cache=True),
+})
