@@ -15,7 +15,7 @@ struct CommonOptions {
   std::string device = "auto";  // auto, cpu, cuda, cuda:N
   std::string dtype = "fp32";   // fp32, bf16, fp16
   uint64_t seed = 0;
-  int threads = 0;  // 0: as many as there are cores
+  int threads = 0;  // 0: OMP_NUM_THREADS, else all cores
   std::string log_level = "info";
   bool quiet = false;  // no progress, warnings and errors only
 
