@@ -84,7 +84,7 @@ void ManifestSource::scan(const std::function<void(const ScannedRow&)>& visit) {
     ScannedRow scanned{.row = static_cast<int64_t>(rows_.size()) - 1};
     ManifestRow row;
     try {
-      row = parse_manifest_row(parse_json(row_text, row_id(scanned.row)));
+      row = parse_manifest_row(parse_json(row_text, "the row"));
       scanned.status = row.status;
       scanned.prompt = row.prompt;
       scanned.labels = row.labels;

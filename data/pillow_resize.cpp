@@ -111,20 +111,27 @@ at::Tensor pillow_resize(const at::Tensor& image, int64_t height, int64_t width,
               "pillow_resize takes uint8 [H, W, 1, 3 or 4] and a positive size, got ", shape_text(image.sizes()),
               " to ", height, "x", width);
   at::Tensor current = image.contiguous();
-  const int64_t channels = current.size(2);
-  if (width != current.size(1)) {
+  const auto resize_width = [&] {
+    if (width == current.size(1)) return;
+    const int64_t channels = current.size(2);
     at::Tensor resized = at::empty({current.size(0), width, channels}, at::kByte);
     const auto resize = channels == 3 ? resize_rows<3> : channels == 1 ? resize_rows<1> : resize_rows<4>;
-    resize(current.data_ptr<uint8_t>(), current.size(0), current.size(1), make_taps(current.size(1), width, filter),
-           resized.data_ptr<uint8_t>());
+    resize(current.const_data_ptr<uint8_t>(), current.size(0), current.size(1),
+           make_taps(current.size(1), width, filter), resized.data_ptr<uint8_t>());
     current = resized;
-  }
-  if (height != current.size(0)) {
-    at::Tensor resized = at::empty({height, width, channels}, at::kByte);
-    resize_columns(current.data_ptr<uint8_t>(), width * channels, make_taps(current.size(0), height, filter),
-                   resized.data_ptr<uint8_t>());
+  };
+  const auto resize_height = [&] {
+    if (height == current.size(0)) return;
+    at::Tensor resized = at::empty({height, current.size(1), current.size(2)}, at::kByte);
+    resize_columns(current.const_data_ptr<uint8_t>(), current.size(1) * current.size(2),
+                   make_taps(current.size(0), height, filter), resized.data_ptr<uint8_t>());
     current = resized;
-  }
+  };
+  // The first pass decides the rounding of the second. Pillow 13 begins with the height where that loses much more.
+  const bool height_first = image.size(0) - height > 2 * std::max<int64_t>(0, image.size(1) - width);
+  if (height_first) resize_height();
+  resize_width();
+  resize_height();
   return current;
 }
 

@@ -140,6 +140,7 @@ def make_resized():
     cases = {}
     shapes = [(37, 53, 64, 96), (64, 48, 32, 24), (200, 300, 64, 96), (31, 31, 31, 77), (50, 20, 125, 50), (9, 7, 1, 1)]
     shapes += [(517, 389, 224, 168), (3, 400, 11, 64), (128, 128, 127, 129)]
+    shapes += [(88, 76, 39, 59), (87, 80, 20, 45), (120, 60, 59, 30), (121, 60, 61, 30), (42, 17, 5, 51), (90, 30, 60, 20)]
     for height, width, new_height, new_width in shapes:
         image = np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
         cases[f"input_{height}x{width}"] = image
