@@ -101,7 +101,9 @@ std::unique_ptr<PreferenceDataset> open_preference_data(const std::vector<std::f
       dataset->count_bad_file();
     }
   }
-  dataset->finish();
+  std::string where;
+  for (const auto& path : paths) where += (where.empty() ? "" : ", ") + path.string();
+  dataset->finish(where);
   return dataset;
 }
 

@@ -67,15 +67,14 @@ uint32_t GroupedDataset::intern(std::string_view prompt) {
   return entry->second;
 }
 
-void GroupedDataset::finish() {
+void GroupedDataset::finish(const std::string& where) {
   prompt_numbers_ = {};
-  check_input(!groups_.empty(), "the preference data holds nothing usable: ", summary_.text(),
+  check_input(!groups_.empty(), where, ": holds nothing usable: ", summary_.text(),
               options_.group == GroupKind::kPair && summary_.short_lists == summary_.rows && summary_.rows > 0
                   ? "; it is unpaired, choose an objective for unpaired data"
                   : "");
-  check_input(!options_.max_bad.is_exceeded(summary_.malformed, summary_.rows), "the preference data has ",
-              summary_.malformed, " rows that cannot be parsed among ", summary_.rows,
-              ", more than is allowed (--max-bad)");
+  check_input(!options_.max_bad.is_exceeded(summary_.malformed, summary_.rows), where, ": ", summary_.malformed,
+              " rows that cannot be parsed among ", summary_.rows, ", more than is allowed (--max-bad)");
   thin_lists();
   std::vector<bool> seen(prompts_.size());
   for (const Group& group : groups_) seen[group.prompt] = true;

@@ -22,7 +22,8 @@ class GroupedDataset : public PreferenceDataset {
   void add(std::unique_ptr<PreferenceSource> source);
   void count_bad_file() { ++summary_.bad_files; }
   // Call once after the last add(): fixes k and checks that something usable is there.
-  void finish();
+  // `where` names the data in messages.
+  void finish(const std::string& where);
 
   int64_t size() const override { return static_cast<int64_t>(groups_.size()); }
   int64_t group_size() const override { return summary_.group_size; }

@@ -168,7 +168,20 @@ void JournalFile::write_journal() const {
     text.append(page.data(), page.size());
   }
   text += hash_content(text).view();
-  write_file(journal_path(), text);
+  // The lock makes a fixed name safe, and a killed run leaves no litter that the next commit does not use up.
+  const std::string temporary = journal_path().string() + ".new";
+  const int descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  bool is_ok = descriptor >= 0;
+  for (size_t done = 0; is_ok && done < text.size();) {
+    const ssize_t put = ::write(descriptor, text.data() + done, text.size() - done);
+    is_ok = put > 0 || (put < 0 && errno == EINTR);
+    if (put > 0) done += static_cast<size_t>(put);
+  }
+  is_ok = is_ok && ::fsync(descriptor) == 0 && ::rename(temporary.c_str(), journal_path().c_str()) == 0;
+  const int failure = errno;
+  if (descriptor >= 0) ::close(descriptor);
+  check_run(is_ok, temporary, ": writing failed (", std::strerror(failure), ")");
+  sync_folder(path_.has_parent_path() ? path_.parent_path() : ".");
 }
 
 void JournalFile::apply_journal() {

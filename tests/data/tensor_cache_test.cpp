@@ -192,24 +192,35 @@ TEST(TensorCache, SurvivesBeingKilledAtAnyMoment) {
   EXPECT_GT(TensorCache(path, TensorCache::Mode::kRead).size("latents"), 0);
 }
 
-// A power failure may leave any of the writes of the final step undone: with the journal there, opening redoes them.
+TEST(JournalFile, ChangesTheCommittedPartOnlyWithCommit) {
+  const TempDir folder;
+  const auto path = folder / "file";
+  write_file(path, std::string(10000, 'a'));
+  JournalFile file(path, /*is_writable=*/true);
+  file.write(5000, "changed", 7);
+  file.write(12000, "behind", 6);
+  char text[8] = {};
+  file.read(4999, text, 7);
+  EXPECT_EQ(std::string(text), "achange");
+  EXPECT_EQ(read_file(path).substr(5000, 7), "aaaaaaa");
+  file.commit();
+  EXPECT_EQ(read_file(path).substr(5000, 7), "changed");
+  EXPECT_EQ(read_file(path).substr(12000), "behind");
+  EXPECT_FALSE(std::filesystem::exists(folder / "file-journal"));
+}
+
+// The journal was complete and the file half changed when the power failed: opening does the rest.
 TEST(JournalFile, RedoesAnInterruptedCommit) {
   const TempDir folder;
   const auto path = folder / "file";
   write_file(path, std::string(10000, 'a'));
-  {
-    JournalFile file(path, /*is_writable=*/true);
-    file.write(5000, "changed", 7);
-    file.write(12000, "behind", 6);
-    char text[8] = {};
-    file.read(4999, text, 7);
-    EXPECT_EQ(std::string(text), "achange");
-    EXPECT_EQ(read_file(path).substr(5000, 7), "aaaaaaa");  // not on disk before the commit
-    file.commit();
-  }
-  const std::string expected = read_file(path);
-  EXPECT_EQ(expected.substr(5000, 7), "changed");
-  EXPECT_EQ(expected.size(), 12006u);
+  const auto number = [](uint64_t value) { return std::string(reinterpret_cast<const char*>(&value), sizeof value); };
+  std::string journal = "prefusion journal 1\n" + number(9000) + number(2);
+  journal += number(0) + std::string(4096, 'b') + number(2) + std::string(4096, 'c');
+  journal += hash_content(journal).view();
+  write_file(folder / "file-journal", journal);
+  { JournalFile(path, /*is_writable=*/false); }
+  EXPECT_EQ(read_file(path), std::string(4096, 'b') + std::string(4096, 'a') + std::string(808, 'c'));
   EXPECT_FALSE(std::filesystem::exists(folder / "file-journal"));
 }
 
