@@ -7,9 +7,7 @@
 namespace prefusion::losses {
 
 at::Tensor dpo_smooth_loss(const GroupErrors& errors, const ObjectiveParams& params) {
-  const at::Tensor u = params.kappa * pair_improvement(errors);
-  const double eps = params.get("label_smoothing");
-  return (1 - eps) * log1p_exp(-u) + eps * log1p_exp(u);
+  return smoothed_logistic(params.kappa * pair_improvement(errors), params.get("label_smoothing"));
 }
 
 }  // namespace prefusion::losses

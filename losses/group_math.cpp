@@ -10,6 +10,10 @@ at::Tensor log1p_exp(const at::Tensor& x) {
   return -at::log_sigmoid(-x);
 }
 
+at::Tensor smoothed_logistic(const at::Tensor& u, double eps) {
+  return (1 - eps) * log1p_exp(-u) + eps * log1p_exp(u);
+}
+
 at::Tensor improvement(const GroupErrors& errors) {
   // The reference is a constant of the objective whatever the caller's graph says.
   return errors.error_ref.detach() - errors.error;
@@ -31,6 +35,23 @@ at::Tensor preference(const GroupErrors& errors) {
   if (errors.scores.defined()) return errors.scores.detach().to(options);
   check_run(k == 2, "groups of ", k, " items need labels, ranks or scores to be ordered");
   return at::stack({at::ones({errors.error.size(0)}, options), at::zeros({errors.error.size(0)}, options)}, 1).detach();
+}
+
+at::Tensor reward_or_preference(const GroupErrors& errors) {
+  return errors.scores.defined() ? errors.scores.detach().to(errors.error.options()) : preference(errors);
+}
+
+at::Tensor desirability(const GroupErrors& errors, const char* objective) {
+  check_run(errors.labels.defined() || errors.error.size(1) == 2, objective, ": needs labels (1 desirable, 0 not)");
+  return errors.labels.defined() ? errors.labels.detach().to(errors.error.options()) : preference(errors);
+}
+
+at::Tensor preferred_pairs(const at::Tensor& preference) {
+  return (preference.unsqueeze(2) > preference.unsqueeze(1)).to(preference.dtype());
+}
+
+at::Tensor pair_differences(const at::Tensor& x) {
+  return x.unsqueeze(2) - x.unsqueeze(1);
 }
 
 at::Tensor order_best_first(const at::Tensor& preference) {

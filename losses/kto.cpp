@@ -2,14 +2,12 @@
 
 #include <ATen/ATen.h>
 
-#include "core/error.h"
 #include "losses/group_math.h"
 
 namespace prefusion::losses {
 
 at::Tensor kto_loss(const GroupErrors& errors, const ObjectiveParams& params) {
-  check_run(errors.labels.defined() || errors.error.size(1) == 2, "kto: needs labels (1 desirable, 0 not)");
-  const at::Tensor label = errors.labels.defined() ? errors.labels.to(errors.error.options()) : preference(errors);
+  const at::Tensor label = desirability(errors, "kto");
   const at::Tensor g = improvement(errors);  // [B, k]
   const at::Tensor offset = g.detach().mean().clamp_min(0);
   // 1 - sigmoid(z) as sigmoid(-z), which keeps its digits when z is large.

@@ -48,11 +48,13 @@ const char* data_kind_name(DataKind kind) {
 
 LossOutput Objective::compute(const GroupErrors& errors, const ObjectiveParams& params) const {
   check_errors(info, errors);
+  GroupErrors labelled = errors;
+  if (labels) labelled.labels = labels(errors, params);
   LossOutput output;
-  output.group_loss = group_loss(errors, params);
+  output.group_loss = group_loss(labelled, params);
   if (errors.weights.defined()) output.group_loss = output.group_loss * errors.weights.to(output.group_loss.dtype());
   output.loss = output.group_loss.mean();
-  output.metrics = common_metrics(info, errors, params);
+  output.metrics = common_metrics(info, labelled, params);
   return output;
 }
 

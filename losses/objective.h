@@ -16,13 +16,17 @@ enum class DataKind { kSingle, kPair, kList, kUnpaired, kOnline };
 
 const char* data_kind_name(DataKind kind);  // "single", "pair", "list", "unpaired", "online"
 
-// One of the objective's own parameters, a key of --objective-args.
+// One of the objective's own parameters, a key of --objective-args: a number, or one of several words.
 struct ObjectiveParameter {
   std::string name;
   double default_value = 0;
   double min = 0;  // inclusive, like max
   double max = 0;
   std::string help;
+  bool is_whole = false;             // only whole numbers
+  std::vector<std::string> choices;  // the words it takes, the first the default; empty for a number
+
+  bool is_choice() const { return !choices.empty(); }
 };
 
 // A row of --list-objectives.
@@ -44,16 +48,18 @@ struct ObjectiveInfo {
 struct ObjectiveParams {
   // Coefficient of D (or s) in the logit, on errors that are means over C,H,W; not meaningful without has_kappa().
   double kappa = std::numeric_limits<double>::quiet_NaN();
-  std::map<std::string, double> values;  // every parameter of the objective, by name
+  std::map<std::string, double> values;        // every number, by name
+  std::map<std::string, std::string> choices;  // every word, by name
 
   double get(const std::string& name) const { return values.at(name); }
+  const std::string& choice(const std::string& name) const { return choices.at(name); }
 };
 
 struct LossOutput {
   at::Tensor loss;        // [] mean over groups, the scalar that is differentiated
   at::Tensor group_loss;  // [B] weighted by GroupErrors::weights
-  // Detached scalars on the errors' device: accuracy, margin, error_chosen, error_rejected and, with a reference,
-  // error_chosen_ref, error_rejected_ref (losses/metrics.h). Names that the data cannot give are absent.
+  // Detached scalars on the errors' device: accuracy, margin, error_chosen, error_rejected, on lists ranking_accuracy,
+  // and what the reference has of them (losses/metrics.h). Names that the data cannot give are absent.
   std::map<std::string, at::Tensor> metrics;
 };
 
@@ -61,6 +67,8 @@ struct LossOutput {
 struct Objective {
   ObjectiveInfo info;
   at::Tensor (*group_loss)(const GroupErrors& errors, const ObjectiveParams& params);  // -> [B]
+  // Labels of the objective's own making, for loss and metrics alike; null: those of the data.
+  at::Tensor (*labels)(const GroupErrors& errors, const ObjectiveParams& params) = nullptr;  // -> [B, k]
 
   // Checks the batch against `info`, then the mean over groups of group_loss * weights, and the metrics. Run error when
   // a shape does not fit, a reference is missing or the batch is empty.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -29,6 +30,12 @@ double parse_number(std::string_view text, const std::string& what) {
   return value;
 }
 
+std::string joined(const std::vector<std::string>& words, const char* separator) {
+  std::string text;
+  for (const auto& word : words) text += (text.empty() ? "" : separator) + word;
+  return text;
+}
+
 const ObjectiveParameter& find_parameter(const ObjectiveInfo& info, std::string_view name) {
   std::vector<std::string> names;
   for (const auto& parameter : info.parameters) {
@@ -37,10 +44,8 @@ const ObjectiveParameter& find_parameter(const ObjectiveInfo& info, std::string_
   }
   check_usage(name != "beta" && name != "kappa", "--objective-args ", name, ": give it as --", name);
   check_usage(!names.empty(), "--objective-args ", name, ": objective ", info.name, " has no parameters of its own");
-  std::string known;
-  for (const auto& other : names) known += (known.empty() ? "" : ", ") + other;
   fail_usage("--objective-args ", name, ": objective ", info.name, " has no such parameter; did you mean '",
-             nearest_name(name, names), "'? It has ", known);
+             nearest_name(name, names), "'? It has ", joined(names, ", "));
 }
 
 double checked_strength(double value, const char* flag) {
@@ -54,7 +59,31 @@ double resolve_kappa(const ObjectiveInfo& info, std::optional<double> beta, std:
   return info.kappa_per_beta * (beta ? checked_strength(*beta, "--beta") : info.default_beta);
 }
 
-void parse_args(const ObjectiveInfo& info, std::string_view args, std::map<std::string, double>& values) {
+void set_default(const ObjectiveParameter& parameter, ObjectiveParams& params) {
+  if (parameter.is_choice()) {
+    params.choices[parameter.name] = parameter.choices.front();
+  } else {
+    params.values[parameter.name] = parameter.default_value;
+  }
+}
+
+void set_parameter(const ObjectiveParameter& parameter, std::string_view text, ObjectiveParams& params) {
+  const std::string what = "--objective-args " + parameter.name;
+  if (parameter.is_choice()) {
+    check_usage(std::ranges::find(parameter.choices, text) != parameter.choices.end(), what, ": unknown '", text,
+                "'; did you mean '", nearest_name(text, parameter.choices), "'? It is one of ",
+                joined(parameter.choices, ", "));
+    params.choices[parameter.name] = text;
+    return;
+  }
+  const double value = parse_number(text, what);
+  check_usage(value >= parameter.min && value <= parameter.max, what, ": ", value, " is out of range, expected ",
+              number_text(parameter.min), " to ", number_text(parameter.max));
+  check_usage(!parameter.is_whole || value == std::floor(value), what, ": ", value, " is not a whole number");
+  params.values[parameter.name] = value;
+}
+
+void parse_args(const ObjectiveInfo& info, std::string_view args, ObjectiveParams& params) {
   std::map<std::string, bool> given;
   if (trimmed(args).empty()) return;
   while (true) {
@@ -67,13 +96,38 @@ void parse_args(const ObjectiveInfo& info, std::string_view args, std::map<std::
     const ObjectiveParameter& parameter = find_parameter(info, name);
     check_usage(!given[name], "--objective-args ", name, ": given twice");
     given[name] = true;
-    const double value = parse_number(trimmed(item.substr(equals + 1)), "--objective-args " + name);
-    check_usage(value >= parameter.min && value <= parameter.max, "--objective-args ", name, ": ", value,
-                " is out of range, expected ", number_text(parameter.min), " to ", number_text(parameter.max));
-    values[name] = value;
+    set_parameter(parameter, trimmed(item.substr(equals + 1)), params);
     if (comma == std::string_view::npos) return;
     args.remove_prefix(comma + 1);
   }
+}
+
+// "kappa 2500 (beta 5000)", empty where there is none.
+std::string kappa_text(const ObjectiveInfo& info, const ObjectiveParams& params) {
+  if (!info.has_kappa()) return "";
+  return concat("kappa ", number_text(params.kappa), " (beta ", number_text(params.kappa / info.kappa_per_beta), ")");
+}
+
+// Every parameter but kappa as text, by name.
+std::map<std::string, std::string> parameter_texts(const ObjectiveParams& params) {
+  std::map<std::string, std::string> texts = params.choices;
+  for (const auto& [name, value] : params.values) texts[name] = number_text(value);
+  return texts;
+}
+
+std::string parameter_list(std::string text, const std::map<std::string, std::string>& parameters) {
+  for (const auto& [name, value] : parameters) text += (text.empty() ? "" : ", ") + name + " " + value;
+  return text.empty() ? "no parameters" : text;
+}
+
+// What the table says of the parameters: kappa and numbers with their defaults, all words of a choice.
+std::string default_text(const ObjectiveInfo& info) {
+  const ObjectiveParams params = resolve_params(info, "", std::nullopt, std::nullopt);
+  std::map<std::string, std::string> parameters = parameter_texts(params);
+  for (const auto& parameter : info.parameters) {
+    if (parameter.is_choice()) parameters[parameter.name] = joined(parameter.choices, "|");
+  }
+  return parameter_list(kappa_text(info, params), parameters);
 }
 
 }  // namespace
@@ -84,29 +138,23 @@ ObjectiveParams resolve_params(const ObjectiveInfo& info, std::string_view args,
   if (info.has_kappa()) {
     params.kappa = resolve_kappa(info, beta, kappa);
   } else {
-    std::string own;
-    for (const auto& parameter : info.parameters)
-      own += (own.empty() ? "; its parameters are " : ", ") + parameter.name;
-    check_usage(!beta && !kappa, beta ? "--beta" : "--kappa", ": objective ", info.name, " has no kappa", own);
+    std::vector<std::string> own;
+    for (const auto& parameter : info.parameters) own.push_back(parameter.name);
+    check_usage(!beta && !kappa, beta ? "--beta" : "--kappa", ": objective ", info.name, " has no kappa",
+                own.empty() ? "" : "; its parameters are ", joined(own, ", "));
   }
-  for (const auto& parameter : info.parameters) params.values[parameter.name] = parameter.default_value;
-  parse_args(info, args, params.values);
+  for (const auto& parameter : info.parameters) set_default(parameter, params);
+  parse_args(info, args, params);
   return params;
 }
 
 std::string describe_params(const ObjectiveInfo& info, const ObjectiveParams& params) {
-  std::string text;
-  if (info.has_kappa()) {
-    text = concat("kappa ", number_text(params.kappa), " (beta ", number_text(params.kappa / info.kappa_per_beta), ")");
-  }
-  for (const auto& [name, value] : params.values) text += (text.empty() ? "" : ", ") + name + " " + number_text(value);
-  return text.empty() ? "no parameters" : text;
+  return parameter_list(kappa_text(info, params), parameter_texts(params));
 }
 
 std::map<std::string, std::string> params_metadata(const ObjectiveParams& params) {
-  std::map<std::string, std::string> metadata;
+  std::map<std::string, std::string> metadata = parameter_texts(params);
   if (!std::isnan(params.kappa)) metadata["kappa"] = number_text(params.kappa);
-  for (const auto& [name, value] : params.values) metadata[name] = number_text(value);
   return metadata;
 }
 
@@ -114,9 +162,8 @@ std::string objective_table() {
   std::vector<std::vector<std::string>> rows = {{"name", "data", "reference", "parameters", "paper", "what it is"}};
   for (const Objective& objective : objectives()) {
     const ObjectiveInfo& info = objective.info;
-    const std::string parameters = describe_params(info, resolve_params(info, "", std::nullopt, std::nullopt));
-    rows.push_back({info.name, data_kind_name(info.data), info.needs_reference ? "yes" : "no", parameters, info.paper,
-                    info.summary});
+    rows.push_back({info.name, data_kind_name(info.data), info.needs_reference ? "yes" : "no", default_text(info),
+                    info.paper, info.summary});
   }
   std::vector<size_t> widths(rows[0].size());
   for (const auto& row : rows) {

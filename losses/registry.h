@@ -16,8 +16,8 @@ std::span<const Objective> objectives();
 const Objective& find_objective(std::string_view name);
 
 // The parameters of a run. `args` is the text of --objective-args, "k=v,k2=v2" (empty for none). Usage error for an
-// unknown or repeated name, a value that is no number or out of range, beta and kappa both given, or either for an
-// objective that has no kappa. Without both, kappa is that of the objective's default beta.
+// unknown or repeated name, a value that is no number, out of range or none of the choices, beta and kappa both given,
+// or either for an objective that has no kappa. Without both, kappa is that of the objective's default beta.
 ObjectiveParams resolve_params(const ObjectiveInfo& info, std::string_view args, std::optional<double> beta,
                                std::optional<double> kappa);
 
@@ -27,7 +27,8 @@ std::string describe_params(const ObjectiveInfo& info, const ObjectiveParams& pa
 // The same as strings, "kappa" included where there is one, for file metadata.
 std::map<std::string, std::string> params_metadata(const ObjectiveParams& params);
 
-// The text of --list-objectives: a header and a line for each objective, columns aligned.
+// The text of --list-objectives: a header and a line for each objective, columns aligned. Parameters stand with their
+// defaults; of a choice all words are shown, the default first.
 std::string objective_table();
 
 }  // namespace prefusion::losses

@@ -52,6 +52,29 @@ TEST(CommonMetrics, ListsCountAllPairsOfDifferentPreference) {
   EXPECT_NEAR(metric(compute("rankdpo", errors), "accuracy"), 1.5 / 5, 1e-12);
 }
 
+TEST(CommonMetrics, ListsOfTwoFollowTheirLabelsNotTheirPositions) {
+  GroupErrors errors;
+  errors.error_ref = at::full({1, 2}, 0.5, at::kDouble);
+  errors.error = at::tensor({0.2, 0.1}, at::kDouble).view({1, 2});
+  errors.labels = at::tensor({0.0, 1.0}, at::kDouble).view({1, 2});
+  const LossOutput output = compute("rankdpo", errors);
+  EXPECT_NEAR(metric(output, "accuracy"), 1, 1e-12);
+  EXPECT_NEAR(metric(output, "error_chosen"), 0.1, 1e-12);
+  EXPECT_NEAR(metric(output, "margin"), 2500 * 0.1, 1e-9);
+}
+
+TEST(CommonMetrics, ListsReportKendallsTauOfPolicyAndReference) {
+  GroupErrors errors;
+  errors.error = at::tensor({0.4, 0.1, 0.2, 0.3}, at::kDouble).view({1, 4});
+  errors.error_ref = at::tensor({0.3, 0.2, 0.2, 0.1}, at::kDouble).view({1, 4});
+  errors.labels = at::tensor({0.25, 1.0, 0.5, 0.0}, at::kDouble).view({1, 4});
+  const LossOutput output = compute("plackett-luce", errors);
+  // Policy: of six pairs only (0, 3) is wrong. Reference: (1,2) tied, (1,0) and (2,0) right, those with item 3 wrong.
+  EXPECT_NEAR(metric(output, "ranking_accuracy"), (5 - 1) / 6.0, 1e-12);
+  EXPECT_NEAR(metric(output, "ranking_accuracy_ref"), (2 - 3) / 6.0, 1e-12);
+  EXPECT_FALSE(compute("diffusion-dpo", make_errors(2, 2)).metrics.contains("ranking_accuracy"));
+}
+
 TEST(CommonMetrics, UnpairedItemsAreComparedAcrossTheBatch) {
   GroupErrors errors;
   errors.error_ref = at::full({4, 1}, 0.5, at::kDouble);
