@@ -1,5 +1,8 @@
-// What every objective of the registry must satisfy; a new one is covered without a change here.
+// What every objective of the registry must satisfy, with each word of its choices; a new one is covered without a
+// change here, unless it is one of the two kinds named below.
 #include <gtest/gtest.h>
+
+#include <set>
 
 #include "core/error.h"
 #include "tests/losses/make_errors.h"
@@ -11,13 +14,42 @@ namespace {
 using prefusion::tests::make_errors_for;
 using prefusion::tests::near;
 
-class AllObjectives : public testing::TestWithParam<const Objective*> {
- protected:
-  const Objective& objective() const { return *GetParam(); }
-  ObjectiveParams params() const { return resolve_params(objective().info, "", std::nullopt, std::nullopt); }
+// Differentiate something else than the loss they report; their own tests check the gradient.
+bool has_stop_gradient(const std::string& name) {
+  return std::set<std::string>{"linear", "dgpo"}.contains(name);
+}
+
+// The loss of a group depends on the other groups of the batch.
+bool compares_groups(const std::string& name) {
+  return std::set<std::string>{"kto", "kto-threshold", "aot"}.contains(name);
+}
+
+struct Variant {
+  const Objective* objective;
+  std::string args;
 };
 
+class AllObjectives : public testing::TestWithParam<Variant> {
+ protected:
+  const Objective& objective() const { return *GetParam().objective; }
+  const std::string& name() const { return objective().info.name; }
+  ObjectiveParams params() const {
+    return resolve_params(objective().info, GetParam().args, std::nullopt, std::nullopt);
+  }
+};
+
+// The groups of `errors` at the given positions.
+GroupErrors groups_at(const GroupErrors& errors, const std::vector<int64_t>& positions) {
+  const at::Tensor index = at::tensor(positions, at::kLong);
+  GroupErrors some = errors;
+  some.error = errors.error.index_select(0, index);
+  some.error_ref = errors.error_ref.index_select(0, index);
+  some.labels = errors.labels.index_select(0, index);
+  return some;
+}
+
 TEST_P(AllObjectives, GradientEqualsFiniteDifferences) {
+  if (has_stop_gradient(name())) GTEST_SKIP() << "differentiates something else than its loss";
   for (const uint64_t seed : {1, 2, 3}) {
     GroupErrors errors = make_errors_for(objective().info, 3, seed);
     errors.weights = at::tensor({1.0, 0.5, 2.0}, at::kDouble);
@@ -64,6 +96,51 @@ TEST_P(AllObjectives, IsFiniteAndFp32AtExtremeErrors) {
     EXPECT_EQ(output.loss.scalar_type(), at::kFloat);
     EXPECT_TRUE(output.loss.isfinite().item<bool>()) << value;
     EXPECT_TRUE(errors.error.grad().isfinite().all().item<bool>()) << value;
+  }
+}
+
+TEST_P(AllObjectives, IsFiniteAtLogitsOfTenThousand) {
+  const double gap = 1e4 / (objective().info.has_kappa() ? params().kappa : 1000);
+  for (const double sign : {1.0, -1.0}) {
+    GroupErrors errors = make_errors_for(objective().info, 4);
+    const int64_t k = errors.error.size(1);
+    const at::Tensor position = at::arange(k, at::kFloat).unsqueeze(0) + at::arange(4, at::kFloat).unsqueeze(1);
+    errors.error_ref = at::full_like(errors.error, gap, at::kFloat);
+    errors.error = errors.error_ref + sign * gap * (1 - 2 * position.remainder(2));  // 0 or twice the reference's
+    errors.labels = errors.labels.to(at::kFloat);
+    errors.error.requires_grad_();
+    const LossOutput output = objective().compute(errors, params());
+    output.loss.backward();
+    EXPECT_TRUE(output.loss.isfinite().item<bool>()) << output.group_loss;
+    EXPECT_TRUE(errors.error.grad().square().sum().isfinite().item<bool>()) << errors.error.grad();
+  }
+}
+
+TEST_P(AllObjectives, IsFiniteWhenAllIsTied) {
+  GroupErrors errors = make_errors_for(objective().info, 4);
+  errors.error = errors.error_ref = at::full_like(errors.error, 0.1, at::kFloat);
+  errors.labels = at::ones_like(errors.error);
+  errors.error.requires_grad_();
+  const LossOutput output = objective().compute(errors, params());
+  EXPECT_TRUE(output.loss.isfinite().item<bool>());
+  output.loss.backward();
+  EXPECT_TRUE(errors.error.grad().isfinite().all().item<bool>());
+}
+
+TEST_P(AllObjectives, PermutingTheGroupsPermutesTheirLosses) {
+  const GroupErrors errors = make_errors_for(objective().info, 4);
+  const std::vector<int64_t> positions = {2, 0, 3, 1};
+  const at::Tensor moved = objective().compute(groups_at(errors, positions), params()).group_loss;
+  const at::Tensor expected = objective().compute(errors, params()).group_loss;
+  EXPECT_TRUE(near(moved, expected.index_select(0, at::tensor(positions, at::kLong)), 1e-10));
+}
+
+TEST_P(AllObjectives, GroupsDoNotSeeEachOther) {
+  if (compares_groups(name())) GTEST_SKIP() << "compares the groups of a batch";
+  const GroupErrors errors = make_errors_for(objective().info, 3);
+  const at::Tensor together = objective().compute(errors, params()).group_loss;
+  for (int64_t group = 0; group < 3; ++group) {
+    EXPECT_TRUE(near(objective().compute(groups_at(errors, {group}), params()).loss, together[group], 1e-12));
   }
 }
 
@@ -118,15 +195,24 @@ TEST_P(AllObjectives, RefusesBatchesThatDoNotFit) {
   }
 }
 
-std::vector<const Objective*> all() {
-  std::vector<const Objective*> pointers;
-  for (const Objective& objective : objectives()) pointers.push_back(&objective);
-  return pointers;
+std::vector<Variant> all() {
+  std::vector<Variant> variants;
+  for (const Objective& objective : objectives()) {
+    variants.push_back({&objective, ""});
+    for (const auto& parameter : objective.info.parameters) {
+      for (size_t i = 1; i < parameter.choices.size(); ++i) {
+        variants.push_back({&objective, parameter.name + "=" + parameter.choices[i]});
+      }
+    }
+  }
+  return variants;
 }
 
-std::string test_name(const testing::TestParamInfo<const Objective*>& info) {
-  std::string name = info.param->info.name;
-  std::replace(name.begin(), name.end(), '-', '_');
+std::string test_name(const testing::TestParamInfo<Variant>& info) {
+  std::string name = info.param.objective->info.name;
+  if (!info.param.args.empty()) name += "_" + info.param.args;
+  std::ranges::replace_if(
+      name, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
   return name;
 }
 

@@ -102,6 +102,40 @@ TEST(ResolveParams, RefusesBadObjectiveArgsByName) {
   EXPECT_TRUE(mentions(usage_error([] { resolve_params(info_of("sft"), "x=1", {}, {}); }), "no parameters"));
 }
 
+TEST(ResolveParams, ReadsAndChecksChoices) {
+  const ObjectiveParams defaults = resolve_params(info_of("dpo-f"), "", {}, {});
+  EXPECT_EQ(defaults.choice("divergence"), "reverse-kl");
+  EXPECT_FALSE(defaults.values.contains("divergence"));
+  const ObjectiveParams params = resolve_params(info_of("dpo-f"), "divergence = alpha ,alpha=0.25", {}, {});
+  EXPECT_EQ(params.choice("divergence"), "alpha");
+  EXPECT_EQ(params.get("alpha"), 0.25);
+  const auto message = [](const char* args) {
+    return usage_error([&] { resolve_params(info_of("dpo-f"), args, {}, {}); });
+  };
+  EXPECT_TRUE(mentions(message("divergence=forward_kl"), "did you mean 'forward-kl'"));
+  EXPECT_TRUE(mentions(message("divergence=1"), "reverse-kl, forward-kl, jensen-shannon, alpha"));
+  EXPECT_TRUE(mentions(message("divergence="), "unknown ''"));
+  EXPECT_TRUE(mentions(message("divergence=alpha,divergence=alpha"), "twice"));
+}
+
+TEST(ResolveParams, RefusesFractionsOfWholeNumbers) {
+  EXPECT_EQ(resolve_params(info_of("ranklist"), "strides=3", {}, {}).get("strides"), 3);
+  EXPECT_TRUE(
+      mentions(usage_error([] { resolve_params(info_of("ranklist"), "strides=1.5", {}, {}); }), "whole number"));
+}
+
+TEST(ResolveParams, FollowsTheFactorsOfOtherPublicCode) {
+  EXPECT_DOUBLE_EQ(resolve_params(info_of("linear"), "", {}, {}).kappa, 20);
+  EXPECT_EQ(resolve_params(info_of("dgpo"), "", {}, {}).kappa, 100);
+  EXPECT_TRUE(mentions(usage_error([] { resolve_params(info_of("orpo"), "", 0.1, {}); }), "K"));
+}
+
+TEST(ObjectiveTable, ShowsAllWordsOfAChoice) {
+  EXPECT_TRUE(mentions(objective_table(), "divergence reverse-kl|forward-kl|jensen-shannon|alpha"));
+  EXPECT_EQ(describe_params(info_of("aot"), resolve_params(info_of("aot"), "pairing=unpaired", {}, 1.0)),
+            "kappa 1 (beta 2), label_smoothing 0, pairing unpaired");
+}
+
 TEST(ObjectiveTable, ShowsBetaAndKappaOfEveryObjective) {
   const std::string table = objective_table();
   for (const Objective& objective : objectives()) EXPECT_TRUE(mentions(table, objective.info.name));
@@ -122,6 +156,7 @@ TEST(ParamsMetadata, HoldsKappaAndParametersAsText) {
   const auto metadata = params_metadata(resolve_params(info_of("dpo-smooth"), "label_smoothing=0.25", {}, 100.0));
   EXPECT_EQ(metadata.at("kappa"), "100");
   EXPECT_EQ(metadata.at("label_smoothing"), "0.25");
+  EXPECT_EQ(params_metadata(resolve_params(info_of("dpo-f"), "divergence=alpha", {}, {})).at("divergence"), "alpha");
   EXPECT_FALSE(params_metadata(resolve_params(info_of("mapo"), "", {}, {})).contains("kappa"));
 }
 
