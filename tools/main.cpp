@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/interrupt.h"
+#include "core/json_config.h"
 #include "tools/command.h"
 #include "tools/commands.h"
 
@@ -59,6 +60,8 @@ int main(int argc, char** argv) {
     return interrupted.exit_code();
   } catch (const prefusion::Error& error) {
     return report(error.what(), error.exit_code());
+  } catch (const prefusion::Json::exception& error) {
+    return report(error.what(), 3);
   } catch (const c10::OutOfMemoryError& error) {
     return report(std::string("out of device memory; use a smaller --batch-size or --gradient-checkpointing (") +
                       first_line(error.what_without_backtrace()) + ")",

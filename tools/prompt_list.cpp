@@ -6,6 +6,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/json_config.h"
+#include "text/unicode.h"
 
 namespace prefusion::tools {
 namespace {
@@ -45,13 +46,14 @@ void for_each_line(std::string_view text, const std::function<void(std::string_v
 }  // namespace
 
 std::vector<PromptEntry> read_prompts(const std::filesystem::path& path) {
-  const std::string text = read_file(path, kMaxBytes);
+  const std::string contents = read_file(path, kMaxBytes);
   const bool is_jsonl = path.extension() == ".jsonl";
   check_input(is_jsonl || path.extension() != ".json", path.string(),
               ": a .json file is no list of prompts; use .jsonl (an object with 'prompt' a line) or .txt");
   std::vector<PromptEntry> entries;
-  for_each_line(text, [&](std::string_view line, size_t number) {
+  for_each_line(contents, [&](std::string_view line, size_t number) {
     const std::string where = concat(path.string(), " line ", number);
+    check_input(text::find_invalid_utf8(line) == std::string_view::npos, where, ": is not valid UTF-8");
     entries.push_back(is_jsonl ? parse_object(line, where) : PromptEntry{.prompt = std::string(line)});
   });
   check_input(!entries.empty(), path.string(), ": holds no prompt");

@@ -92,8 +92,9 @@ class AlignRun {
   int64_t groups_per_step() const { return options_.batch_size * options_.accumulate; }
 
   void prepare() {
-    data_ = open_encoded_data(options_, objective_.info.data, dtype_, device_);
+    // The policy first: what is wrong with it shows before the data is encoded.
     policy_ = make_policy(options_, dtype_, device_);
+    data_ = open_encoded_data(options_, objective_.info.data, dtype_, device_);
     switch (options_.reference_kind(objective_.info.needs_reference)) {
       case ReferenceKind::kNone: break;
       case ReferenceKind::kAdapterOff: reference_ = adapter_off_reference(policy_.denoiser, policy_.adapter); break;

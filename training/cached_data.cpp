@@ -143,14 +143,14 @@ class CacheReader {
       std::vector<at::Tensor> mean, std;
       for (const auto& keys : group->pictures) {
         const auto latents = cache_->find_latents(keys[flipped]);
-        check_run(latents.has_value(), "the cache has lost an entry of ", group->id, "; delete it and start again");
+        check_has(latents.has_value(), *group);
         mean.push_back(latents->mean);
         std.push_back(latents->std);
       }
       means.push_back(at::stack(mean));
       stds.push_back(at::stack(std));
       const auto text = cache_->find_text(drops_caption(empty_prompt_rate, key) ? empty_prompt_ : group->text);
-      check_run(text.has_value(), "the cache has lost the prompt of ", group->id, "; delete it and start again");
+      check_has(text.has_value(), *group);
       texts.push_back(text->encoder_hidden_states);
       labels.push_back(at::tensor(group->labels, at::kFloat).slice(0, 0, static_cast<int64_t>(group->pictures.size())));
       batch.groups.push_back({request.index, request.draw});
@@ -164,6 +164,12 @@ class CacheReader {
   }
 
  private:
+  // Entries were there when the run began; what is missing now could not be read back.
+  void check_has(bool is_found, const CachedGroup& group) const {
+    check_input(is_found, cache_->tensors().path().string(), ": the entry of ", group.id,
+                " is damaged; delete the file, it is made again");
+  }
+
   std::shared_ptr<data::LatentCache> cache_;
   data::TransformOptions transform_;
   ContentHash empty_prompt_;
@@ -219,7 +225,10 @@ class CachedData : public EncodedData {
     GroupOrder order(split_.train, options.seed);
     train_ = filler.fill(*split_.train, order.items_until(num_positions(split_, options)), "encoding groups");
     const ContentHash empty = filler.prompt_key("");
-    text_shape_ = cache->find_text(empty)->encoder_hidden_states.sizes().vec();
+    const auto empty_text = cache->find_text(empty);
+    check_input(empty_text.has_value(), (folder / "latents.h5").string(),
+                ": the empty prompt's entry is damaged; delete the file, it is made again");
+    text_shape_ = empty_text->encoder_hidden_states.sizes().vec();
     reader_ = std::make_unique<CacheReader>(std::move(cache), encoder->transform(), empty, options, encoder->device());
   }
 
