@@ -8,7 +8,8 @@ namespace prefusion::losses {
 
 at::Tensor capo_loss(const GroupErrors& errors, const ObjectiveParams& params) {
   const at::Tensor reward = preference(errors);
-  const at::Tensor wins = at::sigmoid(params.get("scale") * pair_differences(reward)).sum(2) - 0.5;  // less itself
+  // Each item also meets itself; that half win cancels in the gap.
+  const at::Tensor wins = at::sigmoid(params.get("scale") * pair_differences(reward)).sum(2);
   const at::Tensor order = order_best_first(reward);
   const auto gap = [&order](const at::Tensor& x) {
     const at::Tensor sorted = x.gather(1, order);
