@@ -123,14 +123,15 @@ def reference_of(unet, is_lora):
 
 
 def check_weights(found, expected, initial):
-    """The update, which is far smaller than the weights, decides."""
+    """The updates, which are far smaller than the weights, decide. AdamW turns gradients that are hardly more than
+    rounding into whole steps, so single entries may differ by a part of the learning rate."""
     check(found.keys() == expected.keys(), f"keys differ: {sorted(found.keys() ^ expected.keys())[:4]}")
     moved = difference = 0.0
     for name, value in expected.items():
         moved += (value - initial[name]).double().pow(2).sum().item()
         difference += (found[name] - value).double().pow(2).sum().item()
         largest = (found[name] - value).abs().max().item()
-        check(largest < 1e-5, f"{name} differs by {largest}")
+        check(largest < 0.05 * COMMON["lr"], f"{name} differs by {largest}")
     share = (difference / moved) ** 0.5
     print(f"  updates: relative error {share:.1e}")
     check(moved > 0 and share < 3e-4, f"updates differ by a share of {share}")
