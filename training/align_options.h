@@ -75,7 +75,7 @@ struct AlignOptions {
   // Guards
   double spike_factor = 8.0;   // skip a step whose gradient norm exceeds so many times the running median; 0 never
   int64_t skip_nonfinite = 0;  // so many non-finite steps are skipped before the run stops
-  double alarm_drift = 0.05;   // over-optimisation alarm: held-out chosen error above the reference's by this share
+  double alarm_drift = 0.03;   // over-optimisation alarm: held-out chosen error above the reference's by this share
 
   bool dry_run = false;
   uint64_t seed = 0;
