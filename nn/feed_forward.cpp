@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "core/error.h"
+#include "nn/lean_ops.h"
 
 namespace prefusion::nn {
 
@@ -30,10 +31,7 @@ FeedForwardImpl::FeedForwardImpl(int64_t dim, const std::string& activation, int
 at::Tensor FeedForwardImpl::forward(const at::Tensor& hidden_states) {
   const at::Tensor projected = proj_->forward(hidden_states);
   switch (kind_) {
-    case Kind::kGeglu: {
-      const auto halves = projected.chunk(2, /*dim=*/-1);
-      return out_->forward(halves[0] * at::gelu(halves[1]));
-    }
+    case Kind::kGeglu: return out_->forward(gated_gelu(projected));
     case Kind::kGelu: return out_->forward(at::gelu(projected));
     case Kind::kGeluTanh: return out_->forward(at::gelu(projected, "tanh"));
     case Kind::kQuickGelu: return out_->forward(projected * at::sigmoid(1.702 * projected));

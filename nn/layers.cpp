@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "nn/lean_ops.h"
 
 namespace prefusion::nn {
 namespace {
@@ -31,8 +32,11 @@ at::Tensor LinearImpl::forward(const at::Tensor& input) {
   at::Tensor output = at::linear(input, weight, bias);
   if (!lora_enabled_) return output;
   for (const LoraBranch& branch : lora_branches_) {
-    const at::Tensor low = at::linear(input, in_dtype_of(branch.A, input));
-    output = output + branch.scale * at::linear(low, in_dtype_of(branch.B, input));
+    // output + scale * low B^T in one product.
+    const at::Tensor low = at::linear(input, in_dtype_of(branch.A, input)).flatten(0, -2);
+    const at::Tensor transposed_b = in_dtype_of(branch.B, input).t();
+    output =
+        at::addmm(output.flatten(0, -2), low, transposed_b, /*beta=*/1, /*alpha=*/branch.scale).view(output.sizes());
   }
   return output;
 }
@@ -46,7 +50,9 @@ Conv2dImpl::Conv2dImpl(const Conv2dOptions& o) : options(o) {
 at::Tensor Conv2dImpl::forward(const at::Tensor& input) {
   const auto stride = options.stride;
   const auto padding = options.padding;
-  at::Tensor output = at::conv2d(input, weight, bias, {stride, stride}, {padding, padding});
+  at::Tensor output = keeps_too_much(input, weight, bias)
+                          ? frozen_conv2d(input, weight, bias, stride, padding)
+                          : at::conv2d(input, weight, bias, {stride, stride}, {padding, padding});
   if (!lora_enabled_) return output;
   for (const LoraBranch& branch : lora_branches_) {
     const at::Tensor low = at::conv2d(input, in_dtype_of(branch.A, input), {}, {stride, stride}, {padding, padding});
@@ -67,6 +73,11 @@ at::Tensor GroupNormImpl::forward(const at::Tensor& input) {
   return at::group_norm(input, num_groups_, weight, bias, eps_);
 }
 
+at::Tensor GroupNormImpl::forward_activated(const at::Tensor& input, Activation activation) {
+  if (activation == &silu) return group_norm_silu(input, num_groups_, weight, bias, eps_);
+  return activation(forward(input));
+}
+
 LayerNormImpl::LayerNormImpl(int64_t dim, double eps) : eps_(eps) {
   weight = register_parameter("weight", parameter_storage({dim}));
   bias = register_parameter("bias", parameter_storage({dim}));
@@ -84,8 +95,12 @@ at::Tensor EmbeddingImpl::forward(const at::Tensor& ids) {
   return at::embedding(weight, ids);
 }
 
+at::Tensor silu(const at::Tensor& input) {
+  return at::silu(input);
+}
+
 Activation activation_by_name(const std::string& name, const std::string& where) {
-  if (name == "silu" || name == "swish") return [](const at::Tensor& x) { return at::silu(x); };
+  if (name == "silu" || name == "swish") return &silu;
   if (name == "gelu") return [](const at::Tensor& x) { return at::gelu(x); };
   if (name == "gelu_new" || name == "gelu_pytorch_tanh") return [](const at::Tensor& x) { return at::gelu(x, "tanh"); };
   if (name == "quick_gelu") return [](const at::Tensor& x) { return x * at::sigmoid(1.702 * x); };

@@ -40,6 +40,9 @@ class LoraTarget {
   bool lora_enabled_ = true;
 };
 
+using Activation = at::Tensor (*)(const at::Tensor&);
+at::Tensor silu(const at::Tensor& input);
+
 class LinearImpl : public torch::nn::Module, public LoraTarget {
  public:
   LinearImpl(int64_t in_features, int64_t out_features, bool has_bias = true);
@@ -76,6 +79,8 @@ class GroupNormImpl : public torch::nn::Module {
  public:
   GroupNormImpl(int64_t num_groups, int64_t num_channels, double eps);
   at::Tensor forward(const at::Tensor& input);  // [B, C, ...]
+  // activation(forward(input)), keeping less for the backward pass where the activation is silu.
+  at::Tensor forward_activated(const at::Tensor& input, Activation activation);
 
   at::Tensor weight;  // [C]
   at::Tensor bias;    // [C]
@@ -110,7 +115,6 @@ TORCH_MODULE(Embedding);
 
 // Activation by its config name: "silu", "swish", "gelu" (erf), "gelu_new"/"gelu_pytorch_tanh" (tanh), "quick_gelu",
 // "relu", "mish". Input error for another, naming `where`.
-using Activation = at::Tensor (*)(const at::Tensor&);
 Activation activation_by_name(const std::string& name, const std::string& where);
 
 // Parameters and buffers by checkpoint name.
