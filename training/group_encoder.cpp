@@ -33,8 +33,15 @@ GroupEncoder::GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at
 
 EncodedPictures GroupEncoder::encode_pictures(const at::Tensor& pixel_values) {
   at::NoGradGuard no_grad;
-  const auto posterior = vae_->encode(pixel_values.to(device_));
-  return {posterior.mean.to(at::kFloat), posterior.std.to(at::kFloat)};
+  // The encoder's activations at full resolution are large; a CPU is busy with one picture.
+  const int64_t at_once = device_.is_cpu() ? 1 : pixel_values.size(0);
+  std::vector<at::Tensor> means, stds;
+  for (const at::Tensor& part : pixel_values.split(at_once)) {
+    const auto posterior = vae_->encode(part.to(device_));
+    means.push_back(posterior.mean.to(at::kFloat));
+    stds.push_back(posterior.std.to(at::kFloat));
+  }
+  return {at::cat(means), at::cat(stds)};
 }
 
 at::Tensor GroupEncoder::encode_prompts(const std::vector<std::string>& prompts) {
