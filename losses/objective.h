@@ -34,6 +34,15 @@ struct ObjectiveInfo {
   std::string name;
   DataKind data = DataKind::kPair;
   bool needs_reference = false;
+  std::string default_reference;  // a value of --reference, such as "ema:0.99"; empty: what suits the adapter
+  LatentSource latent_source = LatentSource::kForwardNoise;
+  bool needs_drift = false;            // GroupErrors::drift, so the reference's predictions, not only its errors
+  bool needs_residual_dot = false;     // GroupErrors::residual_dot
+  bool needs_prompt_distance = false;  // GroupErrors::prompt_distance
+  bool needs_scores = false;           // GroupErrors::scores
+  bool needs_item_prompts = false;     // each item is predicted under a prompt of its own
+  bool needs_mask = false;             // errors weighted by a mask of each picture
+  bool compares_groups = false;        // a group's loss depends on the other groups of the batch
   std::vector<ObjectiveParameter> parameters;
   double kappa_per_beta =
       0;  // kappa = kappa_per_beta * beta in the method's public code; 0: the objective has no kappa
@@ -71,7 +80,7 @@ struct Objective {
   at::Tensor (*labels)(const GroupErrors& errors, const ObjectiveParams& params) = nullptr;  // -> [B, k]
 
   // Checks the batch against `info`, then the mean over groups of group_loss * weights, and the metrics. Run error when
-  // a shape does not fit, a reference is missing or the batch is empty.
+  // a shape does not fit, something that the objective needs is missing or the batch is empty.
   LossOutput compute(const GroupErrors& errors, const ObjectiveParams& params) const;
 };
 

@@ -130,6 +130,25 @@ std::string default_text(const ObjectiveInfo& info) {
   return parameter_list(kappa_text(info, params), parameters);
 }
 
+// "no", "yes" or the reference it wants of its own.
+std::string reference_text(const ObjectiveInfo& info) {
+  if (!info.needs_reference) return "no";
+  return info.default_reference.empty() ? "yes" : info.default_reference;
+}
+
+// What it needs besides errors and labels, "-" for nothing.
+std::string needs_text(const ObjectiveInfo& info) {
+  std::vector<std::string> needs;
+  if (info.latent_source != LatentSource::kForwardNoise) needs.push_back(latent_source_name(info.latent_source));
+  if (info.needs_drift) needs.push_back("drift");
+  if (info.needs_residual_dot) needs.push_back("residual products");
+  if (info.needs_prompt_distance) needs.push_back("prompt distances");
+  if (info.needs_scores) needs.push_back("scores");
+  if (info.needs_item_prompts) needs.push_back("item prompts");
+  if (info.needs_mask) needs.push_back("masks");
+  return needs.empty() ? "-" : joined(needs, ", ");
+}
+
 }  // namespace
 
 ObjectiveParams resolve_params(const ObjectiveInfo& info, std::string_view args, std::optional<double> beta,
@@ -159,10 +178,11 @@ std::map<std::string, std::string> params_metadata(const ObjectiveParams& params
 }
 
 std::string objective_table() {
-  std::vector<std::vector<std::string>> rows = {{"name", "data", "reference", "parameters", "paper", "what it is"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"name", "data", "reference", "needs", "parameters", "paper", "what it is"}};
   for (const Objective& objective : objectives()) {
     const ObjectiveInfo& info = objective.info;
-    rows.push_back({info.name, data_kind_name(info.data), info.needs_reference ? "yes" : "no", default_text(info),
+    rows.push_back({info.name, data_kind_name(info.data), reference_text(info), needs_text(info), default_text(info),
                     info.paper, info.summary});
   }
   std::vector<size_t> widths(rows[0].size());

@@ -142,6 +142,7 @@ std::vector<Objective> pair_rows() {
       {{.name = "aot",
         .data = DataKind::kPair,
         .needs_reference = true,
+        .compares_groups = true,
         .parameters = {{.name = "pairing",
                         .help = "sort the gaps of pairs, or chosen and rejected items apart",
                         .choices = {"paired", "unpaired"}},

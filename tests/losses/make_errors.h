@@ -24,13 +24,45 @@ inline losses::GroupErrors make_errors(int64_t num_groups, int64_t k, uint64_t s
   return errors;
 }
 
-// Errors that fit what the objective trains on.
-inline losses::GroupErrors make_errors_for(const losses::ObjectiveInfo& info, int64_t num_groups, uint64_t seed = 1) {
+// Items in a group of what the objective trains on.
+inline int64_t items_per_group(const losses::ObjectiveInfo& info) {
   switch (info.data) {
-    case losses::DataKind::kPair: return make_errors(num_groups, 2, seed);
-    case losses::DataKind::kList: return make_errors(num_groups, 4, seed);
-    default: return make_errors(num_groups, 1, seed);
+    case losses::DataKind::kPair: return 2;
+    case losses::DataKind::kList: return 4;
+    default: return 1;
   }
+}
+
+// Errors that fit what the objective trains on, and whatever else it needs.
+inline losses::GroupErrors make_errors_for(const losses::ObjectiveInfo& info, int64_t num_groups, uint64_t seed = 1) {
+  losses::GroupErrors errors = make_errors(num_groups, items_per_group(info), seed);
+  const auto normal = [&](at::IntArrayRef shape, uint64_t item) {
+    return philox_randn(shape, {.seed = seed, .item = item}, RandomPurpose::kOther).to(at::kDouble);
+  };
+  if (info.needs_drift) errors.drift = 1e-3 * normal(errors.error.sizes(), 2).square();
+  if (info.needs_residual_dot) errors.residual_dot = 0.09 + 0.005 * normal({num_groups}, 3);
+  if (info.needs_prompt_distance) {
+    const at::Tensor position = normal({num_groups, 1}, 4);
+    errors.prompt_distance = 0.2 * (position - position.t()).abs();
+  }
+  if (info.needs_scores) errors.scores = 0.2 + 0.02 * normal(errors.error.sizes(), 5);
+  errors.has_item_prompts = info.needs_item_prompts;
+  errors.is_masked = info.needs_mask;
+  errors.latent_source = info.latent_source;
+  return errors;
+}
+
+// The groups of `errors` at the given positions.
+inline losses::GroupErrors groups_at(const losses::GroupErrors& errors, const std::vector<int64_t>& positions) {
+  const at::Tensor index = at::tensor(positions, at::kLong);
+  losses::GroupErrors some = errors;
+  for (at::Tensor* tensor :
+       {&some.error, &some.error_ref, &some.labels, &some.scores, &some.ranks, &some.weights, &some.drift,
+        &some.residual_dot, &some.prompt_distance, &some.drop_margin, &some.swap, &some.error_scale}) {
+    if (tensor->defined()) *tensor = tensor->index_select(0, index);
+  }
+  if (some.prompt_distance.defined()) some.prompt_distance = some.prompt_distance.index_select(1, index);
+  return some;
 }
 
 inline losses::ObjectiveParams default_params(const std::string& name) {
