@@ -3,8 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "schedulers/beta_schedule.h"
-#include "schedulers/discrete_prediction.h"
-#include "schedulers/sample_limits.h"
+#include "schedulers/ddim_transition.h"
 #include "schedulers/timestep_spacing.h"
 
 namespace prefusion::schedulers {
@@ -27,16 +26,9 @@ at::Tensor DdimScheduler::step(const at::Tensor& prediction, size_t index, const
   const at::Tensor alpha = alphas_cumprod_[timestep];
   const at::Tensor alpha_previous = previous >= 0 ? alphas_cumprod_[previous] : final_alpha_cumprod_;
 
-  const auto [clean, direction] =
-      split_prediction(config_.prediction_type, prediction, sample, alpha.sqrt(), (1 - alpha).sqrt());
-  const at::Tensor limited = limit_sample(config_, clean);
-
-  // Formulas (12) and (16) of the paper.
-  const at::Tensor variance = (1 - alpha_previous) / (1 - alpha) * (1 - alpha / alpha_previous);
-  const at::Tensor deviation = config_.eta * variance.sqrt();
-  at::Tensor next = alpha_previous.sqrt() * limited + (1 - alpha_previous - deviation.square()).sqrt() * direction;
-  if (config_.eta > 0) next = next + deviation * noise(prediction);
-  return next;
+  const auto [clean, next, deviation] =
+      ddim_transition(config_, prediction, sample, alpha, alpha_previous, config_.eta);
+  return config_.eta > 0 ? next + deviation * noise(prediction) : next;
 }
 
 }  // namespace prefusion::schedulers

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "schedulers/beta_schedule.h"
+#include "schedulers/per_item.h"
 
 namespace prefusion::schedulers {
 namespace {
@@ -14,13 +15,8 @@ SchedulerClass reading_class(const SchedulerConfig& config) {
   return is_heun ? SchedulerClass::kHeun : SchedulerClass::kDdpm;
 }
 
-// [B] or [B, k] -> the same with ones appended up to the number of dimensions of `like`.
 at::Tensor broadcast_to(const at::Tensor& scale, const at::Tensor& like) {
-  check_run(scale.dim() <= like.dim(), "timesteps of shape ", shape_text(scale.sizes()),
-            " do not belong to latents of shape ", shape_text(like.sizes()));
-  std::vector<int64_t> shape = scale.sizes().vec();
-  shape.resize(static_cast<size_t>(like.dim()), 1);
-  return scale.reshape(shape).to(like.scalar_type());
+  return align_to(scale, like).to(like.scalar_type());
 }
 
 }  // namespace
