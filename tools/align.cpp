@@ -30,6 +30,9 @@ void add_model_options(CLI::App& app, training::AlignOptions& o) {
       ->delimiter(',')
       ->capture_default_str()
       ->group(group);
+  app.add_option("--init-lora", o.init_lora,
+                 "LoRA file or folder to start from, with its rank and layers; the reference has it as well")
+      ->group(group);
   app.add_option("--lora-format", o.lora_format, "Names in the written LoRA: diffusers or kohya")
       ->check(CLI::IsMember({"diffusers", "kohya"}))
       ->capture_default_str()
@@ -48,10 +51,16 @@ void add_objective_options(CLI::App& app, training::AlignOptions& o) {
       ->group(group);
   app.add_option("--objective-args", o.objective_args, "The objective's own parameters: k=v,k=v")->group(group);
   app.add_option("--reference", o.reference,
-                 "none, frozen or adapter-off; by default what objective and adapter ask for")
+                 "none, frozen, adapter-off, cached (errors computed ahead and kept), ema:DECAY, refresh:N[:MIX] or "
+                 "extrapolated:A; by default what objective and adapter ask for")
       ->group(group);
   app.add_option("--reference-model", o.reference_model, "Model folder of a reference other than the starting weights")
       ->group(group);
+  app.add_option("--timestep-sampling", o.timestep_sampling,
+                 "uniform, logit-normal[:MEAN,STD], mode[:SCALE] or list:T1,T2,... (larger timesteps are noisier)")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--timestep-range", o.timestep_range, "LOW:HIGH trains on timesteps LOW to HIGH-1 only")->group(group);
 }
 
 void add_data_options(CLI::App& app, training::AlignOptions& o) {

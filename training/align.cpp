@@ -21,6 +21,7 @@
 #include "training/metrics_log.h"
 #include "training/optimizer.h"
 #include "training/policy.h"
+#include "training/reference_errors.h"
 #include "training/reference_policy.h"
 #include "training/report.h"
 #include "training/sample_pictures.h"
@@ -33,6 +34,9 @@ namespace fs = std::filesystem;
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// A pass without autograd has room for so many training batches at once.
+constexpr int64_t kReferenceBatches = 4;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -73,6 +77,7 @@ class AlignRun {
         dtype_(dtype),
         objective_(losses::find_objective(options.objective)),
         params_(losses::resolve_params(objective_.info, options.objective_args, options.beta, options.kappa)),
+        reference_spec_(options.reference_spec(objective_.info.needs_reference)),
         schedule_(schedulers::read_scheduler_config(options.model)),
         guard_(options.spike_factor, options.skip_nonfinite),
         alarm_(options.alarm_drift) {}
@@ -95,22 +100,44 @@ class AlignRun {
     // The policy first: what is wrong with it shows before the data is encoded.
     policy_ = make_policy(options_, dtype_, device_);
     data_ = open_encoded_data(options_, objective_.info.data, dtype_, device_);
-    switch (options_.reference_kind(objective_.info.needs_reference)) {
-      case ReferenceKind::kNone: break;
-      case ReferenceKind::kAdapterOff: reference_ = adapter_off_reference(policy_.denoiser, policy_.adapter); break;
-      case ReferenceKind::kFrozen: {
-        const fs::path folder = options_.reference_model.empty() ? options_.model : options_.reference_model;
-        reference_ = frozen_reference(unet::load_denoiser(folder / "unet", dtype_, device_));
-        break;
-      }
-    }
+    reference_ = make_reference();
     optimizer_ = std::make_unique<AdamW>(policy_.trainable,
                                          AdamWOptions{.lr = options_.lr, .weight_decay = options_.weight_decay});
     if (options_.ema > 0) ema_ = std::make_unique<Ema>(optimizer_->master_weights(), options_.ema);
-    step_ = std::make_unique<TrainStep>(*policy_.denoiser, reference_.get(), schedule_, objective_, params_,
-                                        data_->scaling(), options_.seed, dtype_);
+    step_ = make_step(reference_.get());
     num_steps_ = resolve_num_steps(options_, data_->num_train_groups());
     log_plan();
+  }
+
+  std::unique_ptr<TrainStep> make_step(ReferencePolicy* reference) const {
+    const TimestepSampler timesteps =
+        TimestepSampler::parse(options_.timestep_sampling, options_.timestep_range, schedule_.num_train_timesteps());
+    return std::make_unique<TrainStep>(*policy_.denoiser, reference, schedule_, objective_,
+                                       TrainStepOptions{.params = params_,
+                                                        .scaling = data_->scaling(),
+                                                        .timesteps = timesteps,
+                                                        .seed = options_.seed,
+                                                        .dtype = dtype_});
+  }
+
+  std::unique_ptr<ReferencePolicy> make_reference() const {
+    switch (reference_spec_.kind) {
+      case ReferenceKind::kNone: return nullptr;
+      case ReferenceKind::kAdapterOff:
+        if (options_.init_lora.empty()) return adapter_off_reference(policy_.denoiser, policy_.adapter);
+        return trained_weights_reference(policy_.denoiser, policy_.trainable, {.kind = ReferenceKind::kFrozen});
+      case ReferenceKind::kFrozen: return frozen_reference(load_reference_denoiser());
+      case ReferenceKind::kCached:
+        // The start is at hand until training begins; another model is loaded for the pass and freed.
+        if (!options_.reference_model.empty()) return frozen_reference(load_reference_denoiser());
+        return trained_weights_reference(policy_.denoiser, policy_.trainable, {.kind = ReferenceKind::kFrozen});
+      default: return trained_weights_reference(policy_.denoiser, policy_.trainable, reference_spec_);
+    }
+  }
+
+  std::shared_ptr<unet::Denoiser> load_reference_denoiser() const {
+    const fs::path folder = options_.reference_model.empty() ? options_.model : options_.reference_model;
+    return load_start_denoiser(folder, options_, dtype_, device_);
   }
 
   void log_plan() const {
@@ -128,19 +155,47 @@ class AlignRun {
     check_usage(checkpoint || options_.resume == "auto" || !latest_checkpoint(options_.output),
                 options_.output.string(),
                 ": holds checkpoints of an earlier run; go on with --resume auto or choose another --output");
+    prepare_baseline();
     if (checkpoint) restore(*checkpoint);
     write_file(options_.output / "run.toml", options_.resolved_config);
     log_ = std::make_unique<MetricsLog>(options_.output / "metrics.jsonl", step_number_);
     events_ = std::make_unique<TensorBoardWriter>(options_.output);
     source_ = data_->train_source(position_);
-    if (auto batches = data_->held_out(); !batches.empty() && options_.eval_every > 0) {
-      evaluation_ = std::make_unique<HeldOutEvaluation>(std::move(batches), schedule_.num_train_timesteps());
-    }
     if (!options_.trace.empty()) {
       trace_ = std::make_unique<TraceWriter>(options_.trace, options_.trace_steps, trace_metadata(), options_.seed);
     }
     if (options_.sample_every > 0)
       samples_ = std::make_unique<SamplePictures>(options_, policy_.denoiser, dtype_, device_);
+  }
+
+  // Whatever needs the weights of the start: the held-out baseline, and the errors of a cached reference, after which
+  // the reference is let go.
+  void prepare_baseline() {
+    if (auto batches = data_->held_out(); !batches.empty() && options_.eval_every > 0) {
+      evaluation_ = std::make_unique<HeldOutEvaluation>(std::move(batches), schedule_.num_train_timesteps());
+      evaluation_->set_baseline(*step_, reference_spec_.moves());
+    }
+    if (reference_spec_.kind != ReferenceKind::kCached) return;
+    reference_errors_ = std::make_unique<ReferenceErrors>(data_->cache(), reference_key());
+    reference_errors_->prepare(*data_->train_source(0), *step_, num_steps_ * groups_per_step(),
+                               kReferenceBatches * options_.batch_size, options_.progress);
+    step_ = make_step(nullptr);
+    reference_.reset();
+  }
+
+  // What the reference's errors depend on besides the groups.
+  std::string reference_key() const {
+    std::string weights = weights_key("start", nn::tensor_map(*policy_.denoiser));
+    if (!options_.reference_model.empty()) {
+      weights = weights_key("start", nn::tensor_map(*load_reference_denoiser()));
+    } else if (!options_.init_lora.empty() && policy_.adapter) {
+      TensorMap adapter;
+      for (const auto& [name, tensor] : policy_.trainable) adapter[name] = tensor.detach();
+      weights += weights_key("adapter", adapter);
+    }
+    return concat(weights, " ", weights_key("schedule", {{"alphas_cumprod", schedule_.alphas_cumprod()}}), " ",
+                  prediction_type_name(schedule_.prediction_type()), " ", c10::toString(dtype_), " ",
+                  data_->scaling().scale, " ", data_->scaling().shift, " ", options_.seed);
   }
 
   Metadata trace_metadata() const {
@@ -167,6 +222,8 @@ class AlignRun {
             {"seed", options_.seed},
             {"batch_size", options_.batch_size},
             {"accumulate", options_.accumulate},
+            {"reference", options_.reference},
+            {"timestep_sampling", concat(options_.timestep_sampling, " ", options_.timestep_range)},
             {"train_groups", data_->num_train_groups()}};
   }
 
@@ -179,6 +236,8 @@ class AlignRun {
                   run.value(key, Json()).dump(), ", this run's is ", value.dump());
     }
     check_usage(!ema_ || checkpoint.tensors.contains("ema"), "--resume ", where, ": was saved without --ema");
+    check_input(!reference_spec_.moves() || checkpoint.tensors.contains("reference"), where,
+                ": holds no weights of the moving reference");
   }
 
   void restore(const fs::path& path) {
@@ -186,6 +245,7 @@ class AlignRun {
     check_is_same_run(checkpoint, path.string());
     optimizer_->load_state(checkpoint.tensors.at("optimizer"), path.string());
     if (ema_) ema_->load_state(checkpoint.tensors.at("ema"), path.string());
+    if (reference_spec_.moves()) reference_->load_state(checkpoint.tensors.at("reference"), path.string());
     step_number_ = checkpoint.step;
     try {
       position_ = checkpoint.state.at("position").get<int64_t>();
@@ -203,6 +263,7 @@ class AlignRun {
     if (saved_step_ == step_number_) return;
     Checkpoint checkpoint{.step = step_number_, .tensors = {{"optimizer", optimizer_->state()}}};
     if (ema_) checkpoint.tensors["ema"] = ema_->state();
+    if (reference_spec_.moves()) checkpoint.tensors["reference"] = reference_->state();
     checkpoint.state = {{"run", fingerprint()},    {"position", position_},           {"guard", guard_.state()},
                         {"alarm", alarm_.state()}, {"best_accuracy", best_accuracy_}, {"best_step", best_step_}};
     save_checkpoint(options_.output, checkpoint, options_.keep, best_step_);
@@ -234,7 +295,8 @@ class AlignRun {
     for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
       const EncodedBatch batch = source_->next(options_.batch_size);
       position_ = batch.next_position;
-      const StepTensors tensors = step_->forward(batch);
+      const StepTensors tensors = step_->forward(batch, step_->draw_timesteps(batch),
+                                                 reference_errors_ ? reference_errors_->find(batch) : at::Tensor());
       (tensors.loss.loss / static_cast<double>(options_.accumulate)).backward();
       const at::Tensor loss = tensors.loss.loss.detach();
       loss_sum = loss_sum.defined() ? loss_sum + loss : loss;
@@ -253,6 +315,7 @@ class AlignRun {
     }
     optimizer_->zero_grad();
     ++step_number_;
+    if (reference_) reference_->follow(step_number_, optimizer_->master_weights());
     step_seconds_ += seconds_since(began);
     ++timed_steps_;
     if (step_number_ % options_.log_every == 0 || step_number_ == num_steps_ || step_number_ == 1)
@@ -327,6 +390,7 @@ class AlignRun {
   at::ScalarType dtype_;
   const losses::Objective& objective_;
   losses::ObjectiveParams params_;
+  ReferenceSpec reference_spec_;
   schedulers::NoiseSchedule schedule_;
   GradientGuard guard_;
   OverOptimisationAlarm alarm_;
@@ -334,6 +398,7 @@ class AlignRun {
   std::unique_ptr<EncodedData> data_;
   Policy policy_;
   std::unique_ptr<ReferencePolicy> reference_;
+  std::unique_ptr<ReferenceErrors> reference_errors_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<Ema> ema_;
   std::unique_ptr<TrainStep> step_;

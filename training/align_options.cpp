@@ -12,15 +12,13 @@ AdapterKind AlignOptions::adapter_kind() const {
   fail_usage("--adapter ", adapter, ": expected lora or full");
 }
 
-ReferenceKind AlignOptions::reference_kind(bool objective_needs_reference) const {
-  if (reference == "none") return ReferenceKind::kNone;
-  if (reference == "frozen") return ReferenceKind::kFrozen;
-  if (reference == "adapter-off") return ReferenceKind::kAdapterOff;
-  check_usage(reference.empty(), "--reference ", reference, ": expected none, frozen or adapter-off");
-  if (!objective_needs_reference) return ReferenceKind::kNone;
+ReferenceSpec AlignOptions::reference_spec(bool objective_needs_reference, const std::string& objective_default) const {
+  if (!reference.empty()) return parse_reference(reference);
+  if (!objective_needs_reference) return {.kind = ReferenceKind::kNone};
+  if (!objective_default.empty() && reference_model.empty()) return parse_reference(objective_default);
   // A LoRA run has its reference at hand: the same network with the adapter switched off.
   const bool off_is_exact = adapter_kind() == AdapterKind::kLora && reference_model.empty();
-  return off_is_exact ? ReferenceKind::kAdapterOff : ReferenceKind::kFrozen;
+  return {.kind = off_is_exact ? ReferenceKind::kAdapterOff : ReferenceKind::kFrozen};
 }
 
 int64_t resolve_num_steps(const AlignOptions& options, int64_t num_groups) {
@@ -63,6 +61,18 @@ class Problems {
   bool has_usage_ = false;
 };
 
+void check_reference(const AlignOptions& o, const losses::ObjectiveInfo& objective) {
+  const ReferenceSpec spec = o.reference_spec(objective.needs_reference);
+  check_usage(!objective.needs_reference || spec.kind != ReferenceKind::kNone, "--objective ", o.objective,
+              " needs a reference: leave --reference out, or name another one than none");
+  check_usage(spec.kind != ReferenceKind::kAdapterOff || o.adapter == "lora",
+              "--reference adapter-off needs --adapter lora; use --reference frozen");
+  check_usage(o.reference_model.empty() || spec.kind == ReferenceKind::kFrozen || spec.kind == ReferenceKind::kCached,
+              "--reference-model needs --reference frozen or cached");
+  check_usage(spec.kind != ReferenceKind::kCached || !o.no_cache,
+              "--reference cached keeps the reference's errors in the cache: leave --no-cache out");
+}
+
 }  // namespace
 
 void validate(const AlignOptions& o) {
@@ -74,6 +84,7 @@ void validate(const AlignOptions& o) {
   problems.check_exists("--eval-data", o.eval_data, "file or folder");
   problems.check_exists("--model", o.model, "folder");
   problems.check_exists("--reference-model", o.reference_model, "folder");
+  problems.check_exists("--init-lora", o.init_lora, "file or folder");
   problems.check_exists("--sample-prompts", o.sample_prompts, "file");
   problems.check(o.batch_size > 0, "--batch-size must be positive");
   problems.check(o.accumulate > 0, "--accumulate must be positive");
@@ -91,13 +102,7 @@ void validate(const AlignOptions& o) {
   problems.attempt([&] {
     const auto& objective = losses::find_objective(o.objective);
     losses::resolve_params(objective.info, o.objective_args, o.beta, o.kappa);
-    const ReferenceKind kind = o.reference_kind(objective.info.needs_reference);
-    check_usage(!objective.info.needs_reference || kind != ReferenceKind::kNone, "--objective ", o.objective,
-                " needs a reference: --reference frozen or adapter-off");
-    check_usage(kind != ReferenceKind::kAdapterOff || o.adapter == "lora",
-                "--reference adapter-off needs --adapter lora; use --reference frozen");
-    check_usage(o.reference_model.empty() || kind == ReferenceKind::kFrozen,
-                "--reference-model needs --reference frozen");
+    check_reference(o, objective.info);
   });
   problems.throw_if_any();
 }

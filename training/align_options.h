@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "training/lr_schedule.h"
+#include "training/reference_spec.h"
 
 namespace prefusion::training {
 
 enum class AdapterKind { kLora, kFull };
-enum class ReferenceKind { kNone, kFrozen, kAdapterOff };
 
 // Everything `prefusion align` can be told. Defaults live here alone: help, run.toml and docs are derived from them.
 struct AlignOptions {
@@ -30,8 +30,12 @@ struct AlignOptions {
   std::vector<std::string> target_modules = {"to_q", "to_k", "to_v", "to_out.0"};
   std::string lora_format = "diffusers";  // diffusers or kohya
 
-  std::string reference;                  // none, frozen, adapter-off; empty: what the objective and adapter ask for
+  std::string reference;                  // parse_reference; empty: what the objective and adapter ask for
   std::filesystem::path reference_model;  // a reference other than the starting weights
+  std::filesystem::path init_lora;        // start from this adapter: it is the reference's too
+
+  std::string timestep_sampling = "uniform";  // TimestepSampler::parse
+  std::string timestep_range;                 // "LOW:HIGH", timesteps LOW .. HIGH-1; empty: all
 
   // Optimisation
   int64_t steps = 0;       // optimizer steps; 0: from epochs
@@ -83,7 +87,9 @@ struct AlignOptions {
   std::string resolved_config;  // text of run.toml
 
   AdapterKind adapter_kind() const;
-  ReferenceKind reference_kind(bool objective_needs_reference) const;
+  // --reference, or without it what suits: none for an objective that needs none, else `objective_default` (a
+  // --reference value, empty for most), else adapter-off for LoRA and a frozen copy otherwise.
+  ReferenceSpec reference_spec(bool objective_needs_reference, const std::string& objective_default = "") const;
 };
 
 // Optimizer steps of the run: --steps, or what --epochs passes over `num_groups` groups take.

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "data/tensor_cache.h"
 #include "losses/objective.h"
 #include "training/align_options.h"
 #include "training/batch_source.h"
@@ -20,6 +21,9 @@ class EncodedData {
   virtual std::unique_ptr<BatchSource> train_source(int64_t position) = 0;
   // Held-out groups in a fixed order, in batches of the run's size; empty when there are none.
   virtual std::vector<EncodedBatch> held_out() = 0;
+
+  // Where encoded data is kept, for further kinds of entries; a usage error without a cache.
+  virtual data::TensorCache& cache() = 0;
 
   virtual int64_t num_train_groups() const = 0;
   virtual int64_t items_per_group() const = 0;

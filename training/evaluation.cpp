@@ -22,6 +22,20 @@ int64_t HeldOutEvaluation::num_groups() const {
   return count;
 }
 
+at::Tensor HeldOutEvaluation::timesteps(const EncodedBatch& batch, size_t band) const {
+  return at::full({batch.size()}, grid_[band], batch.mean.options().dtype(at::kLong));
+}
+
+void HeldOutEvaluation::set_baseline(const TrainStep& step, bool reference_moves) {
+  const bool uses_reference = step.has_reference() && !reference_moves;
+  for (size_t band = 0; band < grid_.size(); ++band) {
+    for (const auto& batch : batches_) {
+      const at::Tensor at_band = timesteps(batch, band);
+      baseline_.push_back(uses_reference ? step.reference_errors(batch, at_band) : step.policy_errors(batch, at_band));
+    }
+  }
+}
+
 namespace {
 
 // Sums over groups, turned into means at the end.
@@ -41,20 +55,15 @@ struct Sums {
 
 Metrics HeldOutEvaluation::measure(const TrainStep& step) {
   at::NoGradGuard no_grad;
-  const bool knows_reference = !reference_errors_.empty();
   Metrics metrics;
   Sums all;
   size_t cell = 0;
   for (size_t band = 0; band < grid_.size(); ++band) {
     Sums sums;
     for (const auto& batch : batches_) {
-      const at::Tensor timesteps = at::full({batch.size()}, grid_[band], batch.mean.options().dtype(at::kLong));
-      const StepTensors result =
-          step.forward_at(batch, timesteps, knows_reference ? reference_errors_[cell] : at::Tensor());
-      if (!knows_reference) reference_errors_.push_back(result.error_ref);
+      const StepTensors result = step.forward(batch, timesteps(batch, band), baseline_.at(cell++));
       sums.add(result.loss, batch.size());
       all.add(result.loss, batch.size());
-      ++cell;
     }
     if (sums.values.contains("accuracy")) metrics[concat("eval/accuracy_band", band)] = sums.mean("accuracy");
   }

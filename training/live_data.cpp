@@ -93,6 +93,8 @@ class LiveData : public EncodedData {
     return batches;
   }
 
+  data::TensorCache& cache() override { fail_usage("--no-cache: there is no cache to keep anything in"); }
+
   int64_t num_train_groups() const override { return split_.train->size(); }
   int64_t items_per_group() const override { return keeps_all_items_ ? split_.train->group_size() : 1; }
   LatentScaling scaling() const override { return encoder_->scaling(); }

@@ -11,22 +11,53 @@
 namespace prefusion::training {
 namespace fs = std::filesystem;
 
+namespace {
+
+// The adapter of --init-lora on a network.
+std::shared_ptr<nn::LoraAdapter> load_init_lora(unet::Denoiser& denoiser, const AlignOptions& options) {
+  const nn::LoraLoadReport report = nn::load_lora(denoiser, nullptr, options.init_lora, 1.0);
+  check_input(report.unet != nullptr, report.file.string(), ": has no adapter for the denoiser");
+  check_input(report.unmatched.empty(), report.file.string(), ": ", report.unmatched.size(),
+              " keys fit no layer of the denoiser, the first is ",
+              report.unmatched.empty() ? "" : report.unmatched.front(), "; --init-lora would train without them");
+  return report.unet;
+}
+
+std::shared_ptr<nn::LoraAdapter> make_adapter(unet::Denoiser& denoiser, const AlignOptions& options) {
+  if (!options.init_lora.empty()) return load_init_lora(denoiser, options);
+  const nn::LoraConfig config{.rank = options.rank,
+                              .alpha = options.lora_alpha > 0 ? options.lora_alpha : static_cast<double>(options.rank),
+                              .target_modules = options.target_modules};
+  return nn::LoraAdapter::create(denoiser, config, make_torch_generator(options.seed));
+}
+
+}  // namespace
+
 Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device device) {
   Policy policy;
-  policy.denoiser = unet::load_denoiser(options.model / "unet", dtype, device);
-  policy.denoiser->set_gradient_checkpointing(options.gradient_checkpointing);
   if (options.adapter_kind() == AdapterKind::kLora) {
-    const nn::LoraConfig config{
-        .rank = options.rank,
-        .alpha = options.lora_alpha > 0 ? options.lora_alpha : static_cast<double>(options.rank),
-        .target_modules = options.target_modules};
-    policy.adapter = nn::LoraAdapter::create(*policy.denoiser, config, make_torch_generator(options.seed));
+    policy.denoiser = unet::load_denoiser(options.model / "unet", dtype, device);
+    for (auto& parameter : policy.denoiser->parameters()) parameter.set_requires_grad(false);
+    policy.adapter = make_adapter(*policy.denoiser, options);
     policy.trainable = policy.adapter->parameters();
   } else {
+    policy.denoiser = load_start_denoiser(options.model, options, dtype, device);
     for (const auto& item : policy.denoiser->named_parameters()) policy.trainable.push_back({item.key(), item.value()});
   }
+  policy.denoiser->set_gradient_checkpointing(options.gradient_checkpointing);
   for (auto& [name, parameter] : policy.trainable) parameter.set_requires_grad(true);
   return policy;
+}
+
+std::shared_ptr<unet::Denoiser> load_start_denoiser(const fs::path& folder, const AlignOptions& options,
+                                                    at::ScalarType dtype, at::Device device) {
+  auto denoiser = unet::load_denoiser(folder / "unet", dtype, device);
+  const bool has_init = !options.init_lora.empty() && folder == options.model;
+  if (has_init) {
+    load_init_lora(*denoiser, options);
+    nn::merge_lora(*denoiser);
+  }
+  return denoiser;
 }
 
 namespace {

@@ -18,9 +18,13 @@ struct Policy {
   std::vector<NamedTensor> trainable;        // by checkpoint name
 };
 
-// Loads the denoiser of a model folder and makes it trainable as the options say. LoRA tensors are fp32 whatever dtype
-// is.
+// Loads the denoiser of a model folder and makes it trainable as the options say: all weights, a fresh adapter, or the
+// one of --init-lora (merged into the weights for full fine-tuning). LoRA tensors are fp32 whatever dtype is.
 Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device device);
+
+// The network a run starts from, without anything trainable: a frozen reference. `folder` is a model folder.
+std::shared_ptr<unet::Denoiser> load_start_denoiser(const std::filesystem::path& folder, const AlignOptions& options,
+                                                    at::ScalarType dtype, at::Device device);
 
 // Writes the trained weights to options.output: pytorch_lora_weights.safetensors, or the whole model folder with its
 // denoiser replaced. `weights` are the values to write, in the order of policy.trainable.

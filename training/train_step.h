@@ -9,6 +9,7 @@
 #include "schedulers/noise_schedule.h"
 #include "training/batch_source.h"
 #include "training/reference_policy.h"
+#include "training/timestep_sampler.h"
 #include "unet/denoiser.h"
 
 namespace prefusion::training {
@@ -33,37 +34,56 @@ struct StepTensors {
   losses::LossOutput loss;
 };
 
+// What a train step is made of besides the networks.
+struct TrainStepOptions {
+  losses::ObjectiveParams params;
+  LatentScaling scaling;
+  TimestepSampler timesteps;
+  uint64_t seed = 0;
+  at::ScalarType dtype = at::kFloat;
+};
+
 // One micro-step of preference training: draws, noise, reference, policy, errors, objective. It owns nothing but how
 // they meet; everything random comes from (seed, item, draw).
 class TrainStep {
  public:
+  // `reference` may be null: then there are no reference errors but those the caller knows.
   TrainStep(unet::Denoiser& policy, ReferencePolicy* reference, const schedulers::NoiseSchedule& schedule,
-            const losses::Objective& objective, const losses::ObjectiveParams& params, LatentScaling scaling,
-            uint64_t seed, at::ScalarType dtype);
+            const losses::Objective& objective, TrainStepOptions options);
 
-  // Forward pass with the timesteps drawn for each group. The caller differentiates `loss.loss`.
-  StepTensors forward(const EncodedBatch& batch) const;
+  // Forward pass at timesteps [B] (int64, one a group). `known_error_ref` [B, k] takes the place of a reference pass.
+  // The caller differentiates `loss.loss`.
+  StepTensors forward(const EncodedBatch& batch, const at::Tensor& timesteps,
+                      const at::Tensor& known_error_ref = {}) const;
 
-  // The same at timesteps of the caller's choice ([B], int64) and, where given, known reference errors.
-  StepTensors forward_at(const EncodedBatch& batch, const at::Tensor& timesteps,
-                         const at::Tensor& known_error_ref = {}) const;
-
-  // The timestep of each group, uniform over the schedule: [B] int64.
+  // The timestep of each group: [B] int64.
   at::Tensor draw_timesteps(const EncodedBatch& batch) const;
 
-  uint64_t seed() const { return seed_; }
+  // Errors of the reference, or of the policy as it is now, at the very inputs forward() would make; without autograd.
+  // [B, k] fp32
+  at::Tensor reference_errors(const EncodedBatch& batch, const at::Tensor& timesteps) const;
+  at::Tensor policy_errors(const EncodedBatch& batch, const at::Tensor& timesteps) const;
+
+  bool has_reference() const { return reference_ != nullptr; }
 
  private:
+  // The denoiser's arguments: the items of all groups are one batch of it.
+  struct Inputs {
+    at::Tensor noisy_latents;  // [B * k, C, h, w] in the run's dtype
+    at::Tensor timesteps;      // [B * k]
+    unet::Conditioning conditioning;
+  };
+
   at::Tensor sample_latents(const EncodedBatch& batch) const;
+  StepTensors make_tensors(const EncodedBatch& batch, const at::Tensor& timesteps) const;
+  Inputs make_inputs(const StepTensors& step) const;
+  at::Tensor item_errors(const at::Tensor& prediction, const StepTensors& step) const;
 
   unet::Denoiser& policy_;
   ReferencePolicy* reference_;
   const schedulers::NoiseSchedule& schedule_;
   const losses::Objective& objective_;
-  losses::ObjectiveParams params_;
-  LatentScaling scaling_;
-  uint64_t seed_;
-  at::ScalarType dtype_;
+  TrainStepOptions options_;
 };
 
 }  // namespace prefusion::training

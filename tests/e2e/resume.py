@@ -53,8 +53,8 @@ def run_whole(prefusion, options, output):
     return time.monotonic() - began
 
 
-def killed(prefusion, world, scratch, adapter):
-    options = options_of(world, adapter)
+def killed(prefusion, world, scratch, adapter, **changes):
+    options = {**options_of(world, adapter), **changes}
     whole = run_whole(prefusion, options, scratch / "whole")
     seed = random.randrange(1 << 30)
     print(f"  kill times from seed {seed}; a whole run takes {whole:.2f} s")
@@ -159,6 +159,8 @@ def damaged_checkpoints_are_refused(prefusion, world, scratch):
 main({
     "killed_lora": lambda *a: killed(*a, "lora"),
     "killed_full": lambda *a: killed(*a, "full"),
+    "killed_moving_reference": lambda *a: killed(*a, "lora", reference="ema:0.9"),
+    "killed_cached_reference": lambda *a: killed(*a, "full", reference="cached"),
     "sigterm": lambda *a: interrupted(*a, signal.SIGTERM, 143),
     "sigint": lambda *a: interrupted(*a, signal.SIGINT, 130),
     "same_after_interrupt": same_after_interrupt,

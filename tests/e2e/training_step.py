@@ -108,6 +108,31 @@ def check_step(step, trace, unet, reference, scheduler, options, kappa):
     check_near(trace["loss"], torch.tensor(total), 1e-4 if reference else 3e-6, f"step {step} loss")
 
 
+class MovingReference:
+    """A copy of the policy whose trained weights follow it as `--reference` says."""
+
+    def __init__(self, unet, text):
+        self.network = copy.deepcopy(unet)
+        self.kind, *self.numbers = text.split(":")
+        self.start = {name: value.detach().clone() for name, value in trainable(unet).items()}
+
+    def __call__(self, inputs):
+        return item_errors(self.network, *inputs)[1]
+
+    @torch.no_grad()
+    def follow(self, step, unet):
+        first = float(self.numbers[0])
+        policy = trainable(unet)
+        for name, value in trainable(self.network).items():
+            if self.kind == "ema":
+                value.copy_(first * value + (1 - first) * policy[name])
+            elif self.kind == "refresh" and step % first == 0:
+                mix = float(self.numbers[1]) if len(self.numbers) > 1 else 1.0
+                value.copy_(mix * policy[name] + (1 - mix) * value)
+            elif self.kind == "extrapolated":
+                value.copy_(self.start[name] + first * (policy[name] - self.start[name]))
+
+
 def reference_of(unet, is_lora):
     if not is_lora:
         frozen = copy.deepcopy(unet)
@@ -151,13 +176,17 @@ def recompute(prefusion, world, scratch, model_name, objective="diffusion-dpo", 
         options.setdefault("beta", 400)
     fixed = dict(model=model, data=world / "pairs.parquet")
     prefusion.run("align", **fixed, **options, output=scratch / "out", trace=scratch / "trace", trace_steps=STEPS)
-    initial_lora = None
-    if adapter == "lora":  # without a learning rate a run writes the adapter it starts from
+    initial_lora = options.get("init_lora")
+    if adapter == "lora" and not initial_lora:  # without a learning rate a run writes the adapter it starts from
         prefusion.run("align", **fixed, **{**options, "lr": 0, "steps": 1}, output=scratch / "initial")
         initial_lora = scratch / "initial" / "pytorch_lora_weights.safetensors"
 
     unet = make_policy(model, initial_lora)
     reference = reference_of(unet, initial_lora is not None) if objective != "sft" else None
+    if "init_lora" in options:
+        reference = MovingReference(unet, "start:0")  # stays there
+    elif ":" in options.get("reference", ""):
+        reference = MovingReference(unet, options["reference"])
     scheduler = DDPMScheduler.from_pretrained(f"{model}/scheduler")
     parameters = trainable(unet)
     initial = {name: value.detach().clone() for name, value in parameters.items()}
@@ -176,6 +205,8 @@ def recompute(prefusion, world, scratch, model_name, objective="diffusion-dpo", 
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+        if isinstance(reference, MovingReference):
+            reference.follow(step, unet)
     check(not (scratch / "trace" / f"step-{STEPS + 1:06}.safetensors").exists(), "too many steps are traced")
 
     if adapter == "lora":
@@ -185,6 +216,29 @@ def recompute(prefusion, world, scratch, model_name, objective="diffusion-dpo", 
     else:
         found = load_file(scratch / "out" / "unet" / "diffusion_pytorch_model.safetensors")
     check_weights(found, {name: value.detach() for name, value in parameters.items()}, initial)
+
+
+def started_from_adapter(prefusion, world, scratch):
+    """A second run goes on from the first one's adapter, which is the reference's as well."""
+    options = dict(model=world / "models" / "epsilon", data=world / "pairs.parquet")
+    prefusion.run("align", **options, **COMMON, rank=3, lora_alpha=5, beta=400, output=scratch / "first")
+    recompute(prefusion, world, scratch, "epsilon", init_lora=scratch / "first" / "pytorch_lora_weights.safetensors")
+
+
+def cached_reference(prefusion, world, scratch):
+    """Errors computed ahead give the run that computes them on the fly, and a sweep shares the one pass."""
+    options = {**COMMON, "steps": 12, "batch_size": 4, "model": world / "models" / "epsilon", "eval_every": 6,
+               "data": world / "pairs.parquet", "eval_data": world / "eval.parquet", "cache": scratch / "cache"}
+    for adapter in ("lora", "full"):
+        for kappa in (100, 500):
+            live, cached = scratch / f"live-{adapter}-{kappa}", scratch / f"cached-{adapter}-{kappa}"
+            prefusion.run("align", **options, adapter=adapter, kappa=kappa, output=live)
+            log = prefusion.run("align", **options, adapter=adapter, kappa=kappa, reference="cached", output=cached)
+            check(("computed 0 " in log) == (adapter == "full" or kappa == 500), f"the pass is not shared:\n{log}")
+            for row, same in zip(read_metrics(cached), read_metrics(live), strict=True):
+                for key in ("loss", "error_chosen_ref", "error_rejected_ref", "eval/loss", "eval/error_chosen_ref"):
+                    if key in same:
+                        check_near(row[key], same[key], 1e-5, f"step {row['step']} {key}")
 
 
 def encoded_captions(model, captions):
@@ -250,6 +304,11 @@ main({
     "dpo_full_epsilon": lambda *a: recompute(*a, "epsilon", adapter="full", lr_schedule="linear"),
     "dpo_full_v_prediction": lambda *a: recompute(*a, "v_prediction", adapter="full", no_cache=True),
     "dpo_checkpointed": lambda *a: recompute(*a, "epsilon", adapter="full", gradient_checkpointing=True),
+    "dpo_lora_ema_reference": lambda *a: recompute(*a, "epsilon", reference="ema:0.6"),
+    "dpo_full_refreshed_reference": lambda *a: recompute(*a, "epsilon", adapter="full", reference="refresh:2:0.7"),
+    "dpo_lora_extrapolated_reference": lambda *a: recompute(*a, "v_prediction", reference="extrapolated:-0.5"),
+    "started_from_adapter": started_from_adapter,
+    "cached_reference": cached_reference,
     "sft_full_epsilon": lambda *a: recompute(*a, "epsilon", objective="sft", adapter="full"),
     "sft_lora_v_prediction": lambda *a: recompute(*a, "v_prediction", objective="sft"),
     "cached_data": lambda *a: check_traced_data(*a, no_cache=False),

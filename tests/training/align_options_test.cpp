@@ -74,13 +74,13 @@ TEST_F(AlignOptionsTest, MissingFilesAloneAreAnInputError) {
 }
 
 TEST_F(AlignOptionsTest, LoraHasItsReferenceAtHand) {
-  EXPECT_EQ(options.reference_kind(true), ReferenceKind::kAdapterOff);
-  EXPECT_EQ(options.reference_kind(false), ReferenceKind::kNone);
+  EXPECT_EQ(options.reference_spec(true).kind, ReferenceKind::kAdapterOff);
+  EXPECT_EQ(options.reference_spec(false).kind, ReferenceKind::kNone);
   options.reference_model = folder / "model";
-  EXPECT_EQ(options.reference_kind(true), ReferenceKind::kFrozen);
+  EXPECT_EQ(options.reference_spec(true).kind, ReferenceKind::kFrozen);
   options.reference_model.clear();
   options.adapter = "full";
-  EXPECT_EQ(options.reference_kind(true), ReferenceKind::kFrozen);
+  EXPECT_EQ(options.reference_spec(true).kind, ReferenceKind::kFrozen);
 }
 
 TEST_F(AlignOptionsTest, ReferenceMustFitObjectiveAndAdapter) {

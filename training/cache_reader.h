@@ -1,0 +1,36 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "data/latent_cache.h"
+#include "training/batch_source.h"
+#include "training/cache_filler.h"
+
+namespace prefusion::training {
+
+// A draw of a group and where its parts lie in the cache.
+using CachedRequest = std::pair<data::LoadRequest, const CachedGroup*>;
+
+// Reads batches back out of the cache.
+class CacheReader {
+ public:
+  CacheReader(std::shared_ptr<data::LatentCache> cache, data::TransformOptions transform, ContentHash empty_prompt,
+              uint64_t seed, at::Device device)
+      : cache_(std::move(cache)), transform_(transform), empty_prompt_(empty_prompt), seed_(seed), device_(device) {}
+
+  // Input error with the cache's path when an entry cannot be read back.
+  EncodedBatch read(const std::vector<CachedRequest>& groups, double empty_prompt_rate) const;
+
+ private:
+  void check_has(bool is_found, const CachedGroup& group) const;
+
+  std::shared_ptr<data::LatentCache> cache_;
+  data::TransformOptions transform_;
+  ContentHash empty_prompt_;
+  uint64_t seed_;
+  at::Device device_;
+};
+
+}  // namespace prefusion::training

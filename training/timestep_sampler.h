@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/rng.h"
+
+namespace prefusion::training {
+
+// Which timestep a group trains at. A position u in (0, 1) in the schedule, u near 1 the noisiest, is drawn and mapped
+// to the timesteps low .. high-1.
+class TimestepSampler {
+ public:
+  // `sampling`:
+  //   uniform
+  //   logit-normal[:MEAN,STD]  u = sigmoid(MEAN + STD * normal), default 0,1; mode[:SCALE]  u = 1 - v - SCALE *
+  //                            (cos(pi v / 2)^2 - 1 + v) with v uniform, default 1.29 (both: arXiv 2403.03206)
+  //   list:T1,T2,...           one of these timesteps, equally likely
+  // `range`: "LOW:HIGH" for LOW <= t < HIGH, empty for the whole schedule. Usage error for other texts, and for
+  // timesteps the schedule does not have.
+  static TimestepSampler parse(const std::string& sampling, const std::string& range, int64_t num_train_timesteps);
+
+  // A function of the key alone.
+  int64_t draw(const DrawKey& key) const;
+
+ private:
+  enum class Kind { kUniform, kLogitNormal, kMode, kList };
+
+  Kind kind_ = Kind::kUniform;
+  int64_t low_ = 0, high_ = 0;
+  double first_ = 0, second_ = 0;  // MEAN, STD or SCALE
+  std::vector<int64_t> list_;
+};
+
+}  // namespace prefusion::training
