@@ -38,6 +38,7 @@ class SubsetDataset : public PreferenceDataset {
   const std::string& prompt(int64_t index) const override { return base_->prompt(indices_.at(index)); }
   std::string id(int64_t index) const override { return base_->id(indices_.at(index)); }
   std::vector<double> labels(int64_t index) const override { return base_->labels(indices_.at(index)); }
+  std::vector<double> scores(int64_t index) const override { return base_->scores(indices_.at(index)); }
   PreferenceRecord read(int64_t index) const override {
     PreferenceRecord record = base_->read(indices_.at(index));
     record.index = index;
@@ -62,6 +63,23 @@ class SubsetDataset : public PreferenceDataset {
 
 }  // namespace
 
+namespace {
+
+// Which score is taken, and why none is where there are some.
+std::string score_text(const DatasetSummary& summary) {
+  if (summary.groups == 0 || summary.score_rows.empty()) return "";
+  if (!summary.score_name.empty()) return "; score: " + summary.score_name;
+  std::string names;
+  for (const auto& [name, rows] : summary.score_rows) names += (names.empty() ? "" : ", ") + name;
+  if (summary.score_rows.size() > 1) {
+    return concat("; scores: ", names, "; none of them is taken, --score-name chooses one");
+  }
+  return concat("; only ", summary.score_rows.at(names), " of the used rows have the score ", names,
+                ": it is not taken, --score-name ", names, " drops the others");
+}
+
+}  // namespace
+
 std::string DatasetSummary::text() const {
   std::ostringstream out;
   out << rows << " rows in " << files << (files == 1 ? " file, " : " files, ") << used_rows << " used";
@@ -72,6 +90,7 @@ std::string DatasetSummary::text() const {
   part(missing_labels, "without a label dropped");
   part(inconsistent, "with inconsistent labels dropped");
   part(missing_prompts, "without a prompt dropped");
+  if (missing_scores > 0) out << ", " << missing_scores << " without the score '" << score_name << "' dropped";
   part(short_lists, "with too few images dropped");
   part(malformed, "malformed rows skipped");
   part(bad_files, "unreadable files skipped");
@@ -79,6 +98,7 @@ std::string DatasetSummary::text() const {
     out << "; " << groups << " groups of " << group_size << " for " << prompts
         << (prompts == 1 ? " prompt" : " prompts");
   }
+  out << score_text(*this);
   return out.str();
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,7 +26,9 @@ struct DatasetOptions {
   // Items in a list group. Longer lists are thinned evenly, best and worst staying; shorter ones are dropped and
   // counted. 0 takes the size of the shortest list.
   int64_t list_size = 0;
-  // Which of a ranked list's reward scores gives the labels; empty takes the share of pairwise wins over all of them.
+  // The reward score that is taken, by name; rows without it are dropped and counted. It orders and labels rows that no
+  // human labelled. Empty: the only score there is, where every row has it, else none; several scores then give the
+  // share of pairwise wins over all of them as labels.
   std::string score_name;
   // Images held in memory at once are about twice this many bytes; the shuffle mixes within one such window.
   int64_t window_bytes = int64_t{256} << 20;
@@ -43,12 +46,15 @@ struct DatasetSummary {
   int64_t missing_labels = 0;  // has_label false, or no label
   int64_t inconsistent = 0;    // label_0 + label_1 is not 1, or outside [0, 1]
   int64_t missing_prompts = 0;
-  int64_t short_lists = 0;  // fewer items than the group needs
-  int64_t malformed = 0;    // rows that cannot be parsed
+  int64_t missing_scores = 0;  // without the score that was asked for
+  int64_t short_lists = 0;     // fewer items than the group needs
+  int64_t malformed = 0;       // rows that cannot be parsed
   bool ties_are_kept = false;
-  int64_t groups = 0;      // usable groups; a list may give several pairs
-  int64_t prompts = 0;     // distinct prompts of the usable groups
-  int64_t group_size = 0;  // k
+  int64_t groups = 0;                         // usable groups; a list may give several pairs
+  int64_t prompts = 0;                        // distinct prompts of the usable groups
+  int64_t group_size = 0;                     // k
+  std::map<std::string, int64_t> score_rows;  // used rows that have a score, by its name
+  std::string score_name;                     // the score that is asked for, else taken; empty for none
 
   int64_t dropped() const { return rows - used_rows; }
   std::string text() const;  // one line for the log
@@ -66,6 +72,8 @@ class PreferenceDataset {
   virtual std::string id(int64_t index) const = 0;
   // Labels of the k items, best first, without reading images.
   virtual std::vector<double> labels(int64_t index) const = 0;
+  // Scores of the k items in the same order; empty when summary().score_name is.
+  virtual std::vector<double> scores(int64_t index) const = 0;
   // The group with its encoded images. Thread-safe. Input error with the row's id when it cannot be read.
   virtual PreferenceRecord read(int64_t index) const = 0;
   // All indices in the order of an epoch: a function of (seed, epoch) alone, close enough to the order on disk that

@@ -7,7 +7,6 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
-#include "core/logging.h"
 
 namespace prefusion::data {
 namespace {
@@ -65,8 +64,7 @@ void FolderPairSource::scan(const std::function<void(const ScannedRow&)>& visit)
     const auto prompt = find_prompt(folder_, stem);
     row.prompt = prompt ? std::string_view(*prompt) : std::string_view();
     if (pair.chosen.empty() || pair.rejected.empty()) {
-      log_warn((folder_ / (pair.chosen.empty() ? "rejected" : "chosen") / stem).string(), " is skipped: there is no ",
-               pair.chosen.empty() ? "chosen" : "rejected", " image of that name");
+      row.problem = concat("there is no ", pair.chosen.empty() ? "chosen" : "rejected", " image of that name");
       row.status = RowStatus::kMalformed;
     } else if (!prompt) {
       row.status = RowStatus::kMissingPrompt;

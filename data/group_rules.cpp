@@ -17,9 +17,8 @@ std::vector<double> badness_of(const ScannedRow& row) {
 
 GroupPlan make_pair(uint16_t chosen, uint16_t rejected, float chosen_label) {
   const bool is_tie = chosen_label == 0.5f;
-  return GroupPlan{.items = {chosen, rejected},
-                   .labels = {chosen_label, 1.0f - chosen_label},
-                   .ranks = is_tie ? std::vector<float>{0.5f, 0.5f} : std::vector<float>{0.0f, 1.0f}};
+  return {GroupItem{.item = chosen, .label = chosen_label, .rank = is_tie ? 0.5f : 0.0f},
+          GroupItem{.item = rejected, .label = 1.0f - chosen_label, .rank = is_tie ? 0.5f : 1.0f}};
 }
 
 // Labels that are the probabilities of a pair stay as they are; scores and ranks become 1 / 0.
@@ -64,22 +63,21 @@ void plan_list(const ScannedRow& row, const std::vector<double>& badness, const 
   const std::vector<double> ranks = average_ranks(badness);
   GroupPlan group;
   for (const uint16_t item : order) {
-    group.items.push_back(item);
-    group.labels.push_back(static_cast<float>(row.labels[item]));
-    group.ranks.push_back(static_cast<float>(ranks[item]));
+    group.push_back(GroupItem{
+        .item = item, .label = static_cast<float>(row.labels[item]), .rank = static_cast<float>(ranks[item])});
   }
   if (options.list_size > 0) thin_group(group, static_cast<size_t>(options.list_size));
   plan.groups.push_back(std::move(group));
 }
 
 void add_single(uint16_t item, double label, RowPlan& plan) {
-  plan.groups.push_back(GroupPlan{.items = {item}, .labels = {static_cast<float>(label)}, .ranks = {0.0f}});
+  plan.groups.push_back({GroupItem{.item = item, .label = static_cast<float>(label)}});
 }
 
 void plan_unpaired(const ScannedRow& row, const std::vector<double>& badness, const std::vector<uint16_t>& order,
                    const DatasetOptions& options, RowPlan& plan) {
   if (order.size() == 1) {
-    plan.has_tie = row.labels[0] == 0.5;
+    plan.has_tie = row.labels_are_probabilities && row.labels[0] == 0.5;
     if (plan.has_tie && !options.keep_ties) {
       plan.outcome = PlanOutcome::kTie;
     } else {
@@ -101,6 +99,18 @@ void plan_unpaired(const ScannedRow& row, const std::vector<double>& badness, co
       add_single(item, badness[item] == best ? 1.0 : 0.0, plan);
     }
   }
+}
+
+// For each item the share of rivals it beats, averaged over all scores: RankDPO's phi.
+std::vector<double> mean_win_shares(const NamedScores& scores) {
+  std::vector<double> mean(scores.begin()->second.size(), 0.0);
+  for (const auto& [name, values] : scores) {
+    std::vector<double> badness = values;
+    for (double& value : badness) value = -value;
+    const std::vector<double> shares = win_shares(badness);
+    for (size_t i = 0; i < mean.size(); ++i) mean[i] += shares[i] / static_cast<double>(scores.size());
+  }
+  return mean;
 }
 
 }  // namespace
@@ -129,18 +139,36 @@ RowPlan plan_groups(const ScannedRow& row, const DatasetOptions& options) {
   return plan;
 }
 
+void judge_by_scores(std::vector<double> ranks, const std::string& score_name, ScannedRow& row) {
+  const NamedScores& scores = row.scores;
+  if (!score_name.empty()) {
+    // A row without the score is dropped for that by the data set.
+    if (const auto found = scores.find(score_name); found != scores.end()) row.labels = found->second;
+    return;
+  }
+  if (scores.empty() && ranks.empty()) {
+    row.status = RowStatus::kMissingLabel;
+    return;
+  }
+  if (scores.size() == 1 && scores.contains(kUnnamedScore)) {
+    row.labels = scores.at(kUnnamedScore);
+  } else {
+    row.labels = scores.empty() ? win_shares(ranks) : mean_win_shares(scores);
+  }
+  row.ranks = std::move(ranks);
+}
+
 void thin_group(GroupPlan& group, size_t size) {
-  const size_t count = group.items.size();
+  const size_t count = group.size();
   if (size < 2 || count <= size) return;
   GroupPlan thinned;
+  std::vector<double> old_ranks;
   for (size_t i = 0; i < size; ++i) {
-    const size_t from = (i * (count - 1) + (size - 1) / 2) / (size - 1);
-    thinned.items.push_back(group.items[from]);
-    thinned.labels.push_back(group.labels[from]);
-    thinned.ranks.push_back(group.ranks[from]);
+    thinned.push_back(group[(i * (count - 1) + (size - 1) / 2) / (size - 1)]);
+    old_ranks.push_back(thinned.back().rank);
   }
-  const std::vector<double> ranks = average_ranks({thinned.ranks.begin(), thinned.ranks.end()});
-  thinned.ranks.assign(ranks.begin(), ranks.end());
+  const std::vector<double> ranks = average_ranks(old_ranks);
+  for (size_t i = 0; i < size; ++i) thinned[i].rank = static_cast<float>(ranks[i]);
   group = std::move(thinned);
 }
 

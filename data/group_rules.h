@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
+#include <string>
 #include <vector>
 
 #include "data/dataset.h"
@@ -8,12 +10,16 @@
 
 namespace prefusion::data {
 
-// One group made from a row: which items, best first, with their labels and ranks.
-struct GroupPlan {
-  std::vector<uint16_t> items;
-  std::vector<float> labels;
-  std::vector<float> ranks;
+// One item of a group: which of its row's, and what is known of it without its image.
+struct GroupItem {
+  uint16_t item = 0;
+  float label = 0;
+  float rank = 0;
+  float score = std::numeric_limits<float>::quiet_NaN();
 };
+
+// One group made from a row: its items, best first.
+using GroupPlan = std::vector<GroupItem>;
 
 enum class PlanOutcome { kUsed, kTie, kMissingLabel, kTooShort };
 
@@ -23,12 +29,17 @@ struct RowPlan {
   std::vector<GroupPlan> groups;
 };
 
-// Turns a usable row into groups of the wanted kind.
-//   pair:     two items as they are; a list gives its best against its worst, or every two neighbours of different
-//   rank. list:     all items, best first. unpaired: one group an item; of two or more items the best are desirable
-//   (1), the worst undesirable (0), the rest
-//             unused; a single item keeps its label.
+// Turns a usable row into groups of the wanted kind; scores are left out.
+//   pair      two items as they are; a list gives its best against its worst, or every two neighbours of different rank
+//   list      all items, best first
+//   unpaired  one group an item; of two or more items the best are desirable (1), the worst undesirable (0), the rest
+//             unused; a single item keeps its label
 RowPlan plan_groups(const ScannedRow& row, const DatasetOptions& options);
+
+// Order and labels of a row that no human labelled: the score called `score_name` where one is asked for, else the
+// ranks (one an item, or empty), else the scores. Without a name the labels are the score of no name, else the share of
+// pairwise wins over all scores, else the same share by rank.
+void judge_by_scores(std::vector<double> ranks, const std::string& score_name, ScannedRow& row);
 
 // Keeps `size` items of a best-first list at even distances, the first and the last among them.
 void thin_group(GroupPlan& group, size_t size);

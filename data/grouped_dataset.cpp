@@ -1,12 +1,26 @@
 #include "data/grouped_dataset.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/epoch_order.h"
 
 namespace prefusion::data {
+namespace {
+
+// What is wrong with a row's scores; empty for nothing.
+std::string score_problem(const NamedScores& scores) {
+  for (const auto& [name, values] : scores) {
+    for (const double value : values) {
+      if (!std::isfinite(value)) return concat("the score '", name, "' must be finite, found ", value);
+    }
+  }
+  return "";
+}
+
+}  // namespace
 
 void GroupedDataset::add(std::unique_ptr<PreferenceSource> source) {
   const DatasetSummary before = summary_;
@@ -21,8 +35,6 @@ void GroupedDataset::add(std::unique_ptr<PreferenceSource> source) {
     summary_ = before;
     groups_.resize(num_groups);
     items_.resize(num_items);
-    labels_.resize(num_items);
-    ranks_.resize(num_items);
     sources_.pop_back();
     throw;
   }
@@ -34,8 +46,14 @@ void GroupedDataset::add_row(uint32_t source, const ScannedRow& row) {
     case RowStatus::kMissingLabel: ++summary_.missing_labels; return;
     case RowStatus::kInconsistent: ++summary_.inconsistent; return;
     case RowStatus::kMissingPrompt: ++summary_.missing_prompts; return;
-    case RowStatus::kMalformed: ++summary_.malformed; return;
+    case RowStatus::kMalformed: return skip_malformed(row, row.problem);
     case RowStatus::kUsable: break;
+  }
+  if (const std::string problem = score_problem(row.scores); !problem.empty()) return skip_malformed(row, problem);
+  if (!options_.score_name.empty() && !row.scores.contains(options_.score_name)) {
+    ++summary_.missing_scores;
+    for (const auto& [name, values] : row.scores) found_scores_.insert(name);
+    return;
   }
   const RowPlan plan = plan_groups(row, options_);
   switch (plan.outcome) {
@@ -47,18 +65,28 @@ void GroupedDataset::add_row(uint32_t source, const ScannedRow& row) {
   ++summary_.used_rows;
   if (plan.has_tie && options_.keep_ties) ++summary_.ties;
   const uint32_t prompt = intern(row.prompt);
-  for (const GroupPlan& group : plan.groups) add_group(source, row.row, prompt, group);
+  for (const auto& [name, values] : row.scores) ++summary_.score_rows[name];
+  for (const GroupPlan& group : plan.groups) add_group(source, row, prompt, group);
 }
 
-void GroupedDataset::add_group(uint32_t source, int64_t row, uint32_t prompt, const GroupPlan& plan) {
-  groups_.push_back(Group{.row = row,
+void GroupedDataset::skip_malformed(const ScannedRow& row, const std::string& problem) {
+  ++summary_.malformed;
+  last_problem_ = concat(sources_.back()->row_id(row.row), ": ", problem);
+  log_warn("skipped: ", last_problem_);
+}
+
+void GroupedDataset::add_group(uint32_t source, const ScannedRow& row, uint32_t prompt, const GroupPlan& plan) {
+  groups_.push_back(Group{.row = row.row,
                           .first = static_cast<int64_t>(items_.size()),
                           .source = source,
                           .prompt = prompt,
-                          .count = static_cast<uint32_t>(plan.items.size())});
-  items_.insert(items_.end(), plan.items.begin(), plan.items.end());
-  labels_.insert(labels_.end(), plan.labels.begin(), plan.labels.end());
-  ranks_.insert(ranks_.end(), plan.ranks.begin(), plan.ranks.end());
+                          .count = static_cast<uint32_t>(plan.size())});
+  // Without a name any score may turn out to be the only one: choose_score() knows.
+  const auto score = options_.score_name.empty() ? row.scores.begin() : row.scores.find(options_.score_name);
+  for (GroupItem item : plan) {
+    if (score != row.scores.end()) item.score = static_cast<float>(score->second[item.item]);
+    items_.push_back(item);
+  }
 }
 
 uint32_t GroupedDataset::intern(std::string_view prompt) {
@@ -69,13 +97,12 @@ uint32_t GroupedDataset::intern(std::string_view prompt) {
 
 void GroupedDataset::finish(const std::string& where) {
   prompt_numbers_ = {};
-  check_input(!groups_.empty(), where, ": holds nothing usable: ", summary_.text(),
-              options_.group == GroupKind::kPair && summary_.short_lists == summary_.rows && summary_.rows > 0
-                  ? "; it is unpaired, choose an objective for unpaired data"
-                  : "");
+  const std::string last = last_problem_.empty() ? "" : "; the last malformed: " + last_problem_;
+  check_input(!groups_.empty(), where, ": holds nothing usable: ", summary_.text(), why_nothing_is_usable(), last);
   check_input(!options_.max_bad.is_exceeded(summary_.malformed, summary_.rows), where, ": ", summary_.malformed,
-              " rows that cannot be parsed among ", summary_.rows, ", more than is allowed (--max-bad)");
+              " rows that cannot be parsed among ", summary_.rows, ", more than is allowed (--max-bad)", last);
   thin_lists();
+  choose_score();
   std::vector<bool> seen(prompts_.size());
   for (const Group& group : groups_) seen[group.prompt] = true;
   summary_.prompts = std::count(seen.begin(), seen.end(), true);
@@ -88,18 +115,29 @@ void GroupedDataset::thin_lists() {
   for (const Group& group : groups_) size = std::min(size, group.count);
   for (Group& group : groups_) {
     if (group.count == size) continue;
-    const auto first = group.first;
-    const auto last = first + group.count;
-    GroupPlan plan{.items = {items_.begin() + first, items_.begin() + last},
-                   .labels = {labels_.begin() + first, labels_.begin() + last},
-                   .ranks = {ranks_.begin() + first, ranks_.begin() + last}};
+    const auto items = items_of(group);
+    GroupPlan plan(items.begin(), items.end());
     thin_group(plan, size);
-    std::copy(plan.items.begin(), plan.items.end(), items_.begin() + first);
-    std::copy(plan.labels.begin(), plan.labels.end(), labels_.begin() + first);
-    std::copy(plan.ranks.begin(), plan.ranks.end(), ranks_.begin() + first);
+    std::copy(plan.begin(), plan.end(), items_.begin() + group.first);
     group.count = size;
   }
   summary_.group_size = size;
+}
+
+void GroupedDataset::choose_score() {
+  const auto& found = summary_.score_rows;
+  const bool is_only_one = found.size() == 1 && found.begin()->second == summary_.used_rows;
+  if (options_.score_name.empty() && is_only_one) summary_.score_name = found.begin()->first;
+}
+
+std::string GroupedDataset::why_nothing_is_usable() const {
+  if (options_.group == GroupKind::kPair && summary_.short_lists == summary_.rows && summary_.rows > 0) {
+    return "; it is unpaired, choose an objective for unpaired data";
+  }
+  if (summary_.missing_scores == 0) return "";
+  std::string names;
+  for (const auto& name : found_scores_) names += (names.empty() ? "; scores found: " : ", ") + name;
+  return names.empty() ? "; no scores were found" : names;
 }
 
 std::string GroupedDataset::id(int64_t index) const {
@@ -108,22 +146,34 @@ std::string GroupedDataset::id(int64_t index) const {
 }
 
 std::vector<double> GroupedDataset::labels(int64_t index) const {
-  const Group& group = groups_.at(index);
-  return {labels_.begin() + group.first, labels_.begin() + group.first + group.count};
+  std::vector<double> labels;
+  for (const GroupItem& item : items_of(groups_.at(index))) labels.push_back(item.label);
+  return labels;
+}
+
+std::vector<double> GroupedDataset::scores(int64_t index) const {
+  std::vector<double> scores;
+  if (summary_.score_name.empty()) return scores;
+  for (const GroupItem& item : items_of(groups_.at(index))) scores.push_back(item.score);
+  return scores;
 }
 
 PreferenceRecord GroupedDataset::read(int64_t index) const {
   check_usage(index >= 0 && index < size(), "group ", index, " of ", size(), " does not exist");
   const Group& group = groups_[index];
+  const auto items = items_of(group);
   PreferenceRecord record{.id = id(index), .index = index, .prompt = prompts_[group.prompt]};
+  std::vector<uint16_t> numbers;
+  for (const GroupItem& item : items) numbers.push_back(item.item);
   try {
-    record.items = sources_[group.source]->read_items(group.row, {items_.data() + group.first, group.count});
+    record.items = sources_[group.source]->read_items(group.row, numbers);
   } catch (const Error& error) {
     throw Error(error.error_class(), concat(record.id, ": ", error.what()));
   }
-  for (uint32_t i = 0; i < group.count; ++i) {
-    record.items[i].label = labels_[group.first + i];
-    record.items[i].rank = ranks_[group.first + i];
+  for (size_t i = 0; i < items.size(); ++i) {
+    record.items[i].label = items[i].label;
+    record.items[i].rank = items[i].rank;
+    if (!summary_.score_name.empty()) record.items[i].score = items[i].score;
   }
   return record;
 }

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <memory>
+#include <set>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -11,11 +13,12 @@
 
 namespace prefusion::data {
 
-// The groups of several sources, kept as small fixed records: about 40 bytes a pair plus each distinct prompt once.
+// The groups of several sources, kept as small fixed records: about 70 bytes a pair plus each distinct prompt once.
 class GroupedDataset : public PreferenceDataset {
  public:
   explicit GroupedDataset(DatasetOptions options) : options_(std::move(options)) {
     summary_.ties_are_kept = options_.keep_ties;
+    summary_.score_name = options_.score_name;
   }
 
   // Scans the source and adds its groups. Input error when the source cannot be read; then nothing of it is added.
@@ -31,32 +34,37 @@ class GroupedDataset : public PreferenceDataset {
   const std::string& prompt(int64_t index) const override { return prompts_[groups_.at(index).prompt]; }
   std::string id(int64_t index) const override;
   std::vector<double> labels(int64_t index) const override;
+  std::vector<double> scores(int64_t index) const override;
   PreferenceRecord read(int64_t index) const override;
   std::vector<int64_t> epoch_order(uint64_t seed, uint64_t epoch) const override;
 
  private:
   struct Group {
     int64_t row;
-    int64_t first;  // its items begin here in items_, labels_, ranks_
+    int64_t first;  // its items begin here in items_
     uint32_t source;
     uint32_t prompt;
     uint32_t count;
   };
 
   void add_row(uint32_t source, const ScannedRow& row);
-  void add_group(uint32_t source, int64_t row, uint32_t prompt, const GroupPlan& plan);
+  void skip_malformed(const ScannedRow& row, const std::string& problem);
+  void add_group(uint32_t source, const ScannedRow& row, uint32_t prompt, const GroupPlan& plan);
+  std::span<const GroupItem> items_of(const Group& group) const { return {items_.data() + group.first, group.count}; }
   uint32_t intern(std::string_view prompt);
   void thin_lists();
+  void choose_score();
+  std::string why_nothing_is_usable() const;
 
   DatasetOptions options_;
   DatasetSummary summary_;
   std::vector<std::unique_ptr<PreferenceSource>> sources_;
   std::vector<Group> groups_;
-  std::vector<uint16_t> items_;
-  std::vector<float> labels_;
-  std::vector<float> ranks_;
+  std::vector<GroupItem> items_;
   std::vector<std::string> prompts_;
   std::unordered_map<std::string, uint32_t> prompt_numbers_;
+  std::string last_problem_;            // of a malformed row
+  std::set<std::string> found_scores_;  // in rows without the score asked for
 };
 
 }  // namespace prefusion::data

@@ -53,7 +53,7 @@ bool all_finite(const std::vector<double>& values) {
 }
 
 // Two probabilities that sum to 1, or a single one.
-void take_probabilities(std::vector<double> labels, ManifestRow& row) {
+void take_probabilities(std::vector<double> labels, ScannedRow& row) {
   row.labels = std::move(labels);
   row.labels_are_probabilities = true;
   double sum = row.labels.size() == 1 ? 1.0 : 0.0;
@@ -65,8 +65,7 @@ void take_probabilities(std::vector<double> labels, ManifestRow& row) {
   if (!in_range || std::abs(sum - 1) > 1e-6) row.status = RowStatus::kInconsistent;
 }
 
-void take_label(const Json& label, ManifestRow& row) {
-  const size_t count = row.images.size();
+void take_label(const Json& label, size_t count, ScannedRow& row) {
   if (label.is_array()) {
     std::vector<double> labels = to_numbers(label, count, "label");
     if (!all_finite(labels)) {
@@ -84,34 +83,61 @@ void take_label(const Json& label, ManifestRow& row) {
   take_probabilities(count == 1 ? std::vector<double>{value} : std::vector<double>{value, 1 - value}, row);
 }
 
-void take_judgement(const Json& json, ManifestRow& row) {
-  const size_t count = row.images.size();
-  if (const Json* scores = find(json, {"scores"})) {
-    row.labels = to_numbers(*scores, count, "scores");
-  } else if (const Json* ranks = find(json, {"ranks", "rank"})) {
-    row.ranks = to_numbers(*ranks, count, "ranks");
-    row.labels = win_shares(row.ranks);
-    if (!all_finite(row.ranks)) row.status = RowStatus::kMissingLabel;
-  } else if (const Json* label = find(json, {"label", "human_preference"})) {
-    take_label(*label, row);
-  } else {
-    row.status = RowStatus::kMissingLabel;
+// [numbers], [{name: number}, ...] or {name: [numbers]}.
+NamedScores to_scores(const Json& value, size_t count) {
+  NamedScores scores;
+  if (value.is_object()) {
+    for (const auto& [name, values] : value.items()) {
+      std::vector<double> numbers = to_numbers(values, count, "scores");
+      if (all_finite(numbers)) scores[name] = std::move(numbers);  // null stands for a score that is missing
+    }
+    return scores;
   }
-  if (row.status == RowStatus::kUsable && !all_finite(row.labels)) row.status = RowStatus::kMissingLabel;
+  check_input(value.is_array() && value.size() == count, "scores must be a list of ", count,
+              " entries, one an image, found ", value.dump().substr(0, 60));
+  for (size_t i = 0; i < count; ++i) {
+    const Json named = value[i].is_object() ? value[i] : Json{{kUnnamedScore, value[i]}};
+    for (const auto& [name, number] : named.items()) {
+      if (!number.is_null()) add_score(name, i, to_number(number, "a score"), scores);
+    }
+  }
+  keep_complete_scores(count, scores);
+  return scores;
+}
+
+NamedScores scores_of(const Json& json, size_t count) {
+  if (const Json* list = find(json, {"scores"})) return to_scores(*list, count);
+  const Json* single = find(json, {"score"});
+  if (!single) return {};
+  check_input(count == 1, "a single score says nothing about ", count, " images: give a list, scores");
+  return to_scores(Json::array({*single}), count);
+}
+
+// What a human said goes before what a reward model did.
+void take_judgement(const Json& json, size_t count, const std::string& score_name, ScannedRow& row) {
+  row.scores = scores_of(json, count);
+  if (const Json* label = find(json, {"label", "human_preference"})) {
+    take_label(*label, count, row);
+    if (row.status == RowStatus::kUsable && !all_finite(row.labels)) row.status = RowStatus::kMissingLabel;
+    return;
+  }
+  std::vector<double> ranks;
+  if (const Json* given = find(json, {"ranks", "rank"})) ranks = to_numbers(*given, count, "ranks");
+  judge_by_scores(std::move(ranks), score_name, row);
 }
 
 }  // namespace
 
-ManifestRow parse_manifest_row(const Json& json) {
+ManifestRow parse_manifest_row(const Json& json, const std::string& score_name) {
   check_input(json.is_object(), "a row must be a JSON object, found ", json.dump().substr(0, 60));
   const Json* images = find(json, {"images", "image", "image_path", "file_path"});
   check_input(images, "a row must name its images under 'images' or 'image'");
   ManifestRow row;
   row.images = to_paths(*images);
-  take_judgement(json, row);
+  take_judgement(json, row.images.size(), score_name, row.scanned);
   const Json* prompt = find(json, {"prompt", "caption"});
   if (!prompt) {
-    if (row.status == RowStatus::kUsable) row.status = RowStatus::kMissingPrompt;
+    if (row.scanned.status == RowStatus::kUsable) row.scanned.status = RowStatus::kMissingPrompt;
     return row;
   }
   check_input(prompt->is_string(), "the prompt must be text, found ", prompt->dump().substr(0, 60));

@@ -10,16 +10,13 @@ namespace prefusion::data {
 
 // A manifest row without the images' bytes.
 struct ManifestRow {
-  RowStatus status = RowStatus::kUsable;
   std::string prompt;
   std::vector<std::string> images;  // paths as written
-  std::vector<double> labels;
-  std::vector<double> ranks;
-  bool labels_are_probabilities = false;
+  ScannedRow scanned;               // all but its number and prompt
 };
 
-// Understands one row of any of the forms ManifestSource lists. Input error when it is of none of them; a row without a
-// label, or with labels that contradict each other, comes back with that status.
-ManifestRow parse_manifest_row(const Json& json);
+// Understands one row of any of the forms ManifestSource lists; `score_name` as in DatasetOptions. Input error when it
+// is of none of them; a row without a label, or with labels that contradict each other, comes back with that status.
+ManifestRow parse_manifest_row(const Json& json, const std::string& score_name);
 
 }  // namespace prefusion::data

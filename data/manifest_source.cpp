@@ -6,7 +6,6 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/json_config.h"
-#include "core/logging.h"
 #include "data/manifest_row.h"
 
 namespace prefusion::data {
@@ -40,7 +39,8 @@ size_t end_of_value(const std::string& text, size_t begin) {
 
 }  // namespace
 
-ManifestSource::ManifestSource(std::filesystem::path path) : path_(std::move(path)) {}
+ManifestSource::ManifestSource(std::filesystem::path path, std::string score_name)
+    : path_(std::move(path)), score_name_(std::move(score_name)) {}
 
 std::vector<ManifestSource::Extent> ManifestSource::find_lines(const std::string& text) const {
   std::vector<Extent> lines;
@@ -81,20 +81,15 @@ void ManifestSource::scan(const std::function<void(const ScannedRow&)>& visit) {
     if (std::all_of(row_text.begin(), row_text.end(), is_blank)) continue;
     rows_.push_back(Extent{.begin = row_text.data() - text.data(), .size = static_cast<int64_t>(row_text.size())});
     if (!is_array) line_numbers_.push_back(static_cast<int64_t>(i) + 1);
-    ScannedRow scanned{.row = static_cast<int64_t>(rows_.size()) - 1};
     ManifestRow row;
     try {
-      row = parse_manifest_row(parse_json(row_text, "the row"));
-      scanned.status = row.status;
-      scanned.prompt = row.prompt;
-      scanned.labels = row.labels;
-      scanned.ranks = row.ranks;
-      scanned.labels_are_probabilities = row.labels_are_probabilities;
+      row = parse_manifest_row(parse_json(row_text, "the row"), score_name_);
     } catch (const Error& error) {
-      log_warn(row_id(scanned.row), " is skipped: ", error.what());
-      scanned.status = RowStatus::kMalformed;
+      row.scanned = ScannedRow{.status = RowStatus::kMalformed, .problem = error.what()};
     }
-    visit(scanned);
+    row.scanned.row = static_cast<int64_t>(rows_.size()) - 1;
+    row.scanned.prompt = row.prompt;
+    visit(row.scanned);
   }
 }
 
@@ -122,7 +117,7 @@ std::filesystem::path ManifestSource::find_image(const std::string& name) const 
 }
 
 std::vector<PreferenceItem> ManifestSource::read_items(int64_t row, std::span<const uint16_t> items) const {
-  const ManifestRow parsed = parse_manifest_row(parse_row(row));
+  const ManifestRow parsed = parse_manifest_row(parse_row(row), score_name_);
   std::vector<PreferenceItem> out;
   for (const uint16_t item : items) {
     check_input(item < parsed.images.size(), path_.string(), ": was changed while it was in use");

@@ -10,8 +10,9 @@ namespace prefusion::data {
 
 // JSON rows that name image files:
 //   JSONL manifest   {"prompt", "images": [paths], "scores" (higher better) | "ranks" (lower better) | "label"}; a
-//                    single label is Pick-a-Pic's label_0, a list of labels is one value an image
-//   unpaired JSONL   {"prompt", "image", "label"}: 1 / true desirable, 0 / false undesirable
+//                    single label is Pick-a-Pic's label_0, a list of labels is one value an image. Scores are a list
+//                    of numbers, a list of {name: number}, or {name: list}; beside a label they order nothing
+//   unpaired JSONL   {"prompt", "image", "label": 1 / true desirable, 0 / false undesirable | "score": number}
 //   HPDv2 train.json [{"prompt", "file_path": [2 paths], "human_preference": [1, 0]}, ...]
 //   HPDv2 test.json  [{"prompt", "image_path": [paths], "rank": [...]}, ...]
 // Any of them one a line (.jsonl) or in one array (.json). Paths are relative to the manifest's folder, or to the
@@ -19,7 +20,7 @@ namespace prefusion::data {
 // memory.
 class ManifestSource : public PreferenceSource {
  public:
-  explicit ManifestSource(std::filesystem::path path);
+  ManifestSource(std::filesystem::path path, std::string score_name);
 
   void scan(const std::function<void(const ScannedRow&)>& visit) override;
   Place place(int64_t row) const override;
@@ -39,6 +40,7 @@ class ManifestSource : public PreferenceSource {
   std::filesystem::path find_image(const std::string& name) const;
 
   std::filesystem::path path_;
+  std::string score_name_;
   std::vector<Extent> rows_;
   std::vector<int64_t> line_numbers_;  // of JSONL rows, from 1; empty for an array
 };

@@ -34,7 +34,7 @@ std::vector<std::filesystem::path> expand_folder(const std::filesystem::path& fo
 }
 
 std::unique_ptr<PreferenceSource> open_parquet(std::unique_ptr<ParquetTable> table, const std::string& score_name) {
-  if (PickapicSource::fits(*table)) return std::make_unique<PickapicSource>(std::move(table));
+  if (PickapicSource::fits(*table)) return std::make_unique<PickapicSource>(std::move(table), score_name);
   if (RankedListSource::fits(*table)) return std::make_unique<RankedListSource>(std::move(table), score_name);
   fail_input(
       table->path().string(),
@@ -66,7 +66,7 @@ std::unique_ptr<PreferenceSource> SourceFactory::open(const std::filesystem::pat
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) return std::make_unique<FolderPairSource>(path);
   const std::string extension = path.extension().string();
-  if (extension == ".jsonl" || extension == ".json") return std::make_unique<ManifestSource>(path);
+  if (extension == ".jsonl" || extension == ".json") return std::make_unique<ManifestSource>(path, options_.score_name);
   check_input(extension == ".parquet", path.string(),
               ": unknown kind of preference data; expected .parquet, .jsonl, .json or a folder");
   const int64_t segment_bytes = std::max<int64_t>(1, options_.window_bytes / (2 * kOpenChunks));

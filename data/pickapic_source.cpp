@@ -29,9 +29,19 @@ void judge(std::optional<double> label_0, std::optional<double> label_1, bool ha
   row.labels = {*label_0, 1 - *label_0};
 }
 
+NamedScores scores_at(const std::array<const arrow::Array*, 2>& columns, int64_t i, const std::string& name) {
+  NamedScores scores;
+  for (size_t item = 0; item < columns.size(); ++item) {
+    if (const auto value = number_at(columns[item], i)) add_score(name, item, *value, scores);
+  }
+  keep_complete_scores(columns.size(), scores);
+  return scores;
+}
+
 }  // namespace
 
-PickapicSource::PickapicSource(std::unique_ptr<ParquetTable> table) : table_(std::move(table)) {
+PickapicSource::PickapicSource(std::unique_ptr<ParquetTable> table, const std::string& score_name)
+    : table_(std::move(table)), score_name_(score_name.empty() ? kUnnamedScore : score_name) {
   prompt_column_ = table_->has_column("caption") ? "caption" : "prompt";
   check_input(table_->has_column(prompt_column_), table_->path().string(),
               ": no column 'caption' (columns found: ", table_->column_names(), ")");
@@ -46,16 +56,20 @@ bool PickapicSource::fits(const ParquetTable& table) {
 
 void PickapicSource::scan(const std::function<void(const ScannedRow&)>& visit) {
   const bool has_label_1_only = !table_->has_column("label_0");
-  const auto wanted = columns({"label_0", "label_1", "has_label", prompt_column_});
+  const std::array<std::string, 2> score_columns = {score_name_ + "_0", score_name_ + "_1"};
+  const auto wanted = columns({"label_0", "label_1", "has_label", prompt_column_, score_columns[0], score_columns[1]});
   table_->scan(wanted, [&](int64_t first_row, const arrow::RecordBatch& batch) {
     const arrow::Array* label_0 = find_column(batch, "label_0");
     const arrow::Array* label_1 = find_column(batch, "label_1");
     const arrow::Array* has_label = find_column(batch, "has_label");
     const arrow::Array* prompt = find_column(batch, prompt_column_);
+    const std::array<const arrow::Array*, 2> scores = {find_column(batch, score_columns[0]),
+                                                       find_column(batch, score_columns[1])};
     for (int64_t i = 0; i < batch.num_rows(); ++i) {
       ScannedRow row{.row = first_row + i, .labels_are_probabilities = true};
       const bool is_labelled = !has_label || number_at(has_label, i).value_or(0) != 0;
       judge(number_at(label_0, i), number_at(label_1, i), has_label_1_only, is_labelled, row);
+      row.scores = scores_at(scores, i, score_name_);
       const auto text = text_at(prompt, i);
       if (row.status == RowStatus::kUsable && !text) row.status = RowStatus::kMissingPrompt;
       row.prompt = text.value_or("");

@@ -9,10 +9,11 @@ namespace prefusion::data {
 
 // Pick-a-Pic v1/v2 Parquet (Kirstain et al. 2023) and what others write in its layout: jpg_0, jpg_1, caption, label_0;
 // label_1, has_label, model_0 and model_1 where present, in any order and of any fitting type.
-// label_0 is 1 when image 0 is preferred, 0 when image 1 is, 0.5 for a tie.
+// label_0 is 1 when image 0 is preferred, 0 when image 1 is, 0.5 for a tie, and a probability between. Reward scores
+// are the columns <score_name>_0 and <score_name>_1, without a name score_0 and score_1.
 class PickapicSource : public PreferenceSource {
  public:
-  explicit PickapicSource(std::unique_ptr<ParquetTable> table);
+  PickapicSource(std::unique_ptr<ParquetTable> table, const std::string& score_name);
 
   static bool fits(const ParquetTable& table);
   void scan(const std::function<void(const ScannedRow&)>& visit) override;
@@ -24,6 +25,7 @@ class PickapicSource : public PreferenceSource {
  private:
   std::unique_ptr<ParquetTable> table_;
   const char* prompt_column_;
+  std::string score_name_;
 };
 
 }  // namespace prefusion::data

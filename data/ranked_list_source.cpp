@@ -3,7 +3,6 @@
 #include <arrow/record_batch.h>
 
 #include <algorithm>
-#include <map>
 #include <optional>
 
 #include "core/error.h"
@@ -19,60 +18,39 @@ bool holds_image(const std::vector<std::string>& path) {
   return path.front() == "images" && std::find(path.begin() + 1, path.end(), "image") != path.end();
 }
 
-// Ranks of a list cell; nothing unless every item has one.
-std::optional<std::vector<double>> ranks_of(const ListCell& cell, const arrow::Array* ranks) {
+// Ranks of a list cell; empty unless every item has one.
+std::vector<double> ranks_of(const ListCell& cell, const arrow::Array* ranks) {
   std::vector<double> out;
   for (int64_t i = cell.begin; i < cell.end; ++i) {
     const auto rank = number_at(ranks, i);
-    if (!rank) return std::nullopt;
+    if (!rank) return {};
     out.push_back(*rank);
   }
   return out;
 }
 
-// Reward name -> one value an item; rewards that miss an item are left out.
-std::map<std::string, std::vector<double>> scores_of(const ListCell& cell, const arrow::Array* scores) {
-  std::map<std::string, std::vector<double>> by_name;
-  for (int64_t i = cell.begin; i < cell.end; ++i) {
-    for (const auto& [name, value] : numbers_at(scores, i)) by_name[name].push_back(value);
+NamedScores scores_of(const ListCell& cell, const arrow::Array* scores) {
+  NamedScores by_name;
+  const auto count = static_cast<size_t>(cell.end - cell.begin);
+  for (size_t item = 0; item < count; ++item) {
+    for (const auto& [name, value] : numbers_at(scores, cell.begin + static_cast<int64_t>(item))) {
+      add_score(name, item, value, by_name);
+    }
   }
-  std::erase_if(by_name,
-                [&](const auto& entry) { return static_cast<int64_t>(entry.second.size()) != cell.end - cell.begin; });
+  keep_complete_scores(count, by_name);
   return by_name;
 }
 
-std::vector<double> mean_win_shares(const std::map<std::string, std::vector<double>>& scores, size_t count) {
-  std::vector<double> mean(count, 0.0);
-  for (const auto& [name, values] : scores) {
-    std::vector<double> badness = values;
-    for (double& value : badness) value = -value;
-    const std::vector<double> shares = win_shares(badness);
-    for (size_t i = 0; i < count; ++i) mean[i] += shares[i] / static_cast<double>(scores.size());
-  }
-  return mean;
-}
-
-void judge(const ListCell& cell, const std::string& score_name, ScannedRow& row) {
-  const auto ranks = ranks_of(cell, struct_field(cell.values, "rank"));
-  const auto scores = scores_of(cell, struct_field(cell.values, "scores"));
-  const auto count = static_cast<size_t>(cell.end - cell.begin);
-  if (!score_name.empty()) {
-    const auto found = scores.find(score_name);
-    if (found == scores.end()) {
-      row.status = RowStatus::kMissingLabel;
-    } else {
-      row.labels = found->second;
-    }
+void judge(const std::optional<ListCell>& cell, const std::string& score_name, ScannedRow& row) {
+  const int64_t count = cell ? cell->end - cell->begin : 0;
+  if (!cell || count > kMaxItems) {
+    row.status = RowStatus::kMalformed;
+    row.problem = cell ? concat("the list has ", count, " images, at most ", kMaxItems, " are read")
+                       : "column 'images' holds no list";
     return;
   }
-  if (!scores.empty()) {
-    row.labels = mean_win_shares(scores, count);
-  } else if (ranks) {
-    row.labels = win_shares(*ranks);
-  } else {
-    row.status = RowStatus::kMissingLabel;
-  }
-  if (ranks) row.ranks = *ranks;
+  row.scores = scores_of(*cell, struct_field(cell->values, "scores"));
+  judge_by_scores(ranks_of(*cell, struct_field(cell->values, "rank")), score_name, row);
 }
 
 }  // namespace
@@ -97,14 +75,9 @@ void RankedListSource::scan(const std::function<void(const ScannedRow&)>& visit)
     for (int64_t i = 0; i < batch.num_rows(); ++i) {
       ScannedRow row{.row = first_row + i};
       const auto text = text_at(prompts, i);
-      const auto cell = list_at(images, i);
       row.prompt = text.value_or("");
-      if (!cell || cell->end - cell->begin > kMaxItems) {
-        row.status = RowStatus::kMalformed;
-      } else {
-        judge(*cell, score_name_, row);
-        if (row.status == RowStatus::kUsable && !text) row.status = RowStatus::kMissingPrompt;
-      }
+      judge(list_at(images, i), score_name_, row);
+      if (row.status == RowStatus::kUsable && !text) row.status = RowStatus::kMissingPrompt;
       visit(row);
     }
   });

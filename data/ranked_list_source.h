@@ -9,9 +9,8 @@
 namespace prefusion::data {
 
 // Ranked lists in Parquet: `prompt` (or `caption`) and `images`, a list of struct {`image` bytes, `model`, `seed`,
-// `scores` map from reward to value, `rank`}; every field but the image may be absent. Labels are the score named
-// `score_name`; without a name, the share of pairwise wins over all rewards (RankDPO's phi); without scores, the same
-// share by rank. The order is the rank's where there is one, else the labels'; a named score orders too.
+// `scores` map from reward to value, `rank`}; every field but the image may be absent. What they say of order and
+// labels: judge_by_scores().
 class RankedListSource : public PreferenceSource {
  public:
   RankedListSource(std::unique_ptr<ParquetTable> table, std::string score_name);

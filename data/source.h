@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/named_scores.h"
 #include "data/preference_record.h"
 
 namespace prefusion::data {
@@ -23,6 +24,8 @@ struct ScannedRow {
   std::vector<double> labels;             // per item, higher is better
   std::vector<double> ranks;              // per item, lower is better; empty: the labels give the order
   bool labels_are_probabilities = false;  // of two items: the labels are those of the pair, kept as they are
+  NamedScores scores;
+  std::string problem;  // of a malformed row, for messages
 };
 
 // One file (or pair of folders) of preference data: rows of items in file order.

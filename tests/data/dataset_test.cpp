@@ -336,17 +336,14 @@ TEST(GroupRules, ThinKeepsBestAndWorst) {
     for (size_t size = 2; size <= count; ++size) {
       GroupPlan group;
       for (size_t i = 0; i < count; ++i) {
-        group.items.push_back(static_cast<uint16_t>(i));
-        group.labels.push_back(-static_cast<float>(i));
-        group.ranks.push_back(static_cast<float>(i));
+        group.push_back({.item = static_cast<uint16_t>(i), .rank = static_cast<float>(i)});
       }
       thin_group(group, size);
-      ASSERT_EQ(group.items.size(), size);
-      EXPECT_EQ(group.items.front(), 0);
-      EXPECT_EQ(group.items.back(), count - 1);
-      EXPECT_TRUE(std::is_sorted(group.items.begin(), group.items.end()));
-      EXPECT_EQ(std::set<uint16_t>(group.items.begin(), group.items.end()).size(), size);
-      EXPECT_EQ(group.ranks.back(), static_cast<float>(size - 1));
+      ASSERT_EQ(group.size(), size);
+      EXPECT_EQ(group.front().item, 0);
+      EXPECT_EQ(group.back().item, count - 1);
+      for (size_t i = 0; i + 1 < size; ++i) EXPECT_LT(group[i].item, group[i + 1].item);
+      EXPECT_EQ(group.back().rank, static_cast<float>(size - 1));
     }
   }
 }

@@ -26,6 +26,7 @@ class FlatPairs : public PreferenceDataset {
   const std::string& prompt(int64_t) const override { return prompt_; }
   std::string id(int64_t index) const override { return concat("row ", index); }
   std::vector<double> labels(int64_t) const override { return {1, 0}; }
+  std::vector<double> scores(int64_t) const override { return {}; }
   std::vector<int64_t> epoch_order(uint64_t seed, uint64_t epoch) const override {
     return random_permutation(size_, DrawKey{.seed = seed, .draw = epoch}, RandomPurpose::kShuffle);
   }
