@@ -183,6 +183,7 @@ LoadedGroup load_group(const PreferenceDataset& dataset, const LoadRequest& requ
   for (const PreferenceItem& item : record.items) {
     group.labels.push_back(item.label);
     group.ranks.push_back(item.rank);
+    if (item.score) group.scores.push_back(*item.score);
     group.image_hashes.push_back(hash_content(item.encoded));
   }
   if (options.wants_pixels && !options.wants_pixels(group)) return group;

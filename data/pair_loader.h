@@ -32,6 +32,7 @@ struct LoadedGroup {
   at::Tensor pixel_values;                // float [k, 3, R, R] in [-1, 1]; undefined where no pixels were wanted
   std::vector<double> labels;             // k, as PreferenceItem::label
   std::vector<double> ranks;              // k, as PreferenceItem::rank
+  std::vector<double> scores;             // k, as PreferenceItem::score; empty where the data has none
   std::vector<ImageGeometry> geometry;    // k; empty where no pixels were wanted
   std::vector<ContentHash> image_hashes;  // k, of the encoded bytes
   bool is_flipped = false;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,8 @@ struct PreferenceItem {
   // between). List: the scores given, or the share of pairwise wins where only ranks or several rewards are known.
   // Unpaired: 1 desirable, 0 undesirable.
   double label = std::numeric_limits<double>::quiet_NaN();
-  double rank = 0;                                          // 0 best; items that tie share the mean of their places
-  double score = std::numeric_limits<double>::quiet_NaN();  // of the data set's reward score, NaN where it has none
+  double rank = 0;              // 0 best; items that tie share the mean of their places
+  std::optional<double> score;  // where the data set has one
 };
 
 // One group of k items under one prompt: 1 unpaired, 2 a pair, more a list. Items stand best first, so that index 0 of

@@ -68,6 +68,11 @@ void add_data_options(CLI::App& app, training::AlignOptions& o) {
   app.add_option("--data", o.data,
                  "Pick-a-Pic Parquet files, JSONL manifests, or folders of either or of chosen/ and rejected/")
       ->group(group);
+  app.add_option("--score-name", o.score_name,
+                 "Reward score of the data to take, by name; rows without it are dropped. Default: the only one")
+      ->group(group);
+  app.add_flag("--keep-ties", o.keep_ties, "Keep ties, with labels of one half, for objectives with soft labels")
+      ->group(group);
   app.add_option("--resolution", o.resolution, "Pixels of the shorter side, then centre crop; 0 takes the model's own")
       ->capture_default_str()
       ->group(group);

@@ -50,6 +50,10 @@ struct AlignOptions {
   double ema = 0;  // decay of the weight average; 0 for none. With it, the average is what is written
   bool gradient_checkpointing = false;
 
+  // Preferences
+  std::string score_name;  // the reward score that is taken; empty: the only one there is
+  bool keep_ties = false;  // ties stay, with labels of one half
+
   // Pictures and captions
   int64_t resolution = 0;  // px, shorter side; 0: what the model was made for
   bool random_crop = false;

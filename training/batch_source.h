@@ -20,8 +20,12 @@ struct EncodedBatch {
   at::Tensor mean;                   // [B, k, C, h, w] fp32, unscaled posterior mean
   at::Tensor std;                    // [B, k, C, h, w] fp32
   at::Tensor encoder_hidden_states;  // [B, L, D]
+  at::Tensor item_hidden_states;     // [B, k, L, D] where each item has a prompt of its own, else undefined
+  at::Tensor masks;                  // [B, k, 1, h, w] fp32 in [0, 1] or undefined: weights of the errors
+  at::Tensor weights;                // [B] fp32 or undefined: factor of each group's loss
+  at::Tensor is_caption_dropped;     // [B] bool: the draw trains on the empty prompt
   at::Tensor labels;                 // [B, k] fp32 or undefined: human labels
-  at::Tensor scores;                 // [B, k] fp32 or undefined
+  at::Tensor scores;                 // [B, k] fp32 or undefined: reward scores
   std::vector<GroupRef> groups;      // B
   std::vector<std::string> ids;      // B, where each record comes from, for messages
   int64_t next_position = 0;         // where the stream goes on after this batch

@@ -65,7 +65,7 @@ GroupTable CacheFiller::fill(const data::PreferenceDataset& dataset, const std::
 
 CachedGroup CacheFiller::describe(const data::LoadedGroup& group) const {
   const std::string transform = data::transform_id(transform_);
-  CachedGroup entry{.id = group.id, .text = prompt_key(group.prompt), .pictures = {}, .labels = group.labels};
+  CachedGroup entry{.facts = facts_of(group), .text = prompt_key(group.prompt), .pictures = {}};
   for (size_t item = 0; item < std::min(items_per_group_, group.image_hashes.size()); ++item) {
     const ContentHash& image = group.image_hashes[item];
     entry.pictures.push_back(

@@ -10,15 +10,15 @@
 #include "data/pair_loader.h"
 #include "training/align_options.h"
 #include "training/group_encoder.h"
+#include "training/group_facts.h"
 
 namespace prefusion::training {
 
 // What a cached group is found by.
 struct CachedGroup {
-  std::string id;
+  GroupFacts facts;
   ContentHash text;
   std::vector<std::array<ContentHash, 2>> pictures;  // k, [not flipped, flipped]
-  std::vector<double> labels;                        // k
 };
 using GroupTable = std::unordered_map<int64_t, CachedGroup>;  // by index in the data set
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
+#include "training/group_facts.h"
 
 namespace prefusion::training {
 
@@ -18,22 +19,24 @@ data::LoaderOptions loader_options(const AlignOptions& options, const GroupEncod
 
 EncodedBatch encode_batch(const data::GroupBatch& loaded, GroupEncoder& encoder, const AlignOptions& options,
                           double empty_prompt_rate, bool keeps_all_items) {
-  const auto chosen_only = [&](const at::Tensor& tensor) { return keeps_all_items ? tensor : tensor.slice(1, 0, 1); };
-  const at::Tensor pixel_values = chosen_only(loaded.pixel_values);
+  const at::Tensor pixel_values = keeps_all_items ? loaded.pixel_values : loaded.pixel_values.slice(1, 0, 1);
   const EncodedPictures pictures = encoder.encode_pictures(pixel_values.flatten(0, 1));
-  EncodedBatch batch;
+  std::vector<GroupFacts> facts;
+  std::vector<DrawnFacts> drawn;
+  for (const auto& group : loaded.groups) facts.push_back(facts_of(group));
+  for (size_t i = 0; i < facts.size(); ++i) {
+    drawn.push_back({{loaded.groups[i].index, loaded.groups[i].draw}, &facts[i]});
+  }
+  EncodedBatch batch = start_batch(drawn, pixel_values.size(1), options.seed, empty_prompt_rate, encoder.device());
   const auto grouped = [&](const at::Tensor& tensor) {
     return tensor.unflatten(0, {loaded.size(), pixel_values.size(1)});
   };
   batch.mean = grouped(pictures.mean);
   batch.std = grouped(pictures.std);
-  batch.labels = chosen_only(loaded.labels).to(at::kFloat).to(encoder.device());
+  const at::Tensor is_dropped = batch.is_caption_dropped.cpu();
   std::vector<std::string> prompts;
-  for (const auto& group : loaded.groups) {
-    const DrawKey key{options.seed, static_cast<uint64_t>(group.index), group.draw};
-    prompts.push_back(drops_caption(empty_prompt_rate, key) ? "" : group.prompt);
-    batch.groups.push_back({group.index, group.draw});
-    batch.ids.push_back(group.id);
+  for (int64_t i = 0; i < loaded.size(); ++i) {
+    prompts.push_back(is_dropped[i].item<bool>() ? "" : loaded.groups[static_cast<size_t>(i)].prompt);
   }
   batch.encoder_hidden_states = encoder.encode_prompts(prompts);
   return batch;

@@ -24,7 +24,8 @@ data::GroupKind group_kind(losses::DataKind kind) {
 }  // namespace
 
 PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind) {
-  data::DatasetOptions dataset_options{.group = group_kind(kind)};
+  data::DatasetOptions dataset_options{
+      .group = group_kind(kind), .keep_ties = options.keep_ties, .score_name = options.score_name};
   dataset_options.max_bad.fraction = options.max_bad;
   std::shared_ptr<const data::PreferenceDataset> all = data::open_preference_data(options.data, dataset_options);
   log_info("data: ", all->summary().text());

@@ -1,0 +1,46 @@
+#include "training/group_facts.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "training/group_encoder.h"
+
+namespace prefusion::training {
+namespace {
+
+// [B, items_per_group] fp32; undefined where a group has no values.
+at::Tensor item_values(const std::vector<DrawnFacts>& groups, std::vector<double> GroupFacts::*values,
+                       int64_t items_per_group, at::Device device) {
+  std::vector<double> all;
+  for (const auto& [group, facts] : groups) {
+    const std::vector<double>& own = facts->*values;
+    if (own.empty()) return {};
+    all.insert(all.end(), own.begin(), own.begin() + items_per_group);
+  }
+  return at::tensor(all, at::kFloat).view({-1, items_per_group}).to(device);
+}
+
+}  // namespace
+
+GroupFacts facts_of(const data::LoadedGroup& group) {
+  return {.id = group.id, .labels = group.labels, .scores = group.scores};
+}
+
+EncodedBatch start_batch(const std::vector<DrawnFacts>& groups, int64_t items_per_group, uint64_t seed,
+                         double empty_prompt_rate, at::Device device) {
+  EncodedBatch batch;
+  batch.labels = item_values(groups, &GroupFacts::labels, items_per_group, device);
+  batch.scores = item_values(groups, &GroupFacts::scores, items_per_group, device);
+  std::vector<uint8_t> is_dropped;
+  for (const auto& [group, facts] : groups) {
+    const DrawKey key{seed, static_cast<uint64_t>(group.item), group.draw};
+    is_dropped.push_back(drops_caption(empty_prompt_rate, key));
+    batch.groups.push_back(group);
+    batch.ids.push_back(facts->id);
+  }
+  batch.is_caption_dropped = at::tensor(is_dropped, at::kByte).to(at::kBool).to(device);
+  return batch;
+}
+
+}  // namespace prefusion::training
