@@ -4,6 +4,7 @@
 
 #include "losses/check_errors.h"
 #include "losses/metrics.h"
+#include "losses/optional_terms.h"
 
 namespace prefusion::losses {
 
@@ -18,12 +19,14 @@ const char* data_kind_name(DataKind kind) {
   return "?";
 }
 
-LossOutput Objective::compute(const GroupErrors& errors, const ObjectiveParams& params) const {
-  check_errors(info, errors);
+LossOutput Objective::compute(const GroupErrors& errors, const ObjectiveParams& params,
+                              const LossOptions& options) const {
+  check_loss_options(*this, options);
+  check_errors(with_needs_of(options, info), errors);
   GroupErrors labelled = errors;
   if (labels) labelled.labels = labels(errors, params);
   LossOutput output;
-  output.group_loss = group_loss(labelled, params);
+  output.group_loss = group_loss_with(*this, labelled, params, options);
   if (errors.weights.defined()) output.group_loss = output.group_loss * errors.weights.to(output.group_loss.dtype());
   output.loss = output.group_loss.mean();
   output.metrics = common_metrics(info, labelled, params);

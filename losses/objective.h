@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "losses/group_errors.h"
+#include "losses/loss_options.h"
 
 namespace prefusion::losses {
 
@@ -79,9 +80,10 @@ struct Objective {
   // Labels of the objective's own making, for loss and metrics alike; null: those of the data.
   at::Tensor (*labels)(const GroupErrors& errors, const ObjectiveParams& params) = nullptr;  // -> [B, k]
 
-  // Checks the batch against `info`, then the mean over groups of group_loss * weights, and the metrics. Run error when
-  // a shape does not fit, something that the objective needs is missing or the batch is empty.
-  LossOutput compute(const GroupErrors& errors, const ObjectiveParams& params) const;
+  // Checks the batch against `info`, then the mean over groups of group_loss * weights, and the metrics, which are of
+  // the errors as given whatever the options. Run error when a shape does not fit, something that the objective or an
+  // option needs is missing or the batch is empty; usage error for options it cannot bear.
+  LossOutput compute(const GroupErrors& errors, const ObjectiveParams& params, const LossOptions& options = {}) const;
 };
 
 }  // namespace prefusion::losses

@@ -182,6 +182,7 @@ std::vector<Objective> pair_rows() {
       {{.name = "linear",
         .data = DataKind::kPair,
         .needs_reference = true,
+        .default_reference = "ema:0.99",
         .parameters = {{"eta", 1e-3, 0.0, 0.5, "least weight, 1 - eta the largest"}},
         .kappa_per_beta = 0.2,
         .default_beta = 100,

@@ -15,7 +15,8 @@ std::vector<Objective> all_rows() {
       {{.name = "sft", .data = DataKind::kSingle, .paper = "-", .summary = "denoising loss on the chosen item"},
        sft_loss},
   };
-  for (auto& more : {pair_rows(), unpaired_rows(), list_rows()}) rows.insert(rows.end(), more.begin(), more.end());
+  for (auto& more : {pair_rows(), conditional_rows(), unpaired_rows(), list_rows()})
+    rows.insert(rows.end(), more.begin(), more.end());
   return rows;
 }
 

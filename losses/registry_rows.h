@@ -8,6 +8,7 @@
 namespace prefusion::losses {
 
 std::vector<Objective> pair_rows();
+std::vector<Objective> conditional_rows();  // pairs that need more than errors, or errors made in another way
 std::vector<Objective> unpaired_rows();
 std::vector<Objective> list_rows();
 

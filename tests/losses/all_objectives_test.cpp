@@ -17,7 +17,7 @@ using prefusion::tests::near;
 
 // Differentiate something else than the loss they report; their own tests check the gradient.
 bool has_stop_gradient(const std::string& name) {
-  return std::set<std::string>{"linear", "dgpo"}.contains(name);
+  return std::set<std::string>{"linear", "dgpo", "sdpo"}.contains(name);
 }
 
 struct Variant {
@@ -125,6 +125,21 @@ TEST_P(AllObjectives, IsFiniteWhenAllIsTied) {
   EXPECT_TRUE(output.loss.isfinite().item<bool>());
   output.loss.backward();
   EXPECT_TRUE(errors.error.grad().isfinite().all().item<bool>());
+}
+
+TEST_P(AllObjectives, TakesListsOfAnyLength) {
+  if (objective().info.data != DataKind::kList) GTEST_SKIP() << "no lists";
+  for (const int64_t k : {2, 3, 8}) {
+    const GroupErrors errors = tests::make_errors(2, k);
+    EXPECT_TRUE(loss(errors) > 0 || name() == "dgpo") << k;
+    const at::Tensor grad = gradient(errors, &GroupErrors::error);
+    if (!has_stop_gradient(name())) {
+      EXPECT_TRUE(near(grad, finite_differences(errors, &GroupErrors::error), 2e-5)) << k;
+    }
+    GroupErrors tied = errors;
+    tied.labels = at::full_like(errors.labels, 0.5);
+    EXPECT_TRUE(gradient(tied, &GroupErrors::error).isfinite().all().item<bool>()) << k;
+  }
 }
 
 TEST_P(AllObjectives, PermutingTheGroupsPermutesTheirLosses) {
