@@ -23,6 +23,8 @@ enum class RandomPurpose : uint64_t {
   kSplit = 10,
   kSample = 11,
   kOther = 12,
+  kInversion = 13,
+  kMarginDrop = 14,
 };
 
 // One draw of one data item: everything random about it is a function of these three numbers alone, so a draw can be

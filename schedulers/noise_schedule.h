@@ -15,6 +15,7 @@ class NoiseSchedule {
   // flow prediction, which has another forward process.
   explicit NoiseSchedule(const SchedulerConfig& config);
 
+  const SchedulerConfig& config() const { return config_; }
   int64_t num_train_timesteps() const { return config_.num_train_timesteps; }
   PredictionType prediction_type() const { return config_.prediction_type; }
 

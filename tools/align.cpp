@@ -49,6 +49,11 @@ void add_objective_options(CLI::App& app, training::AlignOptions& o) {
       ->group(group);
   app.add_option("--kappa", o.kappa, "Strength directly: the coefficient of the error difference in the logit")
       ->group(group);
+  app.add_option(
+         "--auto-kappa", o.auto_kappa,
+         "Let kappa follow the run so that the gradient factor sigmoid(-u) stays near this number, such as 0.2; "
+         "--beta or --kappa is where it starts")
+      ->group(group);
   app.add_option("--objective-args", o.objective_args, "The objective's own parameters: k=v,k=v")->group(group);
   app.add_option("--reference", o.reference,
                  "none, frozen, adapter-off, cached (errors computed ahead and kept), ema:DECAY, refresh:N[:MIX] or "
@@ -61,6 +66,43 @@ void add_objective_options(CLI::App& app, training::AlignOptions& o) {
       ->capture_default_str()
       ->group(group);
   app.add_option("--timestep-range", o.timestep_range, "LOW:HIGH trains on timesteps LOW to HIGH-1 only")->group(group);
+}
+
+void add_loss_options(CLI::App& app, training::AlignOptions& o) {
+  const std::string group = "Additions to the objective";
+  app.add_option("--loser-weight", o.loss.loser_weight,
+                 "Factor of what the other items gain or lose; below 1 it pays less to get worse at the rejected ones")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--safe-loser", o.loss.safe_loser,
+                 "Scale the rejected item's gradient so that the chosen error does not rise (mu of Diffusion-SDPO)")
+      ->group(group);
+  app.add_option("--sft-weight", o.loss.sft_weight, "Weight of the chosen item's error, added to the loss")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--anchor-weight", o.loss.anchor_weight,
+                 "Weight of the mean squared distance between policy and reference predictions, added to the loss")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--label-smoothing", o.loss.label_smoothing, "Probability that a pair's label is wrong")
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag("--soft-labels", o.loss.soft_labels, "Take labels between 0 and 1 for probabilities")->group(group);
+  app.add_option("--margin-drop", o.loss.margin_drop,
+                 "Share of groups trained on their --sft-weight and --anchor-weight terms alone")
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag("--swap-empty-prompts", o.loss.swap_empty_prompts,
+               "Exchange chosen and rejected where the prompt was dropped: the unconditional branch learns to avoid")
+      ->group(group);
+  app.add_option("--logit-weighting", o.logit_weighting,
+                 "Weight of a timestep inside the logit: none, min-snr[:GAMMA], debiased, like-epsilon, sigma-sqrt or "
+                 "cosmap")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--loss-weighting", o.loss_weighting, "The same, of a group's loss")
+      ->capture_default_str()
+      ->group(group);
 }
 
 void add_data_options(CLI::App& app, training::AlignOptions& o) {
@@ -210,6 +252,7 @@ void add_tracking_options(CLI::App& app, training::AlignOptions& o) {
 void add_options(CLI::App& app, AlignCommand& command) {
   add_model_options(app, command.align);
   add_objective_options(app, command.align);
+  add_loss_options(app, command.align);
   add_data_options(app, command.align);
   add_optimisation_options(app, command.align);
   add_tracking_options(app, command.align);

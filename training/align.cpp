@@ -10,33 +10,22 @@
 #include "core/logging.h"
 #include "core/progress.h"
 #include "losses/registry.h"
-#include "nn/layers.h"
-#include "schedulers/noise_schedule.h"
 #include "training/checkpoint.h"
-#include "training/dry_run.h"
 #include "training/ema.h"
-#include "training/encoded_data.h"
-#include "training/evaluation.h"
 #include "training/guards.h"
 #include "training/metrics_log.h"
 #include "training/optimizer.h"
 #include "training/policy.h"
-#include "training/reference_errors.h"
-#include "training/reference_policy.h"
+#include "training/preference_steps.h"
 #include "training/report.h"
 #include "training/sample_pictures.h"
 #include "training/tensorboard.h"
-#include "training/trace.h"
-#include "training/train_step.h"
 
 namespace prefusion::training {
 namespace fs = std::filesystem;
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// A pass without autograd has room for so many training batches at once.
-constexpr int64_t kReferenceBatches = 4;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -68,7 +57,7 @@ class MetricSums {
   int64_t count_ = 0;
 };
 
-// One alignment run: owns the parts, knows their order.
+// One alignment run: owns policy, optimizer, averages, guards, checkpoints and logs; the steps come from a StepSource.
 class AlignRun {
  public:
   AlignRun(const AlignOptions& options, at::Device device, at::ScalarType dtype)
@@ -77,15 +66,13 @@ class AlignRun {
         dtype_(dtype),
         objective_(losses::find_objective(options.objective)),
         params_(losses::resolve_params(objective_.info, options.objective_args, options.beta, options.kappa)),
-        reference_spec_(options.reference_spec(objective_.info.needs_reference)),
-        schedule_(schedulers::read_scheduler_config(options.model)),
         guard_(options.spike_factor, options.skip_nonfinite),
         alarm_(options.alarm_drift) {}
 
   void run() {
     prepare();
     if (options_.dry_run) {
-      dry_run(*step_, *optimizer_, *policy_.denoiser, *data_, options_, num_steps_, device_, params_);
+      steps_->dry_run(*optimizer_);
       return;
     }
     open_output();
@@ -94,50 +81,15 @@ class AlignRun {
   }
 
  private:
-  int64_t groups_per_step() const { return options_.batch_size * options_.accumulate; }
-
   void prepare() {
     // The policy first: what is wrong with it shows before the data is encoded.
     policy_ = make_policy(options_, dtype_, device_);
-    data_ = open_encoded_data(options_, objective_.info.data, dtype_, device_);
-    reference_ = make_reference();
+    steps_ = make_preference_steps(options_, policy_, dtype_, device_);
     optimizer_ = std::make_unique<AdamW>(policy_.trainable,
                                          AdamWOptions{.lr = options_.lr, .weight_decay = options_.weight_decay});
     if (options_.ema > 0) ema_ = std::make_unique<Ema>(optimizer_->master_weights(), options_.ema);
-    step_ = make_step(reference_.get());
-    num_steps_ = resolve_num_steps(options_, data_->num_train_groups());
+    num_steps_ = steps_->num_steps();
     log_plan();
-  }
-
-  std::unique_ptr<TrainStep> make_step(ReferencePolicy* reference) const {
-    const TimestepSampler timesteps =
-        TimestepSampler::parse(options_.timestep_sampling, options_.timestep_range, schedule_.num_train_timesteps());
-    return std::make_unique<TrainStep>(*policy_.denoiser, reference, schedule_, objective_,
-                                       TrainStepOptions{.params = params_,
-                                                        .scaling = data_->scaling(),
-                                                        .timesteps = timesteps,
-                                                        .seed = options_.seed,
-                                                        .dtype = dtype_});
-  }
-
-  std::unique_ptr<ReferencePolicy> make_reference() const {
-    switch (reference_spec_.kind) {
-      case ReferenceKind::kNone: return nullptr;
-      case ReferenceKind::kAdapterOff:
-        if (options_.init_lora.empty()) return adapter_off_reference(policy_.denoiser, policy_.adapter);
-        return trained_weights_reference(policy_.denoiser, policy_.trainable, {.kind = ReferenceKind::kFrozen});
-      case ReferenceKind::kFrozen: return frozen_reference(load_reference_denoiser());
-      case ReferenceKind::kCached:
-        // The start is at hand until training begins; another model is loaded for the pass and freed.
-        if (!options_.reference_model.empty()) return frozen_reference(load_reference_denoiser());
-        return trained_weights_reference(policy_.denoiser, policy_.trainable, {.kind = ReferenceKind::kFrozen});
-      default: return trained_weights_reference(policy_.denoiser, policy_.trainable, reference_spec_);
-    }
-  }
-
-  std::shared_ptr<unet::Denoiser> load_reference_denoiser() const {
-    const fs::path folder = options_.reference_model.empty() ? options_.model : options_.reference_model;
-    return load_start_denoiser(folder, options_, dtype_, device_);
   }
 
   void log_plan() const {
@@ -145,8 +97,8 @@ class AlignRun {
     for (const auto& [name, parameter] : policy_.trainable) trainable += parameter.numel();
     log_info("objective ", options_.objective, ": ", losses::describe_params(objective_.info, params_));
     log_info(options_.adapter == "lora" ? "LoRA" : "full", " fine-tuning of ", trainable, " parameters, ", num_steps_,
-             " steps of ", groups_per_step(), " groups (batch ", options_.batch_size, " x accumulate ",
-             options_.accumulate, ") over ", data_->num_train_groups(), " training groups");
+             " steps of ", steps_->groups_per_step(), " groups (batch ", options_.batch_size, " x accumulate ",
+             options_.accumulate, ") ", steps_->description());
   }
 
   void open_output() {
@@ -155,58 +107,13 @@ class AlignRun {
     check_usage(checkpoint || options_.resume == "auto" || !latest_checkpoint(options_.output),
                 options_.output.string(),
                 ": holds checkpoints of an earlier run; go on with --resume auto or choose another --output");
-    prepare_baseline();
+    steps_->prepare_start();
     if (checkpoint) restore(*checkpoint);
     write_file(options_.output / "run.toml", options_.resolved_config);
     log_ = std::make_unique<MetricsLog>(options_.output / "metrics.jsonl", step_number_);
     events_ = std::make_unique<TensorBoardWriter>(options_.output);
-    source_ = data_->train_source(position_);
-    if (!options_.trace.empty()) {
-      trace_ = std::make_unique<TraceWriter>(options_.trace, options_.trace_steps, trace_metadata(), options_.seed);
-    }
     if (options_.sample_every > 0)
       samples_ = std::make_unique<SamplePictures>(options_, policy_.denoiser, dtype_, device_);
-  }
-
-  // Whatever needs the weights of the start: the held-out baseline, and the errors of a cached reference, after which
-  // the reference is let go.
-  void prepare_baseline() {
-    if (auto batches = data_->held_out(); !batches.empty() && options_.eval_every > 0) {
-      evaluation_ = std::make_unique<HeldOutEvaluation>(std::move(batches), schedule_.num_train_timesteps());
-      evaluation_->set_baseline(*step_, reference_spec_.moves());
-    }
-    if (reference_spec_.kind != ReferenceKind::kCached) return;
-    reference_errors_ = std::make_unique<ReferenceErrors>(data_->cache(), reference_key());
-    reference_errors_->prepare(*data_->train_source(0), *step_, num_steps_ * groups_per_step(),
-                               kReferenceBatches * options_.batch_size, options_.progress);
-    step_ = make_step(nullptr);
-    reference_.reset();
-  }
-
-  // What the reference's errors depend on besides the groups.
-  std::string reference_key() const {
-    std::string weights = weights_key("start", nn::tensor_map(*policy_.denoiser));
-    if (!options_.reference_model.empty()) {
-      weights = weights_key("start", nn::tensor_map(*load_reference_denoiser()));
-    } else if (!options_.init_lora.empty() && policy_.adapter) {
-      TensorMap adapter;
-      for (const auto& [name, tensor] : policy_.trainable) adapter[name] = tensor.detach();
-      weights += weights_key("adapter", adapter);
-    }
-    return concat(weights, " ", weights_key("schedule", {{"alphas_cumprod", schedule_.alphas_cumprod()}}), " ",
-                  prediction_type_name(schedule_.prediction_type()), " ", c10::toString(dtype_), " ",
-                  data_->scaling().scale, " ", data_->scaling().shift, " ", options_.seed);
-  }
-
-  Metadata trace_metadata() const {
-    Metadata metadata = losses::params_metadata(params_);
-    metadata["objective"] = options_.objective;
-    metadata["prediction_type"] = prediction_type_name(schedule_.prediction_type());
-    metadata["learning_rate"] = concat(options_.lr);
-    metadata["max_grad_norm"] = concat(options_.max_grad_norm);
-    metadata["weight_decay"] = concat(options_.weight_decay);
-    metadata["seed"] = concat(options_.seed);
-    return metadata;
   }
 
   std::optional<fs::path> find_checkpoint() const {
@@ -217,14 +124,12 @@ class AlignRun {
 
   // What must be the same for a resumed run to be the same run.
   Json fingerprint() const {
-    return {{"objective", options_.objective},
-            {"adapter", options_.adapter},
-            {"seed", options_.seed},
-            {"batch_size", options_.batch_size},
-            {"accumulate", options_.accumulate},
-            {"reference", options_.reference},
-            {"timestep_sampling", concat(options_.timestep_sampling, " ", options_.timestep_range)},
-            {"train_groups", data_->num_train_groups()}};
+    Json same = steps_->fingerprint();
+    same.update({{"adapter", options_.adapter},
+                 {"seed", options_.seed},
+                 {"batch_size", options_.batch_size},
+                 {"accumulate", options_.accumulate}});
+    return same;
   }
 
   void check_is_same_run(const Checkpoint& checkpoint, const std::string& where) const {
@@ -236,8 +141,6 @@ class AlignRun {
                   run.value(key, Json()).dump(), ", this run's is ", value.dump());
     }
     check_usage(!ema_ || checkpoint.tensors.contains("ema"), "--resume ", where, ": was saved without --ema");
-    check_input(!reference_spec_.moves() || checkpoint.tensors.contains("reference"), where,
-                ": holds no weights of the moving reference");
   }
 
   void restore(const fs::path& path) {
@@ -245,10 +148,11 @@ class AlignRun {
     check_is_same_run(checkpoint, path.string());
     optimizer_->load_state(checkpoint.tensors.at("optimizer"), path.string());
     if (ema_) ema_->load_state(checkpoint.tensors.at("ema"), path.string());
-    if (reference_spec_.moves()) reference_->load_state(checkpoint.tensors.at("reference"), path.string());
     step_number_ = checkpoint.step;
     try {
-      position_ = checkpoint.state.at("position").get<int64_t>();
+      const auto tensors = checkpoint.tensors.find("steps");
+      steps_->restore(checkpoint.state.at("steps"), tensors == checkpoint.tensors.end() ? TensorMap{} : tensors->second,
+                      path.string());
       guard_.load_state(checkpoint.state.at("guard"));
       alarm_.load_state(checkpoint.state.at("alarm"));
       best_accuracy_ = checkpoint.state.value("best_accuracy", -1.0);
@@ -263,8 +167,8 @@ class AlignRun {
     if (saved_step_ == step_number_) return;
     Checkpoint checkpoint{.step = step_number_, .tensors = {{"optimizer", optimizer_->state()}}};
     if (ema_) checkpoint.tensors["ema"] = ema_->state();
-    if (reference_spec_.moves()) checkpoint.tensors["reference"] = reference_->state();
-    checkpoint.state = {{"run", fingerprint()},    {"position", position_},           {"guard", guard_.state()},
+    if (TensorMap tensors = steps_->tensors(); !tensors.empty()) checkpoint.tensors["steps"] = std::move(tensors);
+    checkpoint.state = {{"run", fingerprint()},    {"steps", steps_->state()},        {"guard", guard_.state()},
                         {"alarm", alarm_.state()}, {"best_accuracy", best_accuracy_}, {"best_step", best_step_}};
     save_checkpoint(options_.output, checkpoint, options_.keep, best_step_);
     saved_step_ = step_number_;
@@ -293,20 +197,16 @@ class AlignRun {
     std::string ids;
     at::Tensor loss_sum;
     for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
-      const EncodedBatch batch = source_->next(options_.batch_size);
-      position_ = batch.next_position;
-      const StepTensors tensors = step_->forward(batch, step_->draw_timesteps(batch),
-                                                 reference_errors_ ? reference_errors_->find(batch) : at::Tensor());
-      (tensors.loss.loss / static_cast<double>(options_.accumulate)).backward();
-      const at::Tensor loss = tensors.loss.loss.detach();
+      const MicroStep part = steps_->next(step_number_ + 1);
+      (part.loss / static_cast<double>(options_.accumulate)).backward();
+      const at::Tensor loss = part.loss.detach();
       loss_sum = loss_sum.defined() ? loss_sum + loss : loss;
-      sums_.add(tensors.loss.metrics, loss);
-      for (const auto& id : batch.ids) ids += (ids.empty() ? "" : ", ") + id;
-      if (trace_ && trace_->wants(step_number_ + 1)) trace_->add(tensors, batch);
+      sums_.add(part.metrics, loss);
+      ids += (ids.empty() ? "" : ", ") + part.ids;
     }
     const at::Tensor loss = loss_sum / static_cast<double>(options_.accumulate);
     const at::Tensor norm = optimizer_->grad_norm();
-    if (trace_ && trace_->wants(step_number_ + 1)) trace_->write(step_number_ + 1, loss, norm);
+    steps_->on_gradients(step_number_ + 1, loss, norm);
     const double norm_value = norm.item<double>();
     if (guard_.judge(loss.item<double>(), norm_value, step_number_ + 1, ids) == StepVerdict::kTake) {
       if (options_.max_grad_norm > 0) optimizer_->clip_gradients(norm, options_.max_grad_norm);
@@ -315,7 +215,7 @@ class AlignRun {
     }
     optimizer_->zero_grad();
     ++step_number_;
-    if (reference_) reference_->follow(step_number_, optimizer_->master_weights());
+    steps_->follow(step_number_, optimizer_->master_weights());
     step_seconds_ += seconds_since(began);
     ++timed_steps_;
     if (step_number_ % options_.log_every == 0 || step_number_ == num_steps_ || step_number_ == 1)
@@ -326,16 +226,17 @@ class AlignRun {
     Metrics metrics = sums_.take();
     metrics["lr"] = lr;
     metrics["grad_norm"] = grad_norm;
-    metrics["epoch"] = static_cast<double>(position_) / static_cast<double>(data_->num_train_groups());
+    metrics["epoch"] = steps_->epochs();
     metrics["seconds_per_step"] = step_seconds_ / static_cast<double>(timed_steps_);
-    metrics["samples_per_second"] = static_cast<double>(timed_steps_ * groups_per_step()) / step_seconds_;
+    metrics["samples_per_second"] = static_cast<double>(timed_steps_) * steps_->groups_per_step() / step_seconds_;
     metrics["skipped_steps"] = static_cast<double>(guard_.num_skipped());
     step_seconds_ = 0;
     timed_steps_ = 0;
     note_ = concat("loss ", metrics["loss"]);
     if (metrics.contains("accuracy")) note_ += concat(", accuracy ", metrics["accuracy"]);
     pending_metrics_.merge(metrics);
-    const bool evaluates = evaluation_ && (step_number_ % options_.eval_every == 0 || step_number_ == num_steps_);
+    const bool evaluates =
+        steps_->has_held_out() && (step_number_ % options_.eval_every == 0 || step_number_ == num_steps_);
     if (!evaluates) flush_metrics();
   }
 
@@ -347,10 +248,10 @@ class AlignRun {
   }
 
   void evaluate() {
-    if (!evaluation_) return;
+    if (!steps_->has_held_out()) return;
     std::unique_ptr<SwappedWeights> averaged;
     if (ema_) averaged = std::make_unique<SwappedWeights>(policy_.trainable, ema_->averages());
-    Metrics metrics = evaluation_->measure(*step_);
+    Metrics metrics = steps_->measure();
     averaged.reset();
     bool is_best = false;
     const auto value = [&](const char* name) { return metrics.contains(name) ? metrics.at(name) : 0.0; };
@@ -390,28 +291,19 @@ class AlignRun {
   at::ScalarType dtype_;
   const losses::Objective& objective_;
   losses::ObjectiveParams params_;
-  ReferenceSpec reference_spec_;
-  schedulers::NoiseSchedule schedule_;
   GradientGuard guard_;
   OverOptimisationAlarm alarm_;
 
-  std::unique_ptr<EncodedData> data_;
   Policy policy_;
-  std::unique_ptr<ReferencePolicy> reference_;
-  std::unique_ptr<ReferenceErrors> reference_errors_;
+  std::unique_ptr<StepSource> steps_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<Ema> ema_;
-  std::unique_ptr<TrainStep> step_;
-  std::unique_ptr<BatchSource> source_;
-  std::unique_ptr<HeldOutEvaluation> evaluation_;
   std::unique_ptr<MetricsLog> log_;
   std::unique_ptr<TensorBoardWriter> events_;
-  std::unique_ptr<TraceWriter> trace_;
   std::unique_ptr<SamplePictures> samples_;
 
   int64_t num_steps_ = 0;
   int64_t step_number_ = 0;  // optimizer steps done
-  int64_t position_ = 0;     // groups consumed
   int64_t saved_step_ = -1;
   int64_t best_step_ = -1;
   double best_accuracy_ = -1;

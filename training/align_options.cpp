@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "losses/registry.h"
+#include "training/timestep_weighting.h"
 
 namespace prefusion::training {
 namespace fs = std::filesystem;
@@ -12,10 +13,11 @@ AdapterKind AlignOptions::adapter_kind() const {
   fail_usage("--adapter ", adapter, ": expected lora or full");
 }
 
-ReferenceSpec AlignOptions::reference_spec(bool objective_needs_reference, const std::string& objective_default) const {
+ReferenceSpec AlignOptions::reference_spec(const losses::ObjectiveInfo& objective) const {
   if (!reference.empty()) return parse_reference(reference);
-  if (!objective_needs_reference) return {.kind = ReferenceKind::kNone};
-  if (!objective_default.empty() && reference_model.empty()) return parse_reference(objective_default);
+  if (!objective.needs_reference) return {.kind = ReferenceKind::kNone};
+  const bool has_default = !objective.default_reference.empty() && reference_model.empty();
+  if (has_default) return parse_reference(objective.default_reference);
   // A LoRA run has its reference at hand: the same network with the adapter switched off.
   const bool off_is_exact = adapter_kind() == AdapterKind::kLora && reference_model.empty();
   return {.kind = off_is_exact ? ReferenceKind::kAdapterOff : ReferenceKind::kFrozen};
@@ -61,16 +63,30 @@ class Problems {
   bool has_usage_ = false;
 };
 
+void check_auto_kappa(const AlignOptions& o, const losses::ObjectiveInfo& objective) {
+  if (!o.auto_kappa) return;
+  check_usage(*o.auto_kappa > 0 && *o.auto_kappa < 0.5, "--auto-kappa ", *o.auto_kappa,
+              ": expected a gradient factor between 0 and 0.5");
+  const bool compares = objective.data == losses::DataKind::kPair || objective.data == losses::DataKind::kList;
+  check_usage(objective.has_kappa() && compares, "--auto-kappa: objective ", objective.name,
+              objective.has_kappa() ? " compares no items of a group" : " has no kappa");
+}
+
 void check_reference(const AlignOptions& o, const losses::ObjectiveInfo& objective) {
-  const ReferenceSpec spec = o.reference_spec(objective.needs_reference);
+  const ReferenceSpec spec = o.reference_spec(objective);
   check_usage(!objective.needs_reference || spec.kind != ReferenceKind::kNone, "--objective ", o.objective,
+              o.loss.anchor_weight > 0 ? " with --anchor-weight" : "",
               " needs a reference: leave --reference out, or name another one than none");
   check_usage(spec.kind != ReferenceKind::kAdapterOff || o.adapter == "lora",
               "--reference adapter-off needs --adapter lora; use --reference frozen");
   check_usage(o.reference_model.empty() || spec.kind == ReferenceKind::kFrozen || spec.kind == ReferenceKind::kCached,
               "--reference-model needs --reference frozen or cached");
-  check_usage(spec.kind != ReferenceKind::kCached || !o.no_cache,
-              "--reference cached keeps the reference's errors in the cache: leave --no-cache out");
+  if (spec.kind != ReferenceKind::kCached) return;
+  check_usage(!o.no_cache, "--reference cached keeps the reference's errors in the cache: leave --no-cache out");
+  check_usage(!objective.needs_drift, "--reference cached keeps errors, but --objective ", o.objective,
+              " (or --anchor-weight) needs the reference's predictions; use --reference frozen or adapter-off");
+  check_usage(objective.latent_source == losses::LatentSource::kForwardNoise, "--reference cached: --objective ",
+              o.objective, " inverts latents with the policy, which moves; use --reference frozen or adapter-off");
 }
 
 }  // namespace
@@ -98,11 +114,15 @@ void validate(const AlignOptions& o) {
   problems.check(o.no_cache || o.cache.empty() || !fs::is_regular_file(o.cache), "--cache expects a folder");
   problems.check(o.sample_every == 0 || !o.sample_prompts.empty(), "--sample-every needs --sample-prompts FILE");
   problems.attempt([&] { parse_lr_schedule(o.lr_schedule); });
+  problems.attempt([&] { TimestepWeighting::parse(o.logit_weighting, "--logit-weighting"); });
+  problems.attempt([&] { TimestepWeighting::parse(o.loss_weighting, "--loss-weighting"); });
   problems.attempt([&] { o.adapter_kind(); });
   problems.attempt([&] {
     const auto& objective = losses::find_objective(o.objective);
     losses::resolve_params(objective.info, o.objective_args, o.beta, o.kappa);
-    check_reference(o, objective.info);
+    losses::check_loss_options(objective, o.loss);
+    check_auto_kappa(o, objective.info);
+    check_reference(o, losses::with_needs_of(o.loss, objective.info));
   });
   problems.throw_if_any();
 }

@@ -6,8 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "losses/loss_options.h"
 #include "training/lr_schedule.h"
 #include "training/reference_spec.h"
+
+namespace prefusion::losses {
+struct ObjectiveInfo;
+}
 
 namespace prefusion::training {
 
@@ -20,9 +25,10 @@ struct AlignOptions {
   std::vector<std::filesystem::path> data;
   std::filesystem::path output;
   std::string objective = "diffusion-dpo";
-  std::optional<double> beta;   // in the convention of the method's public code
-  std::optional<double> kappa;  // the coefficient of D (or s) in the logit, directly
-  std::string objective_args;   // "k=v,..."
+  std::optional<double> beta;        // in the convention of the method's public code
+  std::optional<double> kappa;       // the coefficient of D (or s) in the logit, directly
+  std::string objective_args;        // "k=v,..."
+  std::optional<double> auto_kappa;  // kappa follows the run so that the gradient factor stays near this
 
   std::string adapter = "lora";  // lora or full
   int64_t rank = 8;
@@ -33,6 +39,10 @@ struct AlignOptions {
   std::string reference;                  // parse_reference; empty: what the objective and adapter ask for
   std::filesystem::path reference_model;  // a reference other than the starting weights
   std::filesystem::path init_lora;        // start from this adapter: it is the reference's too
+
+  losses::LossOptions loss;              // what can be added to every objective that can bear it
+  std::string logit_weighting = "none";  // TimestepWeighting::parse: of the errors inside the link function
+  std::string loss_weighting = "none";   // of each group's loss
 
   std::string timestep_sampling = "uniform";  // TimestepSampler::parse
   std::string timestep_range;                 // "LOW:HIGH", timesteps LOW .. HIGH-1; empty: all
@@ -91,9 +101,9 @@ struct AlignOptions {
   std::string resolved_config;  // text of run.toml
 
   AdapterKind adapter_kind() const;
-  // --reference, or without it what suits: none for an objective that needs none, else `objective_default` (a
-  // --reference value, empty for most), else adapter-off for LoRA and a frozen copy otherwise.
-  ReferenceSpec reference_spec(bool objective_needs_reference, const std::string& objective_default = "") const;
+  // --reference, or without it what suits: none for an objective that needs none, else the objective's own default,
+  // else adapter-off for LoRA and a frozen copy otherwise. `objective` as with_needs_of the options.
+  ReferenceSpec reference_spec(const losses::ObjectiveInfo& objective) const;
 };
 
 // Optimizer steps of the run: --steps, or what --epochs passes over `num_groups` groups take.

@@ -54,11 +54,13 @@ void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, 
   double seconds = 0;
   constexpr int kSteps = 2;  // the first one allocates, the second is measured
   // A cached reference leaves two numbers a pair.
-  const bool is_cached = options.reference_spec(objective.info.needs_reference).kind == ReferenceKind::kCached;
+  const bool is_cached =
+      options.reference_spec(losses::with_needs_of(options.loss, objective.info)).kind == ReferenceKind::kCached;
   const at::Tensor known = is_cached ? at::ones({options.batch_size, items}).to(device) : at::Tensor();
   for (int i = 0; i < kSteps; ++i) {
     const auto began = std::chrono::steady_clock::now();
-    for (int64_t micro = 0; micro < options.accumulate; ++micro) step.forward(batch, step.draw_timesteps(batch), known).loss.loss.backward();
+    for (int64_t micro = 0; micro < options.accumulate; ++micro)
+      step.forward(batch, step.draw_timesteps(batch), known).loss.loss.backward();
     optimizer.grad_norm().item<double>();
     optimizer.step(0.0);
     optimizer.zero_grad();
@@ -66,7 +68,8 @@ void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, 
   }
   const int64_t effective = options.batch_size * options.accumulate;
   const size_t weights = parameter_bytes(denoiser);
-  const bool has_copy = options.reference_spec(objective.info.needs_reference).kind == ReferenceKind::kFrozen;
+  const bool has_copy =
+      options.reference_spec(losses::with_needs_of(options.loss, objective.info)).kind == ReferenceKind::kFrozen;
   std::printf("objective            %s, %s\n", options.objective.c_str(),
               losses::describe_params(objective.info, params).c_str());
   std::printf("trainable parameters %lld\n", static_cast<long long>(trainable));

@@ -44,7 +44,7 @@ struct Sums {
   int64_t groups = 0;
 
   void add(const losses::LossOutput& output, int64_t count) {
-    values["loss"] += output.loss.item<double>() * static_cast<double>(count);
+    if (output.loss.defined()) values["loss"] += output.loss.item<double>() * static_cast<double>(count);
     for (const auto& [name, value] : output.metrics) values[name] += value.item<double>() * static_cast<double>(count);
     groups += count;
   }
@@ -61,9 +61,9 @@ Metrics HeldOutEvaluation::measure(const TrainStep& step) {
   for (size_t band = 0; band < grid_.size(); ++band) {
     Sums sums;
     for (const auto& batch : batches_) {
-      const StepTensors result = step.forward(batch, timesteps(batch, band), baseline_.at(cell++));
-      sums.add(result.loss, batch.size());
-      all.add(result.loss, batch.size());
+      const losses::LossOutput result = step.measure(batch, timesteps(batch, band), baseline_.at(cell++));
+      sums.add(result, batch.size());
+      all.add(result, batch.size());
     }
     if (sums.values.contains("accuracy")) metrics[concat("eval/accuracy_band", band)] = sums.mean("accuracy");
   }

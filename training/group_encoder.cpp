@@ -3,10 +3,11 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include "core/content_hash.h"
 #include "core/error.h"
 #include "core/json_config.h"
+#include "data/mask.h"
 #include "nn/layers.h"
+#include "training/weights_key.h"
 
 namespace prefusion::training {
 namespace {
@@ -44,6 +45,10 @@ EncodedPictures GroupEncoder::encode_pictures(const at::Tensor& pixel_values) {
   return {at::cat(means), at::cat(stds)};
 }
 
+at::Tensor GroupEncoder::encode_masks(const at::Tensor& masks) const {
+  return data::average_masks(masks, scale_factor_px()).to(device_);
+}
+
 at::Tensor GroupEncoder::encode_prompts(const std::vector<std::string>& prompts) {
   return prompt_encoder_.encode(prompts);
 }
@@ -58,14 +63,7 @@ std::vector<int64_t> GroupEncoder::latent_shape() const {
 }
 
 std::string GroupEncoder::vae_key() const {
-  ContentHasher hash;
-  hash.add("AutoencoderKL, version 1");
-  for (const auto& [name, tensor] : nn::tensor_map(*vae_)) {
-    const at::Tensor bytes = tensor.cpu().contiguous();
-    hash.add(name).add(c10::toString(bytes.scalar_type())).add(shape_text(bytes.sizes()));
-    hash.add(std::string_view(static_cast<const char*>(bytes.data_ptr()), bytes.nbytes()));
-  }
-  return hash.finish().hex();
+  return weights_key("AutoencoderKL, version 1", nn::tensor_map(*vae_));
 }
 
 bool drops_caption(double empty_prompt_rate, const DrawKey& key) {

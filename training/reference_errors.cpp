@@ -7,6 +7,7 @@
 #include "core/interrupt.h"
 #include "core/logging.h"
 #include "core/progress.h"
+#include "training/weights_key.h"
 
 namespace prefusion::training {
 namespace {
@@ -14,20 +15,15 @@ namespace {
 constexpr const char* kKind = "reference_errors";
 constexpr const char* kColumn = "error";
 
-void add_bytes(ContentHasher& hash, const at::Tensor& tensor) {
-  const at::Tensor bytes = tensor.cpu().contiguous();
-  hash.add(c10::toString(bytes.scalar_type())).add(shape_text(bytes.sizes()));
-  hash.add(std::string_view(static_cast<const char*>(bytes.data_ptr()), bytes.nbytes()));
-}
-
 // What the errors of group `i` depend on besides the run.
 ContentHash group_key(const std::string& run_key, const EncodedBatch& batch, int64_t i, int64_t timestep) {
   const GroupRef& group = batch.groups[i];
   ContentHasher hash;
   hash.add("reference errors, version 1").add(run_key);
   hash.add(concat(group.item, " ", group.draw, " ", timestep));
-  for (const at::Tensor& tensor : {batch.mean, batch.std, batch.encoder_hidden_states}) {
-    add_bytes(hash, tensor.select(0, i));
+  for (const at::Tensor& tensor :
+       {batch.mean, batch.std, batch.encoder_hidden_states, batch.item_hidden_states, batch.masks}) {
+    if (tensor.defined()) add_tensor(hash, tensor.select(0, i));
   }
   return hash.finish();
 }
@@ -39,6 +35,8 @@ EncodedBatch select_groups(const EncodedBatch& batch, const std::vector<int64_t>
   selected.mean = batch.mean.index_select(0, index);
   selected.std = batch.std.index_select(0, index);
   selected.encoder_hidden_states = batch.encoder_hidden_states.index_select(0, index);
+  if (batch.item_hidden_states.defined()) selected.item_hidden_states = batch.item_hidden_states.index_select(0, index);
+  if (batch.masks.defined()) selected.masks = batch.masks.index_select(0, index);
   for (const int64_t row : rows) selected.groups.push_back(batch.groups[row]);
   return selected;
 }
@@ -106,16 +104,6 @@ at::Tensor ReferenceErrors::find(const EncodedBatch& batch) const {
                 errors.mutable_data_ptr<float>() + i * k);
   }
   return errors.to(batch.mean.device());
-}
-
-std::string weights_key(const std::string& what, const TensorMap& weights) {
-  ContentHasher hash;
-  hash.add(what);
-  for (const auto& [name, tensor] : weights) {
-    hash.add(name);
-    add_bytes(hash, tensor);
-  }
-  return hash.finish().hex();
 }
 
 }  // namespace prefusion::training

@@ -42,7 +42,4 @@ class ReferenceErrors {
   int64_t num_computed_ = 0;
 };
 
-// Key of a network's weights: names, types, shapes and bytes. `what` says what kind of network it is.
-std::string weights_key(const std::string& what, const TensorMap& weights);
-
 }  // namespace prefusion::training

@@ -18,18 +18,31 @@ void TraceWriter::add(const StepTensors& tensors, const EncodedBatch& batch) {
   const auto keep = [&](const char* name, const at::Tensor& tensor) {
     if (tensor.defined()) parts_[name].push_back(tensor.detach().cpu());
   };
-  keep("latents", tensors.latents);
-  keep("noise",
-       kernels::group_noise(tensors.noise_streams, seed_, tensors.latents.sizes().slice(2), tensors.latents.size(1)));
-  keep("timesteps", tensors.timesteps);
-  keep("encoder_hidden_states", tensors.encoder_hidden_states);
-  keep("noisy_latents", tensors.noisy_latents);
-  keep("target", tensors.target);
+  const GroupInputs& inputs = tensors.inputs;
+  const losses::GroupErrors& errors = tensors.errors;
+  keep("latents", inputs.latents);
+  keep("noise", inputs.inverted_noise.defined()
+                    ? inputs.inverted_noise
+                    : kernels::group_noise(inputs.noise_streams, seed_, inputs.latents.sizes().slice(2),
+                                           inputs.latents.size(1)));
+  keep("timesteps", inputs.timesteps);
+  keep("encoder_hidden_states", inputs.encoder_hidden_states);
+  keep("noisy_latents", inputs.noisy_latents);
+  keep("target", inputs.target);
   keep("prediction", tensors.prediction);
-  keep("error", tensors.error);
-  keep("error_ref", tensors.error_ref);
-  keep("label", batch.labels);
-  keep("scores", batch.scores);
+  keep("error", errors.error);
+  keep("error_ref", errors.error_ref);
+  keep("kappa", at::full({1}, tensors.kappa));
+  keep("label", errors.labels);
+  keep("scores", errors.scores);
+  keep("weights", errors.weights);
+  keep("masks", batch.masks);
+  keep("drift", errors.drift);
+  keep("residual_dot", errors.residual_dot);
+  keep("prompt_distance", errors.prompt_distance);
+  keep("error_scale", errors.error_scale);
+  keep("drop_margin", errors.drop_margin);
+  keep("swap", errors.swap);
 }
 
 void TraceWriter::write(int64_t step, const at::Tensor& loss, const at::Tensor& grad_norm) {

@@ -5,9 +5,26 @@
 
 #include "core/rng.h"
 #include "kernels/item_error/item_error.h"
-#include "kernels/noise_and_target/noise_and_target.h"
+#include "losses/metrics.h"
 
 namespace prefusion::training {
+namespace {
+
+// 1 - cosine between the prompts' text states, averaged over tokens: [B, B].
+at::Tensor prompt_distances(const at::Tensor& encoder_hidden_states) {
+  at::NoGradGuard no_grad;
+  const at::Tensor states = encoder_hidden_states.to(at::kFloat).mean(1);
+  const at::Tensor unit = states / states.norm(2, 1, /*keepdim=*/true).clamp_min(1e-12);
+  return 1.0 - unit.matmul(unit.t());
+}
+
+// Mean over C,H,W of the product of a pair's residuals: [B].
+at::Tensor residual_dots(const at::Tensor& prediction, const at::Tensor& target) {
+  const at::Tensor residual = prediction.detach().to(at::kFloat) - target;
+  return (residual.select(1, 0) * residual.select(1, 1)).flatten(1).mean(1);
+}
+
+}  // namespace
 
 TrainStep::TrainStep(unet::Denoiser& policy, ReferencePolicy* reference, const schedulers::NoiseSchedule& schedule,
                      const losses::Objective& objective, TrainStepOptions options)
@@ -15,29 +32,47 @@ TrainStep::TrainStep(unet::Denoiser& policy, ReferencePolicy* reference, const s
       reference_(reference),
       schedule_(schedule),
       objective_(objective),
-      options_(std::move(options)) {}
+      options_(std::move(options)),
+      needs_(losses::with_needs_of(options_.loss, objective.info)),
+      inputs_(schedule, options_.scaling, options_.latent_source, options_.seed, options_.dtype) {}
 
 StepTensors TrainStep::forward(const EncodedBatch& batch, const at::Tensor& timesteps,
                                const at::Tensor& known_error_ref) const {
-  StepTensors step = make_tensors(batch, timesteps);
-  const Inputs inputs = make_inputs(step);
+  StepTensors step;
+  step.inputs = inputs_.make(batch, timesteps, policy_);
+  step.errors = known_of(batch);
+  losses::GroupErrors& errors = step.errors;
+  const at::Tensor& target = step.inputs.target;
+  at::Tensor prediction_ref;
   if (known_error_ref.defined()) {
-    step.error_ref = known_error_ref;
+    errors.error_ref = known_error_ref;
   } else if (reference_) {
-    step.error_ref =
-        item_errors(reference_->predict(inputs.noisy_latents, inputs.timesteps, inputs.conditioning), step);
+    prediction_ref = predict(*reference_, step.inputs);
+    errors.error_ref = item_errors(prediction_ref, target, batch.masks);
   }
-  const at::Tensor prediction = policy_.forward(inputs.noisy_latents, inputs.timesteps, inputs.conditioning);
-  step.prediction = prediction.view_as(step.noisy_latents);
-  step.error = item_errors(prediction, step);
-
-  losses::GroupErrors errors;
-  errors.error = step.error;
-  errors.error_ref = step.error_ref;
-  errors.labels = batch.labels;
-  errors.scores = batch.scores;
-  step.loss = objective_.compute(errors, options_.params);
+  step.prediction = predict(policy_, step.inputs);
+  errors.error = item_errors(step.prediction, target, batch.masks);
+  if (needs_.needs_drift && prediction_ref.defined()) {
+    errors.drift = item_errors(step.prediction, prediction_ref.to(at::kFloat), batch.masks);
+  }
+  if (needs_.needs_residual_dot) errors.residual_dot = residual_dots(step.prediction, target);
+  errors.latent_source = options_.latent_source.source;
+  add_draws(batch, timesteps, errors);
+  step.kappa = options_.params.kappa;
+  step.loss = objective_.compute(errors, options_.params, options_.loss);
   return step;
+}
+
+losses::LossOutput TrainStep::measure(const EncodedBatch& batch, const at::Tensor& timesteps,
+                                      const at::Tensor& error_ref) const {
+  losses::GroupErrors errors = known_of(batch);
+  errors.error = policy_errors(batch, timesteps);
+  errors.error_ref = error_ref;
+  const auto& info = objective_.info;
+  const bool errors_suffice =
+      !info.needs_drift && !info.needs_residual_dot && info.latent_source == losses::LatentSource::kForwardNoise;
+  if (errors_suffice) return objective_.compute(errors, options_.params);
+  return {.loss = {}, .group_loss = {}, .metrics = losses::common_metrics(info, errors, options_.params)};
 }
 
 at::Tensor TrainStep::draw_timesteps(const EncodedBatch& batch) const {
@@ -50,57 +85,68 @@ at::Tensor TrainStep::draw_timesteps(const EncodedBatch& batch) const {
 
 at::Tensor TrainStep::reference_errors(const EncodedBatch& batch, const at::Tensor& timesteps) const {
   at::NoGradGuard no_grad;
-  const StepTensors step = make_tensors(batch, timesteps);
-  const Inputs inputs = make_inputs(step);
-  return item_errors(reference_->predict(inputs.noisy_latents, inputs.timesteps, inputs.conditioning), step);
+  const GroupInputs inputs = inputs_.make_forward(batch, timesteps);
+  return item_errors(predict(*reference_, inputs), inputs.target, batch.masks);
 }
 
 at::Tensor TrainStep::policy_errors(const EncodedBatch& batch, const at::Tensor& timesteps) const {
   at::NoGradGuard no_grad;
-  const StepTensors step = make_tensors(batch, timesteps);
-  const Inputs inputs = make_inputs(step);
-  return item_errors(policy_.forward(inputs.noisy_latents, inputs.timesteps, inputs.conditioning), step);
+  const GroupInputs inputs = inputs_.make_forward(batch, timesteps);
+  return item_errors(predict(policy_, inputs), inputs.target, batch.masks);
 }
 
-at::Tensor TrainStep::sample_latents(const EncodedBatch& batch) const {
-  std::vector<at::Tensor> draws;
-  for (const GroupRef& group : batch.groups) {
-    const DrawKey key{options_.seed, static_cast<uint64_t>(group.item), group.draw};
-    draws.push_back(philox_randn(batch.mean.sizes().slice(1), key, RandomPurpose::kPosterior));
+at::Tensor TrainStep::predict(unet::Denoiser& network, const GroupInputs& inputs) const {
+  const at::ScalarType dtype = options_.dtype;
+  return network.forward(inputs.denoiser_latents(dtype), inputs.denoiser_timesteps(), inputs.conditioning(dtype))
+      .view_as(inputs.latents);
+}
+
+at::Tensor TrainStep::predict(ReferencePolicy& reference, const GroupInputs& inputs) const {
+  const at::ScalarType dtype = options_.dtype;
+  return reference.predict(inputs.denoiser_latents(dtype), inputs.denoiser_timesteps(), inputs.conditioning(dtype))
+      .view_as(inputs.latents);
+}
+
+// [B, k] means over C,H,W of the squared difference, weighted by masks where there are some: a mask m has the effect of
+// sqrt(m) on both sides, and its mean is divided out. An empty mask gives no error.
+at::Tensor TrainStep::item_errors(const at::Tensor& prediction, const at::Tensor& target,
+                                  const at::Tensor& masks) const {
+  const auto errors = [&](const at::Tensor& found, const at::Tensor& wanted) {
+    return kernels::item_error(found.flatten(0, 1), wanted.flatten(0, 1)).view(found.sizes().slice(0, 2));
+  };
+  if (!masks.defined()) return errors(prediction, target);
+  constexpr double kSmallestMean = 1e-6;
+  const at::Tensor root = masks.sqrt();
+  return errors(prediction.to(at::kFloat) * root, target * root) / masks.mean({2, 3, 4}).clamp_min(kSmallestMean);
+}
+
+// What the data says of a batch.
+losses::GroupErrors TrainStep::known_of(const EncodedBatch& batch) const {
+  losses::GroupErrors errors;
+  errors.labels = batch.labels;
+  errors.scores = batch.scores;
+  errors.weights = batch.weights;
+  errors.has_item_prompts = batch.item_hidden_states.defined();
+  errors.is_masked = batch.masks.defined();
+  if (needs_.needs_prompt_distance) errors.prompt_distance = prompt_distances(batch.encoder_hidden_states);
+  return errors;
+}
+
+// What the options draw or look up for each group.
+void TrainStep::add_draws(const EncodedBatch& batch, const at::Tensor& timesteps, losses::GroupErrors& errors) const {
+  if (options_.loss.margin_drop > 0) {
+    std::vector<uint8_t> drops;
+    for (const GroupRef& group : batch.groups) {
+      const DrawKey key{options_.seed, static_cast<uint64_t>(group.item), group.draw};
+      drops.push_back(CounterRng(key, RandomPurpose::kMarginDrop).uniform() < options_.loss.margin_drop);
+    }
+    errors.drop_margin = at::tensor(drops, at::kByte).to(at::kBool).to(batch.mean.device());
   }
-  const at::Tensor noise = at::stack(draws).to(batch.mean.device());
-  return (batch.mean + batch.std * noise - options_.scaling.shift) * options_.scaling.scale;
-}
-
-// One timestep and one noise a group, shared by its items.
-StepTensors TrainStep::make_tensors(const EncodedBatch& batch, const at::Tensor& timesteps) const {
-  StepTensors step;
-  std::vector<int64_t> streams;
-  for (const GroupRef& group : batch.groups) {
-    const DrawKey key{options_.seed, static_cast<uint64_t>(group.item), group.draw};
-    streams.push_back(static_cast<int64_t>(random_stream(key, RandomPurpose::kNoise)));
-  }
-  step.latents = sample_latents(batch);
-  step.noise_streams = at::tensor(streams, at::kLong).to(step.latents.device());
-  step.timesteps = timesteps.unsqueeze(1).expand({batch.size(), batch.items_per_group()}).contiguous();
-  step.encoder_hidden_states = batch.encoder_hidden_states;
-  const auto noisy =
-      kernels::noise_and_target(step.latents, step.noise_streams, options_.seed, schedule_.signal_scale(step.timesteps),
-                                schedule_.noise_scale(step.timesteps), schedule_.prediction_type());
-  step.noisy_latents = noisy.noisy_latents;
-  step.target = noisy.target;
-  return step;
-}
-
-TrainStep::Inputs TrainStep::make_inputs(const StepTensors& step) const {
-  const int64_t k = step.latents.size(1);
-  return {.noisy_latents = step.noisy_latents.flatten(0, 1).to(options_.dtype),
-          .timesteps = step.timesteps.flatten(),
-          .conditioning = {step.encoder_hidden_states.to(options_.dtype).repeat_interleave(k, 0)}};
-}
-
-at::Tensor TrainStep::item_errors(const at::Tensor& prediction, const StepTensors& step) const {
-  return kernels::item_error(prediction, step.target.flatten(0, 1)).view(step.timesteps.sizes());
+  if (options_.loss.swap_empty_prompts) errors.swap = batch.is_caption_dropped;
+  if (!options_.logit_weighting.is_none()) errors.error_scale = options_.logit_weighting.at(timesteps, schedule_);
+  if (options_.loss_weighting.is_none()) return;
+  const at::Tensor weights = options_.loss_weighting.at(timesteps, schedule_);
+  errors.weights = errors.weights.defined() ? errors.weights * weights : weights;
 }
 
 }  // namespace prefusion::training

@@ -8,36 +8,31 @@
 #include "losses/objective.h"
 #include "schedulers/noise_schedule.h"
 #include "training/batch_source.h"
+#include "training/group_inputs.h"
 #include "training/reference_policy.h"
 #include "training/timestep_sampler.h"
+#include "training/timestep_weighting.h"
 #include "unet/denoiser.h"
 
 namespace prefusion::training {
 
-// Maps unscaled VAE output to latents: (value - shift) * scale.
-struct LatentScaling {
-  double scale = 1.0;
-  double shift = 0.0;
-};
-
 // All tensors of one micro-step, as the trace records them. B groups of k items.
 struct StepTensors {
-  at::Tensor latents;                // [B, k, C, h, w] fp32
-  at::Tensor noise_streams;          // [B] int64: Philox streams the shared noise of each group comes from
-  at::Tensor timesteps;              // [B, k] int64
-  at::Tensor encoder_hidden_states;  // [B, L, D]
-  at::Tensor noisy_latents;          // [B, k, C, h, w]
-  at::Tensor target;                 // [B, k, C, h, w] fp32
-  at::Tensor prediction;             // [B, k, C, h, w], carries the graph
-  at::Tensor error;                  // [B, k] fp32, carries the graph
-  at::Tensor error_ref;              // [B, k] fp32 or undefined
+  GroupInputs inputs;
+  at::Tensor prediction;       // [B, k, C, h, w], carries the graph
+  losses::GroupErrors errors;  // all the objective sees; error and drift carry the graph
+  double kappa = 0;            // the strength this step had; not meaningful for objectives without one
   losses::LossOutput loss;
 };
 
 // What a train step is made of besides the networks.
 struct TrainStepOptions {
   losses::ObjectiveParams params;
+  losses::LossOptions loss;
+  TimestepWeighting logit_weighting;  // of the errors, inside the objective's link function
+  TimestepWeighting loss_weighting;   // of each group's loss
   LatentScaling scaling;
+  LatentSourceOptions latent_source;
   TimestepSampler timesteps;
   uint64_t seed = 0;
   at::ScalarType dtype = at::kFloat;
@@ -59,31 +54,33 @@ class TrainStep {
   // The timestep of each group: [B] int64.
   at::Tensor draw_timesteps(const EncodedBatch& batch) const;
 
-  // Errors of the reference, or of the policy as it is now, at the very inputs forward() would make; without autograd.
-  // [B, k] fp32
+  // Errors of the reference, or of the policy as it is now, on forward noise; without autograd. [B, k] fp32
   at::Tensor reference_errors(const EncodedBatch& batch, const at::Tensor& timesteps) const;
   at::Tensor policy_errors(const EncodedBatch& batch, const at::Tensor& timesteps) const;
+
+  // The objective's metrics, and its loss where errors are all it needs, on forward noise against known reference
+  // errors [B, k]; without autograd and without the orthogonal options.
+  losses::LossOutput measure(const EncodedBatch& batch, const at::Tensor& timesteps, const at::Tensor& error_ref) const;
+
+  // The strength may follow the run.
+  void set_kappa(double kappa) { options_.params.kappa = kappa; }
 
   bool has_reference() const { return reference_ != nullptr; }
 
  private:
-  // The denoiser's arguments: the items of all groups are one batch of it.
-  struct Inputs {
-    at::Tensor noisy_latents;  // [B * k, C, h, w] in the run's dtype
-    at::Tensor timesteps;      // [B * k]
-    unet::Conditioning conditioning;
-  };
-
-  at::Tensor sample_latents(const EncodedBatch& batch) const;
-  StepTensors make_tensors(const EncodedBatch& batch, const at::Tensor& timesteps) const;
-  Inputs make_inputs(const StepTensors& step) const;
-  at::Tensor item_errors(const at::Tensor& prediction, const StepTensors& step) const;
+  at::Tensor predict(unet::Denoiser& network, const GroupInputs& inputs) const;
+  at::Tensor predict(ReferencePolicy& reference, const GroupInputs& inputs) const;
+  at::Tensor item_errors(const at::Tensor& prediction, const at::Tensor& target, const at::Tensor& masks) const;
+  losses::GroupErrors known_of(const EncodedBatch& batch) const;
+  void add_draws(const EncodedBatch& batch, const at::Tensor& timesteps, losses::GroupErrors& errors) const;
 
   unet::Denoiser& policy_;
   ReferencePolicy* reference_;
   const schedulers::NoiseSchedule& schedule_;
   const losses::Objective& objective_;
   TrainStepOptions options_;
+  losses::ObjectiveInfo needs_;  // of the objective under the options
+  GroupInputMaker inputs_;
 };
 
 }  // namespace prefusion::training

@@ -238,7 +238,7 @@ def cached_reference(prefusion, world, scratch):
             for row, same in zip(read_metrics(cached), read_metrics(live), strict=True):
                 for key in ("loss", "error_chosen_ref", "error_rejected_ref", "eval/loss", "eval/error_chosen_ref"):
                     if key in same:
-                        check_near(row[key], same[key], 1e-5, f"step {row['step']} {key}")
+                        check_near(row[key], same[key], 1e-9, f"step {row['step']} {key}")
 
 
 def encoded_captions(model, captions):

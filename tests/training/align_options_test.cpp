@@ -4,10 +4,15 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "losses/registry.h"
 #include "tests/support/temp_dir.h"
 
 namespace prefusion::training {
 namespace {
+
+ReferenceKind reference_kind(const AlignOptions& options, const char* objective) {
+  return options.reference_spec(losses::find_objective(objective).info).kind;
+}
 
 class AlignOptionsTest : public testing::Test {
  protected:
@@ -74,13 +79,13 @@ TEST_F(AlignOptionsTest, MissingFilesAloneAreAnInputError) {
 }
 
 TEST_F(AlignOptionsTest, LoraHasItsReferenceAtHand) {
-  EXPECT_EQ(options.reference_spec(true).kind, ReferenceKind::kAdapterOff);
-  EXPECT_EQ(options.reference_spec(false).kind, ReferenceKind::kNone);
+  EXPECT_EQ(reference_kind(options, "diffusion-dpo"), ReferenceKind::kAdapterOff);
+  EXPECT_EQ(reference_kind(options, "sft"), ReferenceKind::kNone);
   options.reference_model = folder / "model";
-  EXPECT_EQ(options.reference_spec(true).kind, ReferenceKind::kFrozen);
+  EXPECT_EQ(reference_kind(options, "diffusion-dpo"), ReferenceKind::kFrozen);
   options.reference_model.clear();
   options.adapter = "full";
-  EXPECT_EQ(options.reference_spec(true).kind, ReferenceKind::kFrozen);
+  EXPECT_EQ(reference_kind(options, "diffusion-dpo"), ReferenceKind::kFrozen);
 }
 
 TEST_F(AlignOptionsTest, ReferenceMustFitObjectiveAndAdapter) {

@@ -26,8 +26,8 @@ TEST(ReferenceSpec, KnowsWhichReferencesMove) {
 
 TEST(ReferenceSpec, OtherTextsAreUsageErrors) {
   for (const char* text : {"", "Frozen", "ema", "ema:", "ema:1", "ema:-0.1", "ema:x", "ema:0.9:1", "refresh",
-                           "refresh:0", "refresh:2.5", "refresh:4:0", "refresh:4:1.5", "refresh:4:1:1", "extrapolated:1",
-                           "extrapolated:-2", "extrapolated:nan", "cached:2", "frozen:"}) {
+                           "refresh:0", "refresh:2.5", "refresh:4:0", "refresh:4:1.5", "refresh:4:1:1",
+                           "extrapolated:1", "extrapolated:-2", "extrapolated:nan", "cached:2", "frozen:"}) {
     try {
       parse_reference(text);
       ADD_FAILURE() << text << " was taken";

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "losses/group_errors.h"
+#include "schedulers/inversion.h"
+#include "schedulers/noise_schedule.h"
+#include "training/batch_source.h"
+#include "unet/denoiser.h"
+
+namespace prefusion::training {
+
+// Maps unscaled VAE output to latents: (value - shift) * scale.
+struct LatentScaling {
+  double scale = 1.0;
+  double shift = 0.0;
+};
+
+// Where noisy latents and targets come from.
+struct LatentSourceOptions {
+  losses::LatentSource source = losses::LatentSource::kForwardNoise;
+  schedulers::InversionOptions inversion;  // for the other sources
+};
+
+// What the denoiser is asked about B groups of k items, and what it should answer.
+struct GroupInputs {
+  at::Tensor latents;                // [B, k, C, h, w] fp32, a draw of the posterior
+  at::Tensor noise_streams;          // [B] int64: Philox streams of the groups' shared noise
+  at::Tensor inverted_noise;         // [B, k, C, h, w] fp32, each item's own; only from inversion
+  at::Tensor timesteps;              // [B, k] int64
+  at::Tensor encoder_hidden_states;  // [B, L, D], or [B, k, L, D] where items have prompts of their own
+  at::Tensor noisy_latents;          // [B, k, C, h, w] fp32
+  at::Tensor target;                 // [B, k, C, h, w] fp32
+
+  // The denoiser's arguments: the items of all groups are one batch of it.
+  at::Tensor denoiser_latents(at::ScalarType dtype) const { return noisy_latents.flatten(0, 1).to(dtype); }
+  at::Tensor denoiser_timesteps() const { return timesteps.flatten(); }
+  unet::Conditioning conditioning(at::ScalarType dtype) const;
+};
+
+// Makes the inputs of batches. Everything random comes from (seed, item, draw); only inversion asks a network.
+class GroupInputMaker {
+ public:
+  GroupInputMaker(const schedulers::NoiseSchedule& schedule, LatentScaling scaling, LatentSourceOptions source,
+                  uint64_t seed, at::ScalarType dtype)
+      : schedule_(schedule), scaling_(scaling), source_(source), seed_(seed), dtype_(dtype) {}
+
+  // At timesteps [B] (int64, one a group), with one noise a group or, where the source says so, latents inverted by
+  // `policy` as it is now.
+  GroupInputs make(const EncodedBatch& batch, const at::Tensor& timesteps, unet::Denoiser& policy) const;
+
+  // The same from forward noise whatever the source is.
+  GroupInputs make_forward(const EncodedBatch& batch, const at::Tensor& timesteps) const;
+
+ private:
+  at::Tensor sample_latents(const EncodedBatch& batch) const;
+  void invert(const EncodedBatch& batch, GroupInputs& inputs, unet::Denoiser& policy) const;
+
+  const schedulers::NoiseSchedule& schedule_;
+  LatentScaling scaling_;
+  LatentSourceOptions source_;
+  uint64_t seed_;
+  at::ScalarType dtype_;
+};
+
+}  // namespace prefusion::training
