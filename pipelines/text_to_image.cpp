@@ -47,18 +47,23 @@ at::Tensor draw_noise(const std::vector<at::Generator>& generators, const at::Te
 }
 
 // [B, L, D]; every distinct text is encoded once.
-at::Tensor encode_texts(text::PromptEncoder& encoder, const std::vector<ImageRequest>& requests,
-                        std::string ImageRequest::*field) {
-  std::vector<std::string> texts;
+at::Tensor encode_texts(text::PromptEncoder& encoder, const std::vector<std::string>& texts) {
+  std::vector<std::string> distinct;
   std::map<std::string, int64_t> positions;
   std::vector<int64_t> order;
-  for (const ImageRequest& request : requests) {
-    const auto [entry, is_new] = positions.try_emplace(request.*field, static_cast<int64_t>(texts.size()));
-    if (is_new) texts.push_back(request.*field);
+  for (const std::string& text : texts) {
+    const auto [entry, is_new] = positions.try_emplace(text, static_cast<int64_t>(distinct.size()));
+    if (is_new) distinct.push_back(text);
     order.push_back(entry->second);
   }
-  const at::Tensor states = encoder.encode(texts);
+  const at::Tensor states = encoder.encode(distinct);
   return states.index_select(0, at::tensor(order, at::kLong).to(states.device()));
+}
+
+std::vector<std::string> texts_of(const std::vector<ImageRequest>& requests, std::string ImageRequest::*field) {
+  std::vector<std::string> texts;
+  for (const ImageRequest& request : requests) texts.push_back(request.*field);
+  return texts;
 }
 
 at::Tensor timestep_tensor(const schedulers::Scheduler& scheduler, size_t index, int64_t batch, at::Device device) {
@@ -123,6 +128,31 @@ std::unique_ptr<schedulers::Scheduler> TextToImage::make_scheduler(const Generat
   return schedulers::make_scheduler(options.scheduler, config);
 }
 
+schedulers::StochasticDdim TextToImage::stochastic_ddim() const {
+  const unet::DenoiserInfo& info = components_.denoiser->info();
+  check_input(info.out_channels == info.in_channels, "the denoiser gives ", info.out_channels, " channels for ",
+              info.in_channels, "; policies whose variance is learned are not supported");
+  return schedulers::StochasticDdim(corrected(components_.scheduler_config, /*is_switch=*/true));
+}
+
+std::vector<int64_t> TextToImage::latent_shape(ImageSize size) const {
+  const int64_t factor = components_.autoencoder->scale_factor_px();
+  return {components_.denoiser->info().in_channels, size.height_px / factor, size.width_px / factor};
+}
+
+GuidedConditioning TextToImage::encode(const std::vector<std::string>& prompts,
+                                       const std::vector<std::string>& negative_prompts,
+                                       const GuidanceOptions& guidance) {
+  const at::NoGradGuard no_grad;
+  const at::ScalarType dtype = components_.denoiser->parameters().front().scalar_type();
+  GuidedConditioning conditioning;
+  conditioning.prompt.encoder_hidden_states = encode_texts(*components_.prompt_encoder, prompts).to(dtype);
+  if (guidance.is_active()) {
+    conditioning.negative.encoder_hidden_states = encode_texts(negative_encoder_, negative_prompts).to(dtype);
+  }
+  return conditioning;
+}
+
 at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& requests, const GenerateOptions& options) {
   const at::NoGradGuard no_grad;
   check_usage(!requests.empty(), "there is no picture to generate");
@@ -130,30 +160,24 @@ at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& reques
   const std::unique_ptr<schedulers::Scheduler> scheduler = make_scheduler(options);
   scheduler->set_timesteps(options.num_inference_steps);
 
-  const bool is_guided = options.guidance.is_active();
-  const at::ScalarType dtype = components_.denoiser->parameters().front().scalar_type();
-  at::Tensor states = encode_texts(*components_.prompt_encoder, requests, &ImageRequest::prompt).to(dtype);
-  if (is_guided) {
-    states = at::cat({encode_texts(negative_encoder_, requests, &ImageRequest::negative_prompt).to(dtype), states});
-  }
+  const GuidedConditioning conditioning = encode(texts_of(requests, &ImageRequest::prompt),
+                                                 texts_of(requests, &ImageRequest::negative_prompt), options.guidance);
   std::vector<at::Generator> generators;
   for (const ImageRequest& request : requests) generators.push_back(make_torch_generator(request.seed));
   const schedulers::NoiseSource noise = [&](const at::Tensor& like) { return draw_noise(generators, like); };
 
-  const auto batch = static_cast<int64_t>(requests.size());
-  const int64_t factor = components_.autoencoder->scale_factor_px();
-  const at::Tensor like =
-      at::empty({batch, components_.denoiser->info().in_channels, size.height_px / factor, size.width_px / factor},
-                states.options());
+  std::vector<int64_t> shape = latent_shape(size);
+  shape.insert(shape.begin(), static_cast<int64_t>(requests.size()));
+  const at::Tensor like = at::empty(shape, conditioning.prompt.encoder_hidden_states.options());
   at::Tensor latents = draw_noise(generators, like) * scheduler->init_noise_sigma();
 
   const size_t count = scheduler->timesteps().size();
   for (size_t i = 0; i < count; ++i) {
     throw_if_interrupted();
-    const at::Tensor input = scheduler->scale_model_input(is_guided ? at::cat({latents, latents}) : latents, i);
+    const at::Tensor input = scheduler->scale_model_input(latents, i);
     const at::Tensor timesteps = timestep_tensor(*scheduler, i, input.size(0), input.device());
-    at::Tensor prediction = components_.denoiser->forward(input, timesteps, {.encoder_hidden_states = states});
-    if (is_guided) prediction = apply_guidance(prediction, options.guidance);
+    const at::Tensor prediction =
+        predict_guided(*components_.denoiser, input, timesteps, conditioning, options.guidance);
     const at::Tensor next = scheduler->step(prediction, i, latents, noise);
     if (options.on_step) {
       options.on_step({.index = i,

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "pipelines/guidance.h"
+#include "pipelines/guided_denoiser.h"
 #include "schedulers/scheduler.h"
+#include "schedulers/stochastic_ddim.h"
 #include "text/prompt_encoder.h"
 #include "unet/denoiser.h"
 #include "vae/autoencoder_kl.h"
@@ -81,11 +83,23 @@ class TextToImage {
   // Both.
   at::Tensor generate(const std::vector<ImageRequest>& requests, const GenerateOptions& options);
 
+  // What the denoiser is conditioned on, a row for each prompt; without guidance the negative prompts are not read.
+  // In the denoiser's dtype, every distinct text encoded once.
+  GuidedConditioning encode(const std::vector<std::string>& prompts, const std::vector<std::string>& negative_prompts,
+                            const GuidanceOptions& guidance);
+
   // The size pictures will have; usage error when the model cannot make it.
   ImageSize image_size(const GenerateOptions& options) const;
 
   // The sampler for these options, with the file's settings corrected as diffusers corrects those of old models.
   std::unique_ptr<schedulers::Scheduler> make_scheduler(const GenerateOptions& options) const;
+
+  // The steps of `scheduler = "ddim"` as distributions, corrected in the same way. Input error for a denoiser that
+  // predicts variances too.
+  schedulers::StochasticDdim stochastic_ddim() const;
+
+  // [C, h, w] of the latents of pictures of that size.
+  std::vector<int64_t> latent_shape(ImageSize size) const;
 
   const PipelineComponents& components() const { return components_; }
 

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "core/json_config.h"
 #include "core/safetensors.h"
-#include "tests/support/python_reference.h"
+#include "tests/pipelines/pipeline_reference.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tensor_near.h"
 
@@ -28,7 +28,7 @@ double psnr(const at::Tensor& found, const at::Tensor& expected) {
 class TextToImageReference : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    folder_ = tests::run_reference_script("make_pipelines.py");
+    folder_ = pipeline_reference();
     cases_ = new Json(read_json(folder_ / "cases.json"));
     tensors_ = new TensorMap(read_safetensors(folder_ / "cases.safetensors"));
   }
