@@ -1,0 +1,134 @@
+#include "losses/online/online_objective.h"
+
+#include <ATen/ATen.h>
+
+#include "core/error.h"
+#include "losses/online/d3po.h"
+#include "losses/online/longalign.h"
+#include "losses/online/ppo_clip.h"
+#include "losses/online/prdp.h"
+
+namespace prefusion::losses {
+namespace {
+
+using enum TrajectoryInput;
+
+ObjectiveParameter clip_of(double value) {
+  return {"clip", value, 1e-9, 0.999, "how far the ratio to the policy that sampled may count"};
+}
+
+ObjectiveParameter advantage_clip() {
+  return {"advantage_clip", 5, 1e-3, 1e3, "largest advantage, either way"};
+}
+
+std::vector<OnlineObjective> all_rows() {
+  return {
+      {.info = {.name = "ddpo",
+                .data = DataKind::kOnline,
+                .parameters = {clip_of(1e-4), advantage_clip()},
+                .paper = "arXiv 2305.13301",
+                .summary = "clipped policy gradient on denoising steps"},
+       .needs = {kLogProbOld, kAdvantage},
+       .group_loss = ddpo_loss},
+      {.info = {.name = "dance-grpo",
+                .data = DataKind::kOnline,
+                .parameters = {clip_of(1e-4), advantage_clip()},
+                .paper = "arXiv 2505.07818",
+                .summary = "ddpo on the steps of a flow model's SDE"},
+       .needs = {kLogProbOld, kAdvantage},
+       .has_trainer = false,
+       .group_loss = ddpo_loss},
+      {.info = {.name = "flow-grpo",
+                .data = DataKind::kOnline,
+                .needs_reference = true,
+                .parameters = {clip_of(1e-4), advantage_clip(), {"kl_weight", 0.04, 0, 1e6, "weight of the KL term"}},
+                .paper = "arXiv 2505.05470",
+                .summary = "clipped policy gradient with a KL term on the steps of a flow model's SDE"},
+       .needs = {kLogProbOld, kAdvantage, kKl, kStepSize},
+       .group_loss = flow_grpo_loss},
+      {.info = {.name = "grpo-guard",
+                .data = DataKind::kOnline,
+                .parameters = {clip_of(2e-6), advantage_clip()},
+                .paper = "arXiv 2510.22319",
+                .summary = "flow-grpo with ratios centred and steps weighing alike"},
+       .needs = {kLogProbOld, kAdvantage, kKlOld, kStepStd, kStepSize},
+       .has_trainer = false,
+       .group_loss = grpo_guard_loss},
+      {.info = {.name = "d3po",
+                .data = DataKind::kOnline,
+                .needs_reference = true,
+                .parameters = {{"clip", 0.1, 1e-9, 0.999, "how far the ratio to the reference counts"}},
+                .kappa_per_beta = 1,
+                .default_beta = 0.1,
+                .paper = "arXiv 2311.13231",
+                .summary = "DPO on the steps of two trajectories"},
+       .needs = {kLogProbRef},
+       .is_pairwise = true,
+       .group_loss = d3po_loss},
+      {.info = {.name = "spo",
+                .data = DataKind::kOnline,
+                .needs_reference = true,
+                .parameters = {{"clip", 0.1, 1e-9, 0.999, "how far the ratio to the reference counts"}},
+                .kappa_per_beta = 1,
+                .default_beta = 10,
+                .paper = "arXiv 2406.04314",
+                .summary = "DPO on steps that leave one common state"},
+       .needs = {kLogProbRef},
+       .is_pairwise = true,
+       .has_trainer = false,
+       .group_loss = d3po_loss},
+      {.info = {.name = "prdp",
+                .data = DataKind::kOnline,
+                .needs_reference = true,
+                .parameters = {{"clip", 1e-4, 1e-12, 1e9, "how far a step's log-ratio may count"}},
+                .kappa_per_beta = 1,
+                .default_beta = 10,
+                .paper = "arXiv 2402.08714",
+                .summary = "regression of log-ratio differences on reward differences"},
+       .needs = {kLogProbOld, kLogProbRef, kReward},
+       .sums_over_steps = true,
+       .group_loss = prdp_loss},
+      {.info = {.name = "diffusion-nft",
+                .data = DataKind::kOnline,
+                .needs_reference = true,
+                .needs_drift = true,
+                .parameters = {advantage_clip(), {"kl_weight", 1e-4, 0, 1e6, "weight of the drift from the reference"}},
+                .kappa_per_beta = 1,
+                .default_beta = 1,
+                .paper = "arXiv 2509.16117",
+                .summary = "denoising towards good and away from bad samples"},
+       .has_trainer = false,
+       .group_loss = diffusion_nft_loss},
+      {.info = {.name = "longalign",
+                .data = DataKind::kOnline,
+                .parameters = {{"weight", 0.3, 0, 1, "share of the score common to all prompts that is kept"}},
+                .paper = "arXiv 2410.11817",
+                .summary = "back-propagation of a decomposed preference score"},
+       .has_trainer = false,
+       .group_loss = longalign_loss},
+  };
+}
+
+}  // namespace
+
+std::span<const OnlineObjective> online_objectives() {
+  static const std::vector<OnlineObjective> kObjectives = all_rows();
+  return kObjectives;
+}
+
+const OnlineObjective* find_online_objective(std::string_view name) {
+  for (const OnlineObjective& objective : online_objectives()) {
+    if (objective.has_trainer && objective.info.name == name) return &objective;
+  }
+  return nullptr;
+}
+
+at::Tensor trajectory_loss(const OnlineObjective& objective, const TrajectoryBatch& batch,
+                           const ObjectiveParams& params) {
+  const auto* loss = std::get_if<TrajectoryLoss>(&objective.group_loss);
+  check_run(loss != nullptr, objective.info.name, ": does not train on trajectories");
+  check_trajectories(objective.info.name, batch, objective.needs);
+  return (*loss)(batch, params).mean();
+}
+
+}  // namespace prefusion::losses

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "losses/objective.h"
+#include "losses/online/diffusion_nft.h"
+#include "losses/online/trajectory_batch.h"
+
+namespace prefusion::losses {
+
+// The three kinds of online losses by what they see; each gives one loss a prompt, [B].
+using TrajectoryLoss = at::Tensor (*)(const TrajectoryBatch& batch, const ObjectiveParams& params);
+using ForwardLoss = at::Tensor (*)(const ForwardBatch& batch, const ObjectiveParams& params);
+using RewardLoss = at::Tensor (*)(const at::Tensor& score, const ObjectiveParams& params);  // score [B], differentiable
+
+// A method that trains on what the policy itself generates, judged by a reward.
+struct OnlineObjective {
+  ObjectiveInfo info;                  // data is kOnline; needs_reference says whether there must be one
+  std::vector<TrajectoryInput> needs;  // of a TrajectoryLoss, besides log_prob
+  bool is_pairwise = false;            // trains on pairs of trajectories, the better one first
+  bool sums_over_steps = false;        // its loss is no mean over steps: it wants whole trajectories
+  bool has_trainer = true;             // false: the loss is here for what cannot be trained yet, and is not listed
+  std::variant<TrajectoryLoss, ForwardLoss, RewardLoss> group_loss;
+};
+
+// Every online objective: a row each.
+std::span<const OnlineObjective> online_objectives();
+
+// The online objective of that name that a run can train; null for any other name.
+const OnlineObjective* find_online_objective(std::string_view name);
+
+// The mean over prompts of a trajectory objective's loss. Run error when the batch lacks an input, a shape does not fit
+// or the objective is of another kind. []
+at::Tensor trajectory_loss(const OnlineObjective& objective, const TrajectoryBatch& batch,
+                           const ObjectiveParams& params);
+
+}  // namespace prefusion::losses
