@@ -88,12 +88,15 @@ std::optional<std::string_view> image_at(const arrow::Array* array, int64_t row)
   return text_at(array, row);
 }
 
-std::optional<double> number_at(const arrow::Array* array, int64_t row) {
+std::optional<double> number_or_nan_at(const arrow::Array* array, int64_t row) {
   array = follow_dictionary(array, row);
   if (!array || array->type_id() == Type::NA || array->IsNull(row)) return std::nullopt;
-  const double value = any_number(*array, row);
-  if (std::isnan(value)) return std::nullopt;
-  return value;
+  return any_number(*array, row);
+}
+
+std::optional<double> number_at(const arrow::Array* array, int64_t row) {
+  const auto value = number_or_nan_at(array, row);
+  return value && std::isnan(*value) ? std::nullopt : value;
 }
 
 std::optional<ListCell> list_at(const arrow::Array* array, int64_t row) {

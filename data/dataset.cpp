@@ -91,6 +91,7 @@ std::string DatasetSummary::text() const {
   part(inconsistent, "with inconsistent labels dropped");
   part(missing_prompts, "without a prompt dropped");
   if (missing_scores > 0) out << ", " << missing_scores << " without the score '" << score_name << "' dropped";
+  part(missing_masks, "without a mask dropped");
   part(short_lists, "with too few images dropped");
   part(malformed, "malformed rows skipped");
   part(bad_files, "unreadable files skipped");
@@ -125,6 +126,12 @@ std::unique_ptr<PreferenceDataset> open_preference_data(const std::vector<std::f
   for (const auto& path : paths) where += (where.empty() ? "" : ", ") + path.string();
   dataset->finish(where);
   return dataset;
+}
+
+double preference_margin(const PreferenceDataset& dataset, int64_t index) {
+  std::vector<double> values = dataset.scores(index);
+  if (values.empty()) values = dataset.labels(index);
+  return values.front() - values.back();
 }
 
 std::unique_ptr<PreferenceDataset> subset(std::shared_ptr<const PreferenceDataset> base, std::vector<int64_t> indices) {

@@ -30,6 +30,9 @@ struct DatasetOptions {
   // human labelled. Empty: the only score there is, where every row has it, else none; several scores then give the
   // share of pairwise wins over all of them as labels.
   std::string score_name;
+  // Every item comes with a prompt of its own, every item with a mask; rows without are dropped and counted.
+  bool item_prompts = false;
+  bool masks = false;
   // Images held in memory at once are about twice this many bytes; the shuffle mixes within one such window.
   int64_t window_bytes = int64_t{256} << 20;
   // Rows and files that cannot be parsed at opening.
@@ -42,17 +45,21 @@ struct DatasetSummary {
   int64_t bad_files = 0;
   int64_t rows = 0;
   int64_t used_rows = 0;
-  int64_t ties = 0;            // dropped, or used when keep_ties
-  int64_t missing_labels = 0;  // has_label false, or no label
-  int64_t inconsistent = 0;    // label_0 + label_1 is not 1, or outside [0, 1]
-  int64_t missing_prompts = 0;
-  int64_t missing_scores = 0;  // without the score that was asked for
-  int64_t short_lists = 0;     // fewer items than the group needs
-  int64_t malformed = 0;       // rows that cannot be parsed
+  int64_t ties = 0;             // dropped, or used when keep_ties
+  int64_t missing_labels = 0;   // has_label false, or no label
+  int64_t inconsistent = 0;     // label_0 + label_1 is not 1, or outside [0, 1]
+  int64_t missing_prompts = 0;  // without a prompt, or without one an item where those are asked for
+  int64_t missing_masks = 0;    // where they are asked for
+  int64_t missing_scores = 0;   // without the score that was asked for
+  int64_t short_lists = 0;      // fewer items than the group needs
+  int64_t malformed = 0;        // rows that cannot be parsed
   bool ties_are_kept = false;
   int64_t groups = 0;                         // usable groups; a list may give several pairs
   int64_t prompts = 0;                        // distinct prompts of the usable groups
   int64_t group_size = 0;                     // k
+  int64_t weighted_rows = 0;                  // used rows with a weight
+  int64_t item_prompt_rows = 0;               // with a prompt an item
+  int64_t mask_rows = 0;                      // with masks
   std::map<std::string, int64_t> score_rows;  // used rows that have a score, by its name
   std::string score_name;                     // the score that is asked for, else taken; empty for none
 
@@ -86,6 +93,10 @@ class PreferenceDataset {
 // Input error when a path is missing, of an unknown form, or nothing usable is left.
 std::unique_ptr<PreferenceDataset> open_preference_data(const std::vector<std::filesystem::path>& paths,
                                                         const DatasetOptions& options = {});
+
+// How clearly a group is decided: the gap of its best and worst item, of scores where the data has them (negative where
+// they contradict the order), else of labels.
+double preference_margin(const PreferenceDataset& dataset, int64_t index);
 
 // The groups `indices` of `base`, renumbered from 0.
 std::unique_ptr<PreferenceDataset> subset(std::shared_ptr<const PreferenceDataset> base, std::vector<int64_t> indices);

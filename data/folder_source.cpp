@@ -62,12 +62,10 @@ void FolderPairSource::scan(const std::function<void(const ScannedRow&)>& visit)
     pair.stem = stem;
     ScannedRow row{.row = static_cast<int64_t>(pairs_.size()), .labels = {1.0, 0.0}, .labels_are_probabilities = true};
     const auto prompt = find_prompt(folder_, stem);
-    row.prompt = prompt ? std::string_view(*prompt) : std::string_view();
+    if (prompt) row.prompt = *prompt;
     if (pair.chosen.empty() || pair.rejected.empty()) {
       row.problem = concat("there is no ", pair.chosen.empty() ? "chosen" : "rejected", " image of that name");
       row.status = RowStatus::kMalformed;
-    } else if (!prompt) {
-      row.status = RowStatus::kMissingPrompt;
     }
     pairs_.push_back(std::move(pair));
     visit(row);

@@ -16,6 +16,7 @@ struct GroupItem {
   float label = 0;
   float rank = 0;
   float score = std::numeric_limits<float>::quiet_NaN();
+  uint32_t prompt = 0;  // number of its own prompt
 };
 
 // One group made from a row: its items, best first.
@@ -29,7 +30,7 @@ struct RowPlan {
   std::vector<GroupPlan> groups;
 };
 
-// Turns a usable row into groups of the wanted kind; scores are left out.
+// Turns a usable row into groups of the wanted kind; scores and prompts are left out.
 //   pair      two items as they are; a list gives its best against its worst, or every two neighbours of different rank
 //   list      all items, best first
 //   unpaired  one group an item; of two or more items the best are desirable (1), the worst undesirable (0), the rest

@@ -10,12 +10,20 @@
 namespace prefusion::data {
 namespace {
 
-// What is wrong with a row's scores; empty for nothing.
-std::string score_problem(const NamedScores& scores) {
-  for (const auto& [name, values] : scores) {
+// As they are kept: in fp32.
+bool is_finite(double value) {
+  return std::isfinite(static_cast<float>(value));
+}
+
+// What is wrong with a row's numbers; empty for nothing.
+std::string row_problem(const ScannedRow& row) {
+  for (const auto& [name, values] : row.scores) {
     for (const double value : values) {
-      if (!std::isfinite(value)) return concat("the score '", name, "' must be finite, found ", value);
+      if (!is_finite(value)) return concat("the score '", name, "' must be finite, found ", value);
     }
+  }
+  if (row.weight && !(is_finite(*row.weight) && *row.weight >= 0)) {
+    return concat("the weight must be finite and not negative, found ", *row.weight);
   }
   return "";
 }
@@ -45,14 +53,12 @@ void GroupedDataset::add_row(uint32_t source, const ScannedRow& row) {
   switch (row.status) {
     case RowStatus::kMissingLabel: ++summary_.missing_labels; return;
     case RowStatus::kInconsistent: ++summary_.inconsistent; return;
-    case RowStatus::kMissingPrompt: ++summary_.missing_prompts; return;
     case RowStatus::kMalformed: return skip_malformed(row, row.problem);
     case RowStatus::kUsable: break;
   }
-  if (const std::string problem = score_problem(row.scores); !problem.empty()) return skip_malformed(row, problem);
-  if (!options_.score_name.empty() && !row.scores.contains(options_.score_name)) {
-    ++summary_.missing_scores;
-    for (const auto& [name, values] : row.scores) found_scores_.insert(name);
+  if (const std::string problem = row_problem(row); !problem.empty()) return skip_malformed(row, problem);
+  if (int64_t* count = missing_part(row)) {
+    ++*count;
     return;
   }
   const RowPlan plan = plan_groups(row, options_);
@@ -64,9 +70,11 @@ void GroupedDataset::add_row(uint32_t source, const ScannedRow& row) {
   }
   ++summary_.used_rows;
   if (plan.has_tie && options_.keep_ties) ++summary_.ties;
-  const uint32_t prompt = intern(row.prompt);
+  if (row.weight) ++summary_.weighted_rows;
+  if (!row.item_prompts.empty()) ++summary_.item_prompt_rows;
+  if (row.has_masks) ++summary_.mask_rows;
   for (const auto& [name, values] : row.scores) ++summary_.score_rows[name];
-  for (const GroupPlan& group : plan.groups) add_group(source, row, prompt, group);
+  for (const GroupPlan& group : plan.groups) add_group(source, row, group);
 }
 
 void GroupedDataset::skip_malformed(const ScannedRow& row, const std::string& problem) {
@@ -75,16 +83,34 @@ void GroupedDataset::skip_malformed(const ScannedRow& row, const std::string& pr
   log_warn("skipped: ", last_problem_);
 }
 
-void GroupedDataset::add_group(uint32_t source, const ScannedRow& row, uint32_t prompt, const GroupPlan& plan) {
+// The count of what the row lacks; null where it has all that is asked for.
+int64_t* GroupedDataset::missing_part(const ScannedRow& row) {
+  const bool has_prompt = !row.item_prompts.empty() || (row.prompt && !options_.item_prompts);
+  if (!has_prompt) return &summary_.missing_prompts;
+  if (row.is_one_picture && !options_.item_prompts) {
+    has_one_picture_rows_ = true;
+    return &summary_.short_lists;
+  }
+  if (options_.masks && !row.has_masks) return &summary_.missing_masks;
+  if (!options_.score_name.empty() && !row.scores.contains(options_.score_name)) {
+    for (const auto& [name, values] : row.scores) found_scores_.insert(name);
+    return &summary_.missing_scores;
+  }
+  return nullptr;
+}
+
+void GroupedDataset::add_group(uint32_t source, const ScannedRow& row, const GroupPlan& plan) {
   groups_.push_back(Group{.row = row.row,
                           .first = static_cast<int64_t>(items_.size()),
                           .source = source,
-                          .prompt = prompt,
-                          .count = static_cast<uint32_t>(plan.size())});
+                          .prompt = intern(row.prompt ? *row.prompt : row.item_prompts[plan.front().item]),
+                          .count = static_cast<uint32_t>(plan.size()),
+                          .weight = static_cast<float>(row.weight.value_or(1.0))});
   // Without a name any score may turn out to be the only one: choose_score() knows.
   const auto score = options_.score_name.empty() ? row.scores.begin() : row.scores.find(options_.score_name);
   for (GroupItem item : plan) {
     if (score != row.scores.end()) item.score = static_cast<float>(score->second[item.item]);
+    if (options_.item_prompts) item.prompt = intern(row.item_prompts[item.item]);
     items_.push_back(item);
   }
 }
@@ -131,8 +157,17 @@ void GroupedDataset::choose_score() {
 }
 
 std::string GroupedDataset::why_nothing_is_usable() const {
+  if (has_one_picture_rows_) return "; it prefers prompts to prompts, choose an objective on item prompts";
+  if (options_.item_prompts && summary_.missing_prompts > 0) {
+    return "; the objective needs a prompt for each image: the field 'prompts' (JSONL) or the columns 'caption_0' and "
+           "'caption_1' (Parquet)";
+  }
   if (options_.group == GroupKind::kPair && summary_.short_lists == summary_.rows && summary_.rows > 0) {
     return "; it is unpaired, choose an objective for unpaired data";
+  }
+  if (summary_.missing_masks > 0) {
+    return "; masks are asked for: the field 'mask' or 'masks' (JSONL), the columns 'mask_0' and 'mask_1', or 'mask' "
+           "(Parquet)";
   }
   if (summary_.missing_scores == 0) return "";
   std::string names;
@@ -163,6 +198,7 @@ PreferenceRecord GroupedDataset::read(int64_t index) const {
   const Group& group = groups_[index];
   const auto items = items_of(group);
   PreferenceRecord record{.id = id(index), .index = index, .prompt = prompts_[group.prompt]};
+  if (summary_.weighted_rows > 0) record.weight = group.weight;
   std::vector<uint16_t> numbers;
   for (const GroupItem& item : items) numbers.push_back(item.item);
   try {
@@ -174,6 +210,7 @@ PreferenceRecord GroupedDataset::read(int64_t index) const {
     record.items[i].label = items[i].label;
     record.items[i].rank = items[i].rank;
     if (!summary_.score_name.empty()) record.items[i].score = items[i].score;
+    if (options_.item_prompts) record.items[i].prompt = prompts_[items[i].prompt];
   }
   return record;
 }

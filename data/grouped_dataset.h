@@ -13,7 +13,7 @@
 
 namespace prefusion::data {
 
-// The groups of several sources, kept as small fixed records: about 70 bytes a pair plus each distinct prompt once.
+// The groups of several sources, kept as small fixed records: about 80 bytes a pair plus each distinct prompt once.
 class GroupedDataset : public PreferenceDataset {
  public:
   explicit GroupedDataset(DatasetOptions options) : options_(std::move(options)) {
@@ -45,11 +45,13 @@ class GroupedDataset : public PreferenceDataset {
     uint32_t source;
     uint32_t prompt;
     uint32_t count;
+    float weight;
   };
 
   void add_row(uint32_t source, const ScannedRow& row);
   void skip_malformed(const ScannedRow& row, const std::string& problem);
-  void add_group(uint32_t source, const ScannedRow& row, uint32_t prompt, const GroupPlan& plan);
+  int64_t* missing_part(const ScannedRow& row);
+  void add_group(uint32_t source, const ScannedRow& row, const GroupPlan& plan);
   std::span<const GroupItem> items_of(const Group& group) const { return {items_.data() + group.first, group.count}; }
   uint32_t intern(std::string_view prompt);
   void thin_lists();
@@ -65,6 +67,7 @@ class GroupedDataset : public PreferenceDataset {
   std::unordered_map<std::string, uint32_t> prompt_numbers_;
   std::string last_problem_;            // of a malformed row
   std::set<std::string> found_scores_;  // in rows without the score asked for
+  bool has_one_picture_rows_ = false;
 };
 
 }  // namespace prefusion::data

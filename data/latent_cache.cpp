@@ -29,6 +29,16 @@ ContentHash text_key(std::string_view prompt, std::string_view text_encoder_key)
   return ContentHasher().add("text").add(prompt).add(text_encoder_key).finish();
 }
 
+ContentHash mask_key(const ContentHash& mask, const ContentHash& image, std::string_view transform_id, int64_t factor) {
+  return ContentHasher()
+      .add("mask")
+      .add(mask.view())
+      .add(image.view())
+      .add(transform_id)
+      .add(static_cast<uint64_t>(factor))
+      .finish();
+}
+
 LatentCache::LatentCache(std::filesystem::path path, TensorCache::Mode mode, LatentCacheOptions options)
     : options_(options), tensors_(std::move(path), mode, options.compression_level) {
   check_usage(options_.storage == at::kFloat || options_.storage == at::kHalf, "the cache stores fp32 or fp16, not ",
@@ -46,6 +56,12 @@ std::optional<CachedText> LatentCache::find_text(const ContentHash& key) const {
   if (!entry || !entry->contains("encoder_hidden_states")) return std::nullopt;
   return CachedText{.encoder_hidden_states = as_float(*entry, "encoder_hidden_states"),
                     .pooled = as_float(*entry, "pooled")};
+}
+
+std::optional<at::Tensor> LatentCache::find_mask(const ContentHash& key) const {
+  const auto entry = tensors_.find(key);
+  if (!entry || !entry->contains("mask")) return std::nullopt;
+  return as_float(*entry, "mask");
 }
 
 void LatentCache::append_latents(const std::vector<ContentHash>& keys, const at::Tensor& mean, const at::Tensor& std) {
@@ -78,6 +94,17 @@ void LatentCache::append_text(const std::vector<ContentHash>& keys, const at::Te
     items.push_back(std::move(item));
   }
   tensors_.append("text", items);
+}
+
+void LatentCache::append_masks(const std::vector<ContentHash>& keys, const at::Tensor& masks) {
+  check_usage(masks.dim() == 4 && masks.size(0) == static_cast<int64_t>(keys.size()),
+              "masks for the cache: ", keys.size(), " keys, masks ", shape_text(masks.sizes()));
+  const at::Tensor stored = masks.detach().to(at::kCPU, at::kFloat);
+  std::vector<CacheItem> items;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    items.push_back(CacheItem{.key = keys[i], .entry = {{"mask", stored[static_cast<int64_t>(i)]}}});
+  }
+  tensors_.append("masks", items);
 }
 
 }  // namespace prefusion::data

@@ -32,6 +32,9 @@ ContentHash latents_key(const ContentHash& image, std::string_view transform_id,
 // What one prompt's states depend on.
 ContentHash text_key(std::string_view prompt, std::string_view text_encoder_key);
 
+// What one mask at the size of latents depends on; its picture is part of it because both must have one size.
+ContentHash mask_key(const ContentHash& mask, const ContentHash& image, std::string_view transform_id, int64_t factor);
+
 struct LatentCacheOptions {
   at::ScalarType storage = at::kFloat;  // or kHalf: half the size, mean and std rounded to 11 bits
   int compression_level = 1;
@@ -46,11 +49,15 @@ class LatentCache {
   std::optional<CachedLatents> find_latents(const ContentHash& key) const;
   std::optional<CachedText> find_text(const ContentHash& key) const;
 
+  std::optional<at::Tensor> find_mask(const ContentHash& key) const;  // [1, h, w]
+
   // mean, std [N, C, h, w] of N keys.
   void append_latents(const std::vector<ContentHash>& keys, const at::Tensor& mean, const at::Tensor& std);
   // encoder_hidden_states [N, L, D], pooled [N, D] or undefined.
   void append_text(const std::vector<ContentHash>& keys, const at::Tensor& encoder_hidden_states,
                    const at::Tensor& pooled = {});
+  // masks [N, 1, h, w] of N keys, not flipped; kept in fp32.
+  void append_masks(const std::vector<ContentHash>& keys, const at::Tensor& masks);
   void commit() { tensors_.commit(); }
 
   int64_t num_latents() const { return tensors_.size("latents"); }

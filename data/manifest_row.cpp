@@ -36,16 +36,19 @@ std::vector<double> to_numbers(const Json& value, size_t count, const char* what
   return numbers;
 }
 
-std::vector<std::string> to_paths(const Json& value) {
+std::string to_text(const Json& value, const char* what) {
+  check_input(value.is_string(), what, " must be text, found ", value.dump().substr(0, 60));
+  return value.get<std::string>();
+}
+
+// A text or a list of them.
+std::vector<std::string> to_texts(const Json& value, const char* what) {
   if (value.is_string()) return {value.get<std::string>()};
-  check_input(value.is_array() && !value.empty() && value.size() <= kMaxItems,
-              "the images must be a path or a list of paths, found ", value.dump().substr(0, 60));
-  std::vector<std::string> paths;
-  for (const Json& element : value) {
-    check_input(element.is_string(), "an image must be a path, found ", element.dump().substr(0, 60));
-    paths.push_back(element.get<std::string>());
-  }
-  return paths;
+  check_input(value.is_array() && !value.empty() && value.size() <= kMaxItems, what, " must be text or a list of 1 to ",
+              kMaxItems, " texts, found ", value.dump().substr(0, 60));
+  std::vector<std::string> texts;
+  for (const Json& element : value) texts.push_back(to_text(element, what));
+  return texts;
 }
 
 bool all_finite(const std::vector<double>& values) {
@@ -122,8 +125,38 @@ void take_judgement(const Json& json, size_t count, const std::string& score_nam
     return;
   }
   std::vector<double> ranks;
-  if (const Json* given = find(json, {"ranks", "rank"})) ranks = to_numbers(*given, count, "ranks");
+  if (const Json* given = find(json, {"ranks", "rank"})) {
+    ranks = to_numbers(*given, count, "ranks");
+  } else if (row.is_one_picture && row.scores.empty()) {  // the prompts stand best first
+    for (size_t i = 0; i < count; ++i) ranks.push_back(static_cast<double>(i));
+  }
   judge_by_scores(std::move(ranks), score_name, row);
+}
+
+// The prompt of all items, and those of each; one picture under several prompts becomes as many items.
+void take_prompts(const Json& json, bool is_single, ManifestRow& row) {
+  if (const Json* prompt = find(json, {"prompt", "caption"})) row.prompt = to_text(*prompt, "the prompt");
+  const Json* prompts = find(json, {"prompts"});
+  if (!prompts) return;
+  row.scanned.item_prompts = to_texts(*prompts, "prompts");
+  const size_t count = row.scanned.item_prompts.size();
+  if (is_single && count > 1) {
+    row.scanned.is_one_picture = true;
+    row.images = std::vector<std::string>(count, row.images.front());
+  }
+  check_input(row.images.size() == count, "prompts must be a list of ", row.images.size(),
+              " texts, one an image, found ", count);
+}
+
+void take_masks(const Json& json, ManifestRow& row) {
+  const Json* masks = find(json, {"masks", "mask"});
+  if (!masks) return;
+  const size_t count = row.images.size();
+  row.masks = to_texts(*masks, "the masks");
+  if (masks->is_string()) row.masks = std::vector<std::string>(count, row.masks.front());
+  check_input(row.masks.size() == count, "masks must be a list of ", count, " paths, one an image, found ",
+              row.masks.size());
+  row.scanned.has_masks = true;
 }
 
 }  // namespace
@@ -133,15 +166,11 @@ ManifestRow parse_manifest_row(const Json& json, const std::string& score_name) 
   const Json* images = find(json, {"images", "image", "image_path", "file_path"});
   check_input(images, "a row must name its images under 'images' or 'image'");
   ManifestRow row;
-  row.images = to_paths(*images);
+  row.images = to_texts(*images, "the images");
+  take_prompts(json, images->is_string(), row);
+  take_masks(json, row);
   take_judgement(json, row.images.size(), score_name, row.scanned);
-  const Json* prompt = find(json, {"prompt", "caption"});
-  if (!prompt) {
-    if (row.scanned.status == RowStatus::kUsable) row.scanned.status = RowStatus::kMissingPrompt;
-    return row;
-  }
-  check_input(prompt->is_string(), "the prompt must be text, found ", prompt->dump().substr(0, 60));
-  row.prompt = prompt->get<std::string>();
+  if (const Json* weight = find(json, {"weight"})) row.scanned.weight = to_number(*weight, "the weight");
   return row;
 }
 

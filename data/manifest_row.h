@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,8 +11,9 @@ namespace prefusion::data {
 
 // A manifest row without the images' bytes.
 struct ManifestRow {
-  std::string prompt;
-  std::vector<std::string> images;  // paths as written
+  std::optional<std::string> prompt;
+  std::vector<std::string> images;  // paths as written, one an item
+  std::vector<std::string> masks;   // the same, or none
   ScannedRow scanned;               // all but its number and prompt
 };
 

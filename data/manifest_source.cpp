@@ -39,8 +39,8 @@ size_t end_of_value(const std::string& text, size_t begin) {
 
 }  // namespace
 
-ManifestSource::ManifestSource(std::filesystem::path path, std::string score_name)
-    : path_(std::move(path)), score_name_(std::move(score_name)) {}
+ManifestSource::ManifestSource(std::filesystem::path path, DatasetOptions options)
+    : path_(std::move(path)), options_(std::move(options)) {}
 
 std::vector<ManifestSource::Extent> ManifestSource::find_lines(const std::string& text) const {
   std::vector<Extent> lines;
@@ -83,7 +83,7 @@ void ManifestSource::scan(const std::function<void(const ScannedRow&)>& visit) {
     if (!is_array) line_numbers_.push_back(static_cast<int64_t>(i) + 1);
     ManifestRow row;
     try {
-      row = parse_manifest_row(parse_json(row_text, "the row"), score_name_);
+      row = parse_manifest_row(parse_json(row_text, "the row"), options_.score_name);
     } catch (const Error& error) {
       row.scanned = ScannedRow{.status = RowStatus::kMalformed, .problem = error.what()};
     }
@@ -117,11 +117,12 @@ std::filesystem::path ManifestSource::find_image(const std::string& name) const 
 }
 
 std::vector<PreferenceItem> ManifestSource::read_items(int64_t row, std::span<const uint16_t> items) const {
-  const ManifestRow parsed = parse_manifest_row(parse_row(row), score_name_);
+  const ManifestRow parsed = parse_manifest_row(parse_row(row), options_.score_name);
   std::vector<PreferenceItem> out;
   for (const uint16_t item : items) {
     check_input(item < parsed.images.size(), path_.string(), ": was changed while it was in use");
     out.push_back(PreferenceItem{.encoded = read_file(find_image(parsed.images[item]), kMaxImageBytes)});
+    if (options_.masks) out.back().mask = read_file(find_image(parsed.masks.at(item)), kMaxImageBytes);
   }
   return out;
 }

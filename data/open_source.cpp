@@ -33,9 +33,9 @@ std::vector<std::filesystem::path> expand_folder(const std::filesystem::path& fo
              "chosen and rejected");
 }
 
-std::unique_ptr<PreferenceSource> open_parquet(std::unique_ptr<ParquetTable> table, const std::string& score_name) {
-  if (PickapicSource::fits(*table)) return std::make_unique<PickapicSource>(std::move(table), score_name);
-  if (RankedListSource::fits(*table)) return std::make_unique<RankedListSource>(std::move(table), score_name);
+std::unique_ptr<PreferenceSource> open_parquet(std::unique_ptr<ParquetTable> table, const DatasetOptions& options) {
+  if (PickapicSource::fits(*table)) return std::make_unique<PickapicSource>(std::move(table), options);
+  if (RankedListSource::fits(*table)) return std::make_unique<RankedListSource>(std::move(table), options);
   fail_input(
       table->path().string(),
       ": expected the columns jpg_0, jpg_1, label_0, caption (Pick-a-Pic) or prompt, images (ranked lists), found: ",
@@ -66,11 +66,11 @@ std::unique_ptr<PreferenceSource> SourceFactory::open(const std::filesystem::pat
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) return std::make_unique<FolderPairSource>(path);
   const std::string extension = path.extension().string();
-  if (extension == ".jsonl" || extension == ".json") return std::make_unique<ManifestSource>(path, options_.score_name);
+  if (extension == ".jsonl" || extension == ".json") return std::make_unique<ManifestSource>(path, options_);
   check_input(extension == ".parquet", path.string(),
               ": unknown kind of preference data; expected .parquet, .jsonl, .json or a folder");
   const int64_t segment_bytes = std::max<int64_t>(1, options_.window_bytes / (2 * kOpenChunks));
-  return open_parquet(std::make_unique<ParquetTable>(path, cache_, segment_bytes), options_.score_name);
+  return open_parquet(std::make_unique<ParquetTable>(path, cache_, segment_bytes), options_);
 }
 
 }  // namespace prefusion::data

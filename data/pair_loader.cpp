@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/logging.h"
+#include "data/mask.h"
 
 namespace prefusion::data {
 namespace {
@@ -43,6 +44,27 @@ at::Tensor to_tensor(const std::vector<LoadedGroup>& groups, std::vector<double>
   double* data = out.data_ptr<double>();
   for (const LoadedGroup& group : groups) data = std::copy((group.*values).begin(), (group.*values).end(), data);
   return out;
+}
+
+// Pictures and masks into the group.
+void decode_items(const std::vector<PreferenceItem>& items, const TransformDecision& decision,
+                  const LoaderOptions& options, LoadedGroup& group) {
+  std::vector<at::Tensor> pixels, masks;
+  for (size_t i = 0; i < items.size(); ++i) {
+    try {
+      const at::Tensor image = decode_image(items[i].encoded, options.image_limits);
+      auto transformed = transform_image(image, options.transform, decision);
+      pixels.push_back(std::move(transformed.pixel_values));
+      group.geometry.push_back(transformed.geometry);
+      if (!items[i].mask) continue;
+      const at::Tensor mask = decode_mask(*items[i].mask, image, options.image_limits);
+      masks.push_back(transform_mask(mask, options.transform, decision));
+    } catch (const Error& error) {
+      throw Error(error.error_class(), concat(group.id, ", image ", i, ": ", error.what()));
+    }
+  }
+  group.pixel_values = at::stack(pixels);
+  if (!masks.empty()) group.masks = at::stack(masks);
 }
 
 GroupBatch collate(std::vector<LoadedGroup> groups, int64_t next_position) {
@@ -179,26 +201,17 @@ LoadedGroup load_group(const PreferenceDataset& dataset, const LoadRequest& requ
                     .draw = request.draw,
                     .id = std::move(record.id),
                     .prompt = std::move(record.prompt),
+                    .weight = record.weight,
                     .is_flipped = decision.is_flipped};
-  for (const PreferenceItem& item : record.items) {
+  for (PreferenceItem& item : record.items) {
     group.labels.push_back(item.label);
     group.ranks.push_back(item.rank);
     if (item.score) group.scores.push_back(*item.score);
+    if (item.prompt) group.item_prompts.push_back(std::move(*item.prompt));
     group.image_hashes.push_back(hash_content(item.encoded));
+    if (item.mask) group.mask_hashes.push_back(hash_content(*item.mask));
   }
-  if (options.wants_pixels && !options.wants_pixels(group)) return group;
-  std::vector<at::Tensor> pixels;
-  for (size_t i = 0; i < record.items.size(); ++i) {
-    try {
-      auto transformed =
-          transform_image(decode_image(record.items[i].encoded, options.image_limits), options.transform, decision);
-      pixels.push_back(std::move(transformed.pixel_values));
-      group.geometry.push_back(transformed.geometry);
-    } catch (const Error& error) {
-      throw Error(error.error_class(), concat(group.id, ", image ", i, ": ", error.what()));
-    }
-  }
-  group.pixel_values = at::stack(pixels);
+  if (!options.wants_pixels || options.wants_pixels(group)) decode_items(record.items, decision, options, group);
   return group;
 }
 

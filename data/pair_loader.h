@@ -29,12 +29,16 @@ struct LoadedGroup {
   uint64_t draw = 0;
   std::string id;
   std::string prompt;
+  std::vector<std::string> item_prompts;  // k, as PreferenceItem::prompt, or none
   at::Tensor pixel_values;                // float [k, 3, R, R] in [-1, 1]; undefined where no pixels were wanted
+  at::Tensor masks;                       // uint8 [k, R, R] where the data set gives masks and pixels were wanted
   std::vector<double> labels;             // k, as PreferenceItem::label
   std::vector<double> ranks;              // k, as PreferenceItem::rank
   std::vector<double> scores;             // k, as PreferenceItem::score; empty where the data has none
   std::vector<ImageGeometry> geometry;    // k; empty where no pixels were wanted
+  std::optional<double> weight;           // as PreferenceRecord::weight
   std::vector<ContentHash> image_hashes;  // k, of the encoded bytes
+  std::vector<ContentHash> mask_hashes;   // k, or none
   bool is_flipped = false;
 };
 

@@ -29,7 +29,14 @@ void judge(std::optional<double> label_0, std::optional<double> label_1, bool ha
   row.labels = {*label_0, 1 - *label_0};
 }
 
-NamedScores scores_at(const std::array<const arrow::Array*, 2>& columns, int64_t i, const std::string& name) {
+using ColumnPair = std::array<std::string, 2>;  // of the two items
+using ArrayPair = std::array<const arrow::Array*, 2>;
+
+ArrayPair find_columns(const arrow::RecordBatch& batch, const ColumnPair& names) {
+  return {find_column(batch, names[0]), find_column(batch, names[1])};
+}
+
+NamedScores scores_at(const ArrayPair& columns, int64_t i, const std::string& name) {
   NamedScores scores;
   for (size_t item = 0; item < columns.size(); ++item) {
     if (const auto value = number_at(columns[item], i)) add_score(name, item, *value, scores);
@@ -38,16 +45,40 @@ NamedScores scores_at(const std::array<const arrow::Array*, 2>& columns, int64_t
   return scores;
 }
 
+// Both texts, or none.
+std::vector<std::string> texts_at(const ArrayPair& columns, int64_t i) {
+  const auto first = text_at(columns[0], i);
+  const auto second = text_at(columns[1], i);
+  if (!first || !second) return {};
+  return {std::string(*first), std::string(*second)};
+}
+
+std::string image_in(const arrow::RecordBatch& batch, const std::string& column, int64_t row) {
+  const auto bytes = image_at(find_column(batch, column), row);
+  check_input(bytes && !bytes->empty(), "column ", column, " holds no image");
+  return std::string(*bytes);
+}
+
 }  // namespace
 
-PickapicSource::PickapicSource(std::unique_ptr<ParquetTable> table, const std::string& score_name)
-    : table_(std::move(table)), score_name_(score_name.empty() ? kUnnamedScore : score_name) {
-  prompt_column_ = table_->has_column("caption") ? "caption" : "prompt";
-  check_input(table_->has_column(prompt_column_), table_->path().string(),
+PickapicSource::PickapicSource(std::unique_ptr<ParquetTable> table, const DatasetOptions& options)
+    : table_(std::move(table)),
+      prompt_column_(table_->has_column("caption") ? "caption" : "prompt"),
+      score_name_(options.score_name.empty() ? kUnnamedScore : options.score_name),
+      wants_masks_(options.masks) {
+  const bool has_item_prompts = table_->has_column("caption_0") && table_->has_column("caption_1");
+  check_input(table_->has_column(prompt_column_) || has_item_prompts, table_->path().string(),
               ": no column 'caption' (columns found: ", table_->column_names(), ")");
   check_input(table_->has_column("label_0") || table_->has_column("label_1"), table_->path().string(),
               ": no column 'label_0' (columns found: ", table_->column_names(), ")");
-  table_->select(columns({"jpg_0", "jpg_1", "model_0", "model_1"}));
+  if (table_->has_column("mask_0") && table_->has_column("mask_1")) {
+    mask_columns_ = {"mask_0", "mask_1"};
+  } else if (table_->has_column("mask")) {
+    mask_columns_ = {"mask", "mask"};
+  }
+  std::set<std::string> needed = {"jpg_0", "jpg_1", "model_0", "model_1"};
+  if (wants_masks_) needed.insert(mask_columns_.begin(), mask_columns_.end());
+  table_->select(columns(std::move(needed)));
 }
 
 bool PickapicSource::fits(const ParquetTable& table) {
@@ -56,23 +87,28 @@ bool PickapicSource::fits(const ParquetTable& table) {
 
 void PickapicSource::scan(const std::function<void(const ScannedRow&)>& visit) {
   const bool has_label_1_only = !table_->has_column("label_0");
-  const std::array<std::string, 2> score_columns = {score_name_ + "_0", score_name_ + "_1"};
-  const auto wanted = columns({"label_0", "label_1", "has_label", prompt_column_, score_columns[0], score_columns[1]});
+  const ColumnPair score_columns = {score_name_ + "_0", score_name_ + "_1"};
+  const ColumnPair caption_columns = {"caption_0", "caption_1"};
+  const auto wanted = columns({"label_0", "label_1", "has_label", "weight", prompt_column_, score_columns[0],
+                               score_columns[1], caption_columns[0], caption_columns[1]});
   table_->scan(wanted, [&](int64_t first_row, const arrow::RecordBatch& batch) {
     const arrow::Array* label_0 = find_column(batch, "label_0");
     const arrow::Array* label_1 = find_column(batch, "label_1");
     const arrow::Array* has_label = find_column(batch, "has_label");
-    const arrow::Array* prompt = find_column(batch, prompt_column_);
-    const std::array<const arrow::Array*, 2> scores = {find_column(batch, score_columns[0]),
-                                                       find_column(batch, score_columns[1])};
+    const arrow::Array* weights = find_column(batch, "weight");
+    const arrow::Array* prompts = find_column(batch, prompt_column_);
+    const ArrayPair scores = find_columns(batch, score_columns);
+    const ArrayPair captions = find_columns(batch, caption_columns);
     for (int64_t i = 0; i < batch.num_rows(); ++i) {
-      ScannedRow row{.row = first_row + i, .labels_are_probabilities = true};
+      ScannedRow row{.row = first_row + i,
+                     .prompt = text_at(prompts, i),
+                     .labels_are_probabilities = true,
+                     .scores = scores_at(scores, i, score_name_),
+                     .weight = number_or_nan_at(weights, i),
+                     .item_prompts = texts_at(captions, i),
+                     .has_masks = !mask_columns_.empty()};
       const bool is_labelled = !has_label || number_at(has_label, i).value_or(0) != 0;
       judge(number_at(label_0, i), number_at(label_1, i), has_label_1_only, is_labelled, row);
-      row.scores = scores_at(scores, i, score_name_);
-      const auto text = text_at(prompt, i);
-      if (row.status == RowStatus::kUsable && !text) row.status = RowStatus::kMissingPrompt;
-      row.prompt = text.value_or("");
       visit(row);
     }
   });
@@ -84,15 +120,14 @@ PreferenceSource::Place PickapicSource::place(int64_t row) const {
 }
 
 std::vector<PreferenceItem> PickapicSource::read_items(int64_t row, std::span<const uint16_t> items) const {
-  static constexpr std::array<const char*, 2> kImages = {"jpg_0", "jpg_1"};
-  static constexpr std::array<const char*, 2> kModels = {"model_0", "model_1"};
+  static const ColumnPair kImages = {"jpg_0", "jpg_1"};
+  static const ColumnPair kModels = {"model_0", "model_1"};
   const auto [batch, at] = table_->row(row);
   std::vector<PreferenceItem> out;
   for (const uint16_t item : items) {
-    const auto bytes = image_at(find_column(*batch, kImages.at(item)), at);
-    check_input(bytes && !bytes->empty(), "column ", kImages[item], " holds no image");
-    out.push_back(PreferenceItem{.encoded = std::string(*bytes),
+    out.push_back(PreferenceItem{.encoded = image_in(*batch, kImages.at(item), at),
                                  .model = std::string(text_at(find_column(*batch, kModels[item]), at).value_or(""))});
+    if (wants_masks_) out.back().mask = image_in(*batch, mask_columns_.at(item), at);
   }
   return out;
 }

@@ -10,8 +10,10 @@ namespace prefusion::data {
 
 // One image of a group, still encoded.
 struct PreferenceItem {
-  std::string encoded;  // the bytes of a JPEG, PNG or WebP file
-  std::string model;    // generator of the image, empty when unknown
+  std::string encoded;                // the bytes of a JPEG, PNG or WebP file
+  std::string model;                  // generator of the image, empty when unknown
+  std::optional<std::string> mask;    // a picture of the same size, encoded; absent unless opened for masks
+  std::optional<std::string> prompt;  // the item's own; absent unless opened for item prompts
   // Human choice, higher is better. Pair: the probability that this item is preferred (1 / 0, a tie 0.5, soft labels
   // between). List: the scores given, or the share of pairwise wins where only ranks or several rewards are known.
   // Unpaired: 1 desirable, 0 undesirable.
@@ -26,6 +28,7 @@ struct PreferenceRecord {
   std::string id;     // where it came from, for messages: "train.parquet row 12"
   int64_t index = 0;  // its index in the data set it was read from
   std::string prompt;
+  std::optional<double> weight;  // factor of the group's loss; absent where the data set gives none
   std::vector<PreferenceItem> items;
 };
 

@@ -1,4 +1,4 @@
-#include "tools/prompt_list.h"
+#include "data/prompt_list.h"
 
 #include <functional>
 #include <string_view>
@@ -8,7 +8,7 @@
 #include "core/json_config.h"
 #include "text/unicode.h"
 
-namespace prefusion::tools {
+namespace prefusion::data {
 namespace {
 
 constexpr size_t kMaxBytes = size_t{1} << 30;
@@ -60,4 +60,4 @@ std::vector<PromptEntry> read_prompts(const std::filesystem::path& path) {
   return entries;
 }
 
-}  // namespace prefusion::tools
+}  // namespace prefusion::data

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace prefusion::tools {
+namespace prefusion::data {
 
 // A prompt with what its line may set for itself.
 struct PromptEntry {
@@ -20,4 +20,4 @@ struct PromptEntry {
 // Input error (file, line) for a missing or malformed file or one without prompts.
 std::vector<PromptEntry> read_prompts(const std::filesystem::path& path);
 
-}  // namespace prefusion::tools
+}  // namespace prefusion::data

@@ -55,29 +55,36 @@ void judge(const std::optional<ListCell>& cell, const std::string& score_name, S
 
 }  // namespace
 
-RankedListSource::RankedListSource(std::unique_ptr<ParquetTable> table, std::string score_name)
-    : table_(std::move(table)), score_name_(std::move(score_name)) {
-  prompt_column_ = table_->has_column("prompt") ? "prompt" : "caption";
+RankedListSource::RankedListSource(std::unique_ptr<ParquetTable> table, const DatasetOptions& options)
+    : table_(std::move(table)),
+      prompt_column_(table_->has_column("prompt") ? "prompt" : "caption"),
+      score_name_(options.score_name),
+      wants_masks_(options.masks) {
   check_input(table_->has_column(prompt_column_), table_->path().string(),
               ": no column 'prompt' (columns found: ", table_->column_names(), ")");
-  table_->select(
-      [](const auto& path) { return path.front() == "images" && (holds_image(path) || path.back() == "model"); });
+  table_->select([this](const auto& path) {
+    const bool is_item = path.front() == "images" && (holds_image(path) || path.back() == "model");
+    return is_item || (wants_masks_ && path.front() == "mask");
+  });
 }
 
 void RankedListSource::scan(const std::function<void(const ScannedRow&)>& visit) {
   const auto wants = [&](const std::vector<std::string>& path) {
-    return path.front() == prompt_column_ || (path.front() == "images" && !holds_image(path));
+    return path.front() == prompt_column_ || path.front() == "weight" ||
+           (path.front() == "images" && !holds_image(path));
   };
+  const bool has_masks = table_->has_column("mask");
   table_->scan(wants, [&](int64_t first_row, const arrow::RecordBatch& batch) {
     const arrow::Array* prompts = find_column(batch, prompt_column_);
+    const arrow::Array* weights = find_column(batch, "weight");
     const arrow::Array* images = find_column(batch, "images");
     check_input(images, "the structs of column 'images' hold neither 'rank' nor 'scores'");
     for (int64_t i = 0; i < batch.num_rows(); ++i) {
-      ScannedRow row{.row = first_row + i};
-      const auto text = text_at(prompts, i);
-      row.prompt = text.value_or("");
+      ScannedRow row{.row = first_row + i,
+                     .prompt = text_at(prompts, i),
+                     .weight = number_or_nan_at(weights, i),
+                     .has_masks = has_masks};
       judge(list_at(images, i), score_name_, row);
-      if (row.status == RowStatus::kUsable && !text) row.status = RowStatus::kMissingPrompt;
       visit(row);
     }
   });
@@ -92,6 +99,8 @@ std::vector<PreferenceItem> RankedListSource::read_items(int64_t row, std::span<
   const auto [batch, at] = table_->row(row);
   const auto cell = list_at(find_column(*batch, "images"), at);
   check_input(cell.has_value(), "column 'images' holds no list");
+  const auto mask = wants_masks_ ? image_at(find_column(*batch, "mask"), at) : std::nullopt;
+  check_input(!wants_masks_ || (mask && !mask->empty()), "column 'mask' holds no image");
   const arrow::Array* images = struct_field(cell->values, "image");
   const arrow::Array* models = struct_field(cell->values, "model");
   std::vector<PreferenceItem> out;
@@ -100,8 +109,9 @@ std::vector<PreferenceItem> RankedListSource::read_items(int64_t row, std::span<
     check_input(position < cell->end, "the list has ", cell->end - cell->begin, " items, number ", item, " is wanted");
     const auto bytes = image_at(images, position);
     check_input(bytes && !bytes->empty(), "item ", item, " holds no image");
-    out.push_back(
-        PreferenceItem{.encoded = std::string(*bytes), .model = std::string(text_at(models, position).value_or(""))});
+    out.push_back(PreferenceItem{.encoded = std::string(*bytes),
+                                 .model = std::string(text_at(models, position).value_or("")),
+                                 .mask = mask ? std::optional(std::string(*mask)) : std::nullopt});
   }
   return out;
 }

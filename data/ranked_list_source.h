@@ -3,17 +3,18 @@
 #include <memory>
 #include <string>
 
+#include "data/dataset.h"
 #include "data/parquet_table.h"
 #include "data/source.h"
 
 namespace prefusion::data {
 
 // Ranked lists in Parquet: `prompt` (or `caption`) and `images`, a list of struct {`image` bytes, `model`, `seed`,
-// `scores` map from reward to value, `rank`}; every field but the image may be absent. What they say of order and
-// labels: judge_by_scores().
+// `scores` map from reward to value, `rank`}; every field but the image may be absent; `weight` and `mask` where
+// present are those of the whole list. What they say of order and labels: judge_by_scores().
 class RankedListSource : public PreferenceSource {
  public:
-  RankedListSource(std::unique_ptr<ParquetTable> table, std::string score_name);
+  RankedListSource(std::unique_ptr<ParquetTable> table, const DatasetOptions& options);
 
   static bool fits(const ParquetTable& table) { return table.has_column("images"); }
   void scan(const std::function<void(const ScannedRow&)>& visit) override;
@@ -24,8 +25,9 @@ class RankedListSource : public PreferenceSource {
 
  private:
   std::unique_ptr<ParquetTable> table_;
-  std::string score_name_;
   const char* prompt_column_;
+  std::string score_name_;
+  bool wants_masks_;
 };
 
 }  // namespace prefusion::data

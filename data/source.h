@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,17 +15,21 @@
 namespace prefusion::data {
 
 // Why a row gives no group.
-enum class RowStatus { kUsable, kMissingLabel, kInconsistent, kMissingPrompt, kMalformed };
+enum class RowStatus { kUsable, kMissingLabel, kInconsistent, kMalformed };
 
 // One row as the scan at opening sees it: everything but the images.
 struct ScannedRow {
   int64_t row = 0;
   RowStatus status = RowStatus::kUsable;
-  std::string_view prompt;
-  std::vector<double> labels;             // per item, higher is better
-  std::vector<double> ranks;              // per item, lower is better; empty: the labels give the order
-  bool labels_are_probabilities = false;  // of two items: the labels are those of the pair, kept as they are
+  std::optional<std::string_view> prompt;  // shared by the items
+  std::vector<double> labels;              // per item, higher is better
+  std::vector<double> ranks;               // per item, lower is better; empty: the labels give the order
+  bool labels_are_probabilities = false;   // of two items: the labels are those of the pair, kept as they are
   NamedScores scores;
+  std::optional<double> weight;           // of the row's groups in the loss
+  std::vector<std::string> item_prompts;  // one an item, or none
+  bool is_one_picture = false;            // the items are one picture under several prompts
+  bool has_masks = false;
   std::string problem;  // of a malformed row, for messages
 };
 
@@ -47,7 +52,8 @@ class PreferenceSource {
   // True when any order of rows is equally cheap (files of their own).
   virtual bool has_random_access() const = 0;
 
-  // The named items of a row, with `encoded` and `model` filled in. Thread-safe. Input error when unreadable.
+  // The named items of a row, with `encoded`, `model` and, where the data set wants it, `mask` filled in. Thread-safe.
+  // Input error when unreadable.
   virtual std::vector<PreferenceItem> read_items(int64_t row, std::span<const uint16_t> items) const = 0;
   virtual std::string row_id(int64_t row) const = 0;
 };

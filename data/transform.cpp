@@ -39,8 +39,7 @@ TransformDecision decide_transform(const TransformOptions& options, const DrawKe
   return decision;
 }
 
-TransformedImage transform_image(const at::Tensor& image, const TransformOptions& options,
-                                 const TransformDecision& decision) {
+PlacedImage place_image(const at::Tensor& image, const TransformOptions& options, const TransformDecision& decision) {
   check_usage(options.resolution > 0, "the resolution must be positive, not ", options.resolution);
   const int64_t size = options.resolution;
   const int64_t height = image.size(0);
@@ -57,11 +56,17 @@ TransformedImage transform_image(const at::Tensor& image, const TransformOptions
   const int64_t left = crop_offset(new_width - size, decision.crop_x, decision.is_centred);
   at::Tensor cropped = resized.narrow(0, top, size).narrow(1, left, size);
   if (decision.is_flipped) cropped = cropped.flip({1});
-  return TransformedImage{.pixel_values = to_pixel_values(cropped),
-                          .geometry = ImageGeometry{.original_height = height,
-                                                    .original_width = width,
-                                                    .crop_top = top,
-                                                    .crop_left = decision.is_flipped ? new_width - size - left : left}};
+  return PlacedImage{.pixels = cropped,
+                     .geometry = ImageGeometry{.original_height = height,
+                                               .original_width = width,
+                                               .crop_top = top,
+                                               .crop_left = decision.is_flipped ? new_width - size - left : left}};
+}
+
+TransformedImage transform_image(const at::Tensor& image, const TransformOptions& options,
+                                 const TransformDecision& decision) {
+  const PlacedImage placed = place_image(image, options, decision);
+  return TransformedImage{.pixel_values = to_pixel_values(placed.pixels), .geometry = placed.geometry};
 }
 
 at::Tensor to_pixel_values(const at::Tensor& image) {

@@ -43,8 +43,16 @@ struct TransformedImage {
   ImageGeometry geometry;
 };
 
-// uint8 [H, W, 3]: the shorter side resized to R (antialiased bilinear, Pillow-exact; the longer side truncated as
-// torchvision does), an R x R crop, a flip.
+struct PlacedImage {
+  at::Tensor pixels;  // uint8 [R, R, C]
+  ImageGeometry geometry;
+};
+
+// uint8 [H, W, C], C 1 or 3: the shorter side resized to R (antialiased bilinear, Pillow-exact; the longer side
+// truncated as torchvision does), an R x R crop, a flip.
+PlacedImage place_image(const at::Tensor& image, const TransformOptions& options, const TransformDecision& decision);
+
+// The same of uint8 [H, W, 3], as pixel values.
 TransformedImage transform_image(const at::Tensor& image, const TransformOptions& options,
                                  const TransformDecision& decision);
 

@@ -14,6 +14,12 @@ struct GroupRef {
   uint64_t draw = 0;  // the epoch it is used in
 };
 
+// What a run asks of its data beyond labelled pictures under a prompt.
+struct DataNeeds {
+  bool item_prompts = false;  // every item has a prompt of its own
+  bool masks = false;         // every item has a mask
+};
+
 // A batch of groups as the train step needs it: encoded pictures and prompts. Flip, crop and caption drop of each group
 // have been decided by its (item, draw) already; the posterior is not yet sampled.
 struct EncodedBatch {

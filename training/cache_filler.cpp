@@ -33,6 +33,11 @@ void CacheFiller::add_prompt(const std::string& prompt) {
   if (!cache_.contains(key)) cache_.append_text({key}, encoder_.encode_prompts({prompt}));
 }
 
+void CacheFiller::add_prompts(const data::LoadedGroup& group) {
+  add_prompt(group.prompt);
+  for (const auto& prompt : group.item_prompts) add_prompt(prompt);
+}
+
 GroupTable CacheFiller::fill(const data::PreferenceDataset& dataset, const std::vector<int64_t>& indices,
                              const char* title) {
   std::vector<data::LoadRequest> requests;
@@ -49,9 +54,10 @@ GroupTable CacheFiller::fill(const data::PreferenceDataset& dataset, const std::
   while (const auto batch = loader.next()) {
     const data::LoadedGroup& group = batch->groups.front();
     CachedGroup entry = describe(group);
-    add_prompt(group.prompt);
+    add_prompts(group);
     if (group.pixel_values.defined()) {
-      encode(entry, group.pixel_values);
+      encode_pictures(entry, group.pixel_values);
+      encode_masks(entry, group.masks);
       if (++encoded % kCommitEvery == 0) cache_.commit();
     }
     table.emplace(group.index, std::move(entry));
@@ -65,11 +71,14 @@ GroupTable CacheFiller::fill(const data::PreferenceDataset& dataset, const std::
 
 CachedGroup CacheFiller::describe(const data::LoadedGroup& group) const {
   const std::string transform = data::transform_id(transform_);
-  CachedGroup entry{.facts = facts_of(group), .text = prompt_key(group.prompt), .pictures = {}};
+  CachedGroup entry{.facts = facts_of(group), .text = prompt_key(group.prompt)};
   for (size_t item = 0; item < std::min(items_per_group_, group.image_hashes.size()); ++item) {
     const ContentHash& image = group.image_hashes[item];
     entry.pictures.push_back(
         {data::latents_key(image, transform, false, vae_key_), data::latents_key(image, transform, true, vae_key_)});
+    if (!group.item_prompts.empty()) entry.item_texts.push_back(prompt_key(group.item_prompts[item]));
+    if (group.mask_hashes.empty()) continue;
+    entry.masks.push_back(data::mask_key(group.mask_hashes[item], image, transform, encoder_.scale_factor_px()));
   }
   return entry;
 }
@@ -78,11 +87,12 @@ bool CacheFiller::is_complete(const CachedGroup& entry) const {
   for (const auto& keys : entry.pictures) {
     if (!cache_.contains(keys[0]) || (flips_ && !cache_.contains(keys[1]))) return false;
   }
-  return true;
+  return std::all_of(entry.masks.begin(), entry.masks.end(),
+                     [this](const ContentHash& key) { return cache_.contains(key); });
 }
 
 // One picture at a time: the encoder's activations are the largest thing in memory, and the device is busy anyway.
-void CacheFiller::encode(const CachedGroup& entry, const at::Tensor& pixel_values) {
+void CacheFiller::encode_pictures(const CachedGroup& entry, const at::Tensor& pixel_values) {
   for (size_t item = 0; item < entry.pictures.size(); ++item) {
     const at::Tensor picture = pixel_values.slice(0, static_cast<int64_t>(item), static_cast<int64_t>(item) + 1);
     for (const bool flipped : {false, true}) {
@@ -91,6 +101,13 @@ void CacheFiller::encode(const CachedGroup& entry, const at::Tensor& pixel_value
       const EncodedPictures latents = encoder_.encode_pictures(flipped ? picture.flip({3}) : picture);
       cache_.append_latents({key}, latents.mean.cpu(), latents.std.cpu());
     }
+  }
+}
+
+void CacheFiller::encode_masks(const CachedGroup& entry, const at::Tensor& masks) {
+  for (size_t item = 0; item < entry.masks.size(); ++item) {
+    const at::Tensor mask = masks[static_cast<int64_t>(item)].unsqueeze(0);
+    cache_.append_masks({entry.masks[item]}, encoder_.encode_masks(mask));
   }
 }
 

@@ -18,7 +18,9 @@ namespace prefusion::training {
 struct CachedGroup {
   GroupFacts facts;
   ContentHash text;
+  std::vector<ContentHash> item_texts;               // k, or none
   std::vector<std::array<ContentHash, 2>> pictures;  // k, [not flipped, flipped]
+  std::vector<ContentHash> masks;                    // k, or none; kept unflipped
 };
 using GroupTable = std::unordered_map<int64_t, CachedGroup>;  // by index in the data set
 
@@ -37,7 +39,9 @@ class CacheFiller {
  private:
   CachedGroup describe(const data::LoadedGroup& group) const;
   bool is_complete(const CachedGroup& entry) const;
-  void encode(const CachedGroup& entry, const at::Tensor& pixel_values);
+  void add_prompts(const data::LoadedGroup& group);
+  void encode_pictures(const CachedGroup& entry, const at::Tensor& pixel_values);
+  void encode_masks(const CachedGroup& entry, const at::Tensor& masks);
 
   data::LatentCache& cache_;
   GroupEncoder& encoder_;

@@ -11,27 +11,45 @@ EncodedBatch CacheReader::read(const std::vector<CachedRequest>& groups, double 
   for (const auto& [request, group] : groups) drawn.push_back({{request.index, request.draw}, &group->facts});
   const auto items = static_cast<int64_t>(groups.front().second->pictures.size());
   EncodedBatch batch = start_batch(drawn, items, seed_, empty_prompt_rate, device_);
-  std::vector<at::Tensor> means, stds, texts;
-  for (const auto& [request, group] : groups) {
+  const at::Tensor is_dropped = batch.is_caption_dropped.cpu();
+  std::vector<at::Tensor> means, stds, texts, item_texts, masks;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const auto& [request, group] = groups[i];
     const DrawKey key{seed_, static_cast<uint64_t>(request.index), request.draw};
-    const bool flipped = data::decide_transform(transform_, key).is_flipped;
-    std::vector<at::Tensor> mean, std;
+    const bool is_flipped = data::decide_transform(transform_, key).is_flipped;
+    const bool drops = is_dropped[static_cast<int64_t>(i)].item<bool>();
     for (const auto& keys : group->pictures) {
-      const auto latents = cache_->find_latents(keys[flipped]);
+      const auto latents = cache_->find_latents(keys[is_flipped]);
       check_has(latents.has_value(), *group);
-      mean.push_back(latents->mean);
-      std.push_back(latents->std);
+      means.push_back(latents->mean);
+      stds.push_back(latents->std);
     }
-    means.push_back(at::stack(mean));
-    stds.push_back(at::stack(std));
-    const auto text = cache_->find_text(drops_caption(empty_prompt_rate, key) ? empty_prompt_ : group->text);
-    check_has(text.has_value(), *group);
-    texts.push_back(text->encoder_hidden_states);
+    texts.push_back(find_text(drops ? empty_prompt_ : group->text, *group));
+    for (const auto& text : group->item_texts) item_texts.push_back(find_text(drops ? empty_prompt_ : text, *group));
+    for (const auto& mask : group->masks) masks.push_back(find_mask(mask, is_flipped, *group));
   }
-  batch.mean = at::stack(means).to(device_);
-  batch.std = at::stack(stds).to(device_);
+  // B * k tensors in order to [B, k, ...]
+  const auto grouped = [&](const std::vector<at::Tensor>& tensors) {
+    return tensors.empty() ? at::Tensor() : at::stack(tensors).unflatten(0, {-1, items}).to(device_);
+  };
+  batch.mean = grouped(means);
+  batch.std = grouped(stds);
   batch.encoder_hidden_states = at::stack(texts).to(device_);
+  batch.item_hidden_states = grouped(item_texts);
+  batch.masks = grouped(masks);
   return batch;
+}
+
+at::Tensor CacheReader::find_text(const ContentHash& key, const CachedGroup& group) const {
+  const auto text = cache_->find_text(key);
+  check_has(text.has_value(), group);
+  return text->encoder_hidden_states;
+}
+
+at::Tensor CacheReader::find_mask(const ContentHash& key, bool is_flipped, const CachedGroup& group) const {
+  const auto mask = cache_->find_mask(key);
+  check_has(mask.has_value(), group);
+  return is_flipped ? mask->flip({2}) : *mask;
 }
 
 // Entries were there when the run began; what is missing now could not be read back.

@@ -24,6 +24,8 @@ class CacheReader {
   EncodedBatch read(const std::vector<CachedRequest>& groups, double empty_prompt_rate) const;
 
  private:
+  at::Tensor find_text(const ContentHash& key, const CachedGroup& group) const;
+  at::Tensor find_mask(const ContentHash& key, bool is_flipped, const CachedGroup& group) const;
   void check_has(bool is_found, const CachedGroup& group) const;
 
   std::shared_ptr<data::LatentCache> cache_;

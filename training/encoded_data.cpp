@@ -8,8 +8,8 @@
 namespace prefusion::training {
 
 std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, losses::DataKind kind, at::ScalarType dtype,
-                                               at::Device device) {
-  PreferenceSplit split = open_split(options, kind);
+                                               at::Device device, DataNeeds needs) {
+  PreferenceSplit split = open_split(options, kind, needs);
   auto encoder = std::make_shared<GroupEncoder>(options, dtype, device);
   // A dry run encodes nothing: it needs the shapes alone.
   if (!options.no_cache && !options.dry_run)

@@ -33,8 +33,9 @@ class EncodedData {
   virtual std::vector<int64_t> text_shape() const = 0;
 };
 
-// Opens the data, splits off the held-out prompts, and (unless this is a dry run) encodes what the run needs.
+// Opens the data, splits off the held-out prompts, and (unless this is a dry run) encodes what the run needs. Input
+// error, which names the field, when the data lacks what is asked for.
 std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, losses::DataKind kind, at::ScalarType dtype,
-                                               at::Device device);
+                                               at::Device device, DataNeeds needs = {});
 
 }  // namespace prefusion::training

@@ -28,6 +28,8 @@ class GroupEncoder {
 
   // pixel_values [N, 3, R, R] in [-1, 1].
   EncodedPictures encode_pictures(const at::Tensor& pixel_values);
+  // Masks at the size of latents: uint8 [..., R, R] to fp32 [..., 1, h, w] in [0, 1].
+  at::Tensor encode_masks(const at::Tensor& masks) const;
   // [N, L, D].
   at::Tensor encode_prompts(const std::vector<std::string>& prompts);
 
@@ -35,6 +37,7 @@ class GroupEncoder {
   const data::TransformOptions& transform() const { return transform_; }
   LatentScaling scaling() const;
   std::vector<int64_t> latent_shape() const;  // of one picture: [C, h, w]
+  int64_t scale_factor_px() const { return vae_->scale_factor_px(); }
   // Whatever latents and text states depend on besides picture and prompt, for cache keys.
   std::string vae_key() const;
   std::string text_key() const { return prompt_encoder_.content_key(); }

@@ -21,10 +21,20 @@ at::Tensor item_values(const std::vector<DrawnFacts>& groups, std::vector<double
   return at::tensor(all, at::kFloat).view({-1, items_per_group}).to(device);
 }
 
+// [B] fp32; undefined where a group has none.
+at::Tensor group_weights(const std::vector<DrawnFacts>& groups, at::Device device) {
+  std::vector<double> weights;
+  for (const auto& [group, facts] : groups) {
+    if (!facts->weight) return {};
+    weights.push_back(*facts->weight);
+  }
+  return at::tensor(weights, at::kFloat).to(device);
+}
+
 }  // namespace
 
 GroupFacts facts_of(const data::LoadedGroup& group) {
-  return {.id = group.id, .labels = group.labels, .scores = group.scores};
+  return {.id = group.id, .labels = group.labels, .scores = group.scores, .weight = group.weight};
 }
 
 EncodedBatch start_batch(const std::vector<DrawnFacts>& groups, int64_t items_per_group, uint64_t seed,
@@ -32,6 +42,7 @@ EncodedBatch start_batch(const std::vector<DrawnFacts>& groups, int64_t items_pe
   EncodedBatch batch;
   batch.labels = item_values(groups, &GroupFacts::labels, items_per_group, device);
   batch.scores = item_values(groups, &GroupFacts::scores, items_per_group, device);
+  batch.weights = group_weights(groups, device);
   std::vector<uint8_t> is_dropped;
   for (const auto& [group, facts] : groups) {
     const DrawKey key{seed, static_cast<uint64_t>(group.item), group.draw};

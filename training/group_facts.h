@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@ struct GroupFacts {
   std::string id;
   std::vector<double> labels;  // k
   std::vector<double> scores;  // k, empty where the data has none
+  std::optional<double> weight;
 };
 
 GroupFacts facts_of(const data::LoadedGroup& group);
@@ -24,7 +26,7 @@ struct DrawnFacts {
 };
 
 // The batch of these draws with everything that needs no encoder: labels and scores of the first `items_per_group`
-// items, ids, and whose captions are dropped.
+// items, weights, ids, and whose captions are dropped.
 EncodedBatch start_batch(const std::vector<DrawnFacts>& groups, int64_t items_per_group, uint64_t seed,
                          double empty_prompt_rate, at::Device device);
 

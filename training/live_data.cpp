@@ -17,6 +17,29 @@ data::LoaderOptions loader_options(const AlignOptions& options, const GroupEncod
   return loader;
 }
 
+namespace {
+
+// Text states of the groups' prompts and, where they have them, of their items'.
+void add_prompts(const data::GroupBatch& loaded, GroupEncoder& encoder, EncodedBatch& batch) {
+  const at::Tensor is_dropped = batch.is_caption_dropped.cpu();
+  std::vector<std::string> prompts, item_prompts;
+  for (int64_t i = 0; i < loaded.size(); ++i) {
+    const data::LoadedGroup& group = loaded.groups[static_cast<size_t>(i)];
+    const bool drops = is_dropped[i].item<bool>();
+    prompts.push_back(drops ? "" : group.prompt);
+    if (group.item_prompts.empty()) continue;
+    for (int64_t item = 0; item < batch.items_per_group(); ++item) {
+      item_prompts.push_back(drops ? "" : group.item_prompts[static_cast<size_t>(item)]);
+    }
+  }
+  batch.encoder_hidden_states = encoder.encode_prompts(prompts);
+  if (item_prompts.empty()) return;
+  batch.item_hidden_states =
+      encoder.encode_prompts(item_prompts).unflatten(0, {loaded.size(), batch.items_per_group()});
+}
+
+}  // namespace
+
 EncodedBatch encode_batch(const data::GroupBatch& loaded, GroupEncoder& encoder, const AlignOptions& options,
                           double empty_prompt_rate, bool keeps_all_items) {
   const at::Tensor pixel_values = keeps_all_items ? loaded.pixel_values : loaded.pixel_values.slice(1, 0, 1);
@@ -33,12 +56,12 @@ EncodedBatch encode_batch(const data::GroupBatch& loaded, GroupEncoder& encoder,
   };
   batch.mean = grouped(pictures.mean);
   batch.std = grouped(pictures.std);
-  const at::Tensor is_dropped = batch.is_caption_dropped.cpu();
-  std::vector<std::string> prompts;
-  for (int64_t i = 0; i < loaded.size(); ++i) {
-    prompts.push_back(is_dropped[i].item<bool>() ? "" : loaded.groups[static_cast<size_t>(i)].prompt);
+  if (loaded.groups.front().masks.defined()) {
+    std::vector<at::Tensor> masks;
+    for (const auto& group : loaded.groups) masks.push_back(group.masks.slice(0, 0, pixel_values.size(1)));
+    batch.masks = encoder.encode_masks(at::stack(masks));
   }
-  batch.encoder_hidden_states = encoder.encode_prompts(prompts);
+  add_prompts(loaded, encoder, batch);
   return batch;
 }
 

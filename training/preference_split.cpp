@@ -23,9 +23,12 @@ data::GroupKind group_kind(losses::DataKind kind) {
 
 }  // namespace
 
-PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind) {
-  data::DatasetOptions dataset_options{
-      .group = group_kind(kind), .keep_ties = options.keep_ties, .score_name = options.score_name};
+PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind, DataNeeds needs) {
+  data::DatasetOptions dataset_options{.group = group_kind(kind),
+                                       .keep_ties = options.keep_ties,
+                                       .score_name = options.score_name,
+                                       .item_prompts = needs.item_prompts,
+                                       .masks = needs.masks};
   dataset_options.max_bad.fraction = options.max_bad;
   std::shared_ptr<const data::PreferenceDataset> all = data::open_preference_data(options.data, dataset_options);
   log_info("data: ", all->summary().text());

@@ -6,6 +6,7 @@
 #include "data/pair_loader.h"
 #include "losses/objective.h"
 #include "training/align_options.h"
+#include "training/batch_source.h"
 
 namespace prefusion::training {
 
@@ -16,7 +17,7 @@ struct PreferenceSplit {
 };
 
 // Opens --data and --eval-data as the objective needs them (pairs, lists, unpaired) and logs what was found.
-PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind);
+PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind, DataNeeds needs);
 
 // What the training positions [begin, end) load, in order.
 std::vector<data::LoadRequest> train_requests(const PreferenceSplit& split, const AlignOptions& options, int64_t begin,

@@ -3,6 +3,8 @@
 make_data.py OUT pictures   OUT/pictures/NAME.EXT, OUT/pictures.safetensors (NAME: RGB bytes), resized pictures in
                             OUT/resized.safetensors
 make_data.py OUT records    OUT/*.parquet, manifests and folders, and what they hold in OUT/expected.json
+make_data.py OUT extras     Parquet pairs with scores, weights, item prompts and masks;
+                            pictures with masks and what becomes of them in OUT/masks.safetensors
 make_data.py OUT check FILE what PyArrow and Pillow read in a file written by prefusion, in OUT/found.json
 """
 
@@ -443,6 +445,73 @@ def make_records():
     json.dump(expected, open(f"{OUT}/expected.json", "w"))
 
 
+# ---------------------------------------------------------------------------------------------- extras
+
+
+def make_extra_pairs():
+    """Pairs with everything a pair can carry; row 2 has no score, row 3 no weight, row 4 no second caption."""
+    rows = []
+    for i in range(6):
+        rows.append(
+            {
+                "caption": f"prompt {i}",
+                "caption_0": f"first {i}",
+                "caption_1": None if i == 4 else f"second {i}",
+                "jpg_0": jpg(i, 0),
+                "jpg_1": jpg(i, 1),
+                "label_0": [1.0, 0.0, 0.7][i % 3],
+                "score_0": None if i == 2 else i + 0.25,
+                "score_1": i - 0.5,
+                "clip_0": float(i),
+                "clip_1": float(-i),
+                "weight": None if i == 3 else i / 4,
+                "mask_0": b"mask 0 of %d" % i,
+                "mask_1": b"mask 1 of %d" % i,
+            }
+        )
+    columns = {name: column(rows, name) for name in rows[0]}
+    write("extras", columns)
+    write("no_shared_caption", {name: values for name, values in columns.items() if name != "caption"})
+    shared = {name: values for name, values in columns.items() if name not in ("mask_0", "mask_1")}
+    write("shared_mask", shared | {"mask": column(rows, "mask_0")})
+    for name, values in [
+        ("nan_weight", {"weight": [1.0, float("nan"), 1.0, 1.0, 1.0, 1.0]}),
+        ("negative_weight", {"weight": [1, -1, 1, 1, 1, 1]}),
+        ("infinite_score", {"score_0": [1.0, float("inf"), 1.0, 1.0, 1.0, 1.0]}),
+    ]:
+        write(name, columns | {key: pa.array(value) for key, value in values.items()})
+    kind = pa.struct([("image", pa.binary()), ("rank", pa.int32())])
+    images = [[{"image": jpg(0, item), "rank": item} for item in range(3)]]
+    write(
+        "weighted_list",
+        {"prompt": ["p"], "weight": [0.5], "mask": [b"mask of all"], "images": pa.array(images, pa.list_(kind))},
+    )
+
+
+def make_masks():
+    """Pictures of several shapes with their masks, placed by Pillow at 32 pixels and averaged over 8 x 8."""
+    tensors = {}
+    for number, (height, width) in enumerate([(40, 64), (51, 33), (32, 32), (100, 90)]):
+        mask = picture(height, width, seed=number)
+        if number % 2:
+            mask = mask[..., :1].repeat(3, -1)
+        image = Image.fromarray(mask)
+        encodings = [encoded(image, "PNG"), encoded(image.convert("L"), "PNG")]
+        grey = Image.open(io.BytesIO(encodings[0])).convert("L")
+        scale = (32, 32 * width // height) if height <= width else (32 * height // width, 32)
+        resized = np.asarray(grey.resize(scale[::-1], Image.BILINEAR))
+        top, left = (round((size - 32) / 2) for size in scale)
+        placed = resized[top : top + 32, left : left + 32]
+        latent = placed.astype(np.float64).reshape(4, 8, 4, 8).mean((1, 3)) / 255
+        name = f"{number}"
+        for kind, data in zip(("colour", "grey"), encodings):
+            tensors[f"{name}.{kind}"] = np.frombuffer(data, np.uint8)
+        tensors[f"{name}.size"] = np.array([height, width])
+        tensors[f"{name}.placed"] = placed
+        tensors[f"{name}.latent"] = latent[None].astype(np.float32)
+    save_tensors("masks", tensors)
+
+
 def check(path):
     file = pq.ParquetFile(path)
     rows = file.read().to_pylist()
@@ -475,5 +544,8 @@ if sys.argv[2] == "pictures":
     make_resized()
 elif sys.argv[2] == "records":
     make_records()
+elif sys.argv[2] == "extras":
+    make_extra_pairs()
+    make_masks()
 else:
     check(sys.argv[3])
