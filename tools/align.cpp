@@ -113,6 +113,9 @@ void add_data_options(CLI::App& app, training::AlignOptions& o) {
   app.add_option("--score-name", o.score_name,
                  "Reward score of the data to take, by name; rows without it are dropped. Default: the only one")
       ->group(group);
+  app.add_option("--curriculum", o.curriculum,
+                 "Easy groups first: margin:CHUNKS, or margin:CHUNKS:MIN_GAP to leave out groups of smaller margin")
+      ->group(group);
   app.add_flag("--keep-ties", o.keep_ties, "Keep ties, with labels of one half, for objectives with soft labels")
       ->group(group);
   app.add_option("--resolution", o.resolution, "Pixels of the shorter side, then centre crop; 0 takes the model's own")

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "losses/registry.h"
+#include "training/curriculum.h"
 #include "training/timestep_weighting.h"
 
 namespace prefusion::training {
@@ -114,6 +115,7 @@ void validate(const AlignOptions& o) {
   problems.check(o.no_cache || o.cache.empty() || !fs::is_regular_file(o.cache), "--cache expects a folder");
   problems.check(o.sample_every == 0 || !o.sample_prompts.empty(), "--sample-every needs --sample-prompts FILE");
   problems.attempt([&] { parse_lr_schedule(o.lr_schedule); });
+  problems.attempt([&] { Curriculum::parse(o.curriculum); });
   problems.attempt([&] { TimestepWeighting::parse(o.logit_weighting, "--logit-weighting"); });
   problems.attempt([&] { TimestepWeighting::parse(o.loss_weighting, "--loss-weighting"); });
   problems.attempt([&] { o.adapter_kind(); });

@@ -63,6 +63,7 @@ struct AlignOptions {
   // Preferences
   std::string score_name;  // the reward score that is taken; empty: the only one there is
   bool keep_ties = false;  // ties stay, with labels of one half
+  std::string curriculum;  // Curriculum::parse: easy groups first
 
   // Pictures and captions
   int64_t resolution = 0;  // px, shorter side; 0: what the model was made for

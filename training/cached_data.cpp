@@ -6,7 +6,6 @@
 #include "core/error.h"
 #include "training/cache_filler.h"
 #include "training/cache_reader.h"
-#include "training/group_order.h"
 
 namespace prefusion::training {
 namespace fs = std::filesystem;
@@ -57,15 +56,14 @@ class CachedData : public EncodedData {
     std::vector<int64_t> held_out;
     for (const auto& request : held_out_requests(split_, options)) held_out.push_back(request.index);
     if (!held_out.empty()) held_out_ = filler.fill(*split_.held_out, held_out, "encoding held-out groups");
-    GroupOrder order(split_.train, options.seed);
+    GroupOrder order = train_order(split_, options);
     train_ = filler.fill(*split_.train, order.items_until(num_positions(split_, options)), "encoding groups");
     const ContentHash empty = filler.prompt_key("");
     const auto empty_text = cache_->find_text(empty);
     check_input(empty_text.has_value(), (folder / "latents.h5").string(),
                 ": the empty prompt's entry is damaged; delete the file, it is made again");
     text_shape_ = empty_text->encoder_hidden_states.sizes().vec();
-    reader_ =
-        std::make_unique<CacheReader>(cache_, encoder->transform(), empty, options.seed, encoder->device());
+    reader_ = std::make_unique<CacheReader>(cache_, encoder->transform(), empty, options.seed, encoder->device());
   }
 
   std::unique_ptr<BatchSource> train_source(int64_t position) override {

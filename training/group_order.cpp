@@ -1,28 +1,61 @@
 #include "training/group_order.h"
 
 #include <algorithm>
-#include <numeric>
 
 namespace prefusion::training {
 
-GroupRef GroupOrder::at(int64_t position) {
-  const int64_t epoch = position / dataset_->size();
-  if (epoch != epoch_) {
-    order_ = dataset_->epoch_order(seed_, static_cast<uint64_t>(epoch));
-    epoch_ = epoch;
+GroupOrder::GroupOrder(std::shared_ptr<const data::PreferenceDataset> dataset, uint64_t seed,
+                       std::vector<int64_t> chunks, int64_t num_positions)
+    : dataset_(std::move(dataset)), seed_(seed), chunks_(std::move(chunks)) {
+  const int64_t num_stages = *std::max_element(chunks_.begin(), chunks_.end()) + 1;
+  Stage stage;
+  for (int64_t c = 0; c < num_stages; ++c) {
+    stage.num_groups += std::count(chunks_.begin(), chunks_.end(), c);
+    stages_.push_back(stage);
+    const int64_t end = num_positions * (c + 1) / num_stages;
+    const int64_t length = end - stage.first_position;
+    stage.first_draw += (length + stage.num_groups - 1) / stage.num_groups;  // the last pass may be cut short
+    stage.first_position = end;
   }
-  return {order_[static_cast<size_t>(position % dataset_->size())], static_cast<uint64_t>(epoch)};
+}
+
+GroupRef GroupOrder::at(int64_t position) {
+  const auto next = std::upper_bound(stages_.begin(), stages_.end(), position,
+                                     [](int64_t at, const Stage& stage) { return at < stage.first_position; });
+  const auto stage = static_cast<size_t>(next - stages_.begin()) - 1;
+  const auto& [first_position, first_draw, num_groups] = stages_[stage];
+  const int64_t draw = first_draw + (position - first_position) / num_groups;
+  if (draw != draw_) {
+    order_ = pass(stage, draw);
+    draw_ = draw;
+  }
+  return {order_[static_cast<size_t>((position - first_position) % num_groups)], static_cast<uint64_t>(draw)};
+}
+
+std::vector<int64_t> GroupOrder::pass(size_t stage, int64_t draw) const {
+  std::vector<int64_t> order = dataset_->epoch_order(seed_, static_cast<uint64_t>(draw));
+  std::erase_if(order, [&](int64_t item) { return chunks_[static_cast<size_t>(item)] > static_cast<int64_t>(stage); });
+  return order;
 }
 
 std::vector<int64_t> GroupOrder::items_until(int64_t num_positions) {
-  std::vector<int64_t> items;
-  if (num_positions >= dataset_->size()) {
-    items.resize(static_cast<size_t>(dataset_->size()));
-    std::iota(items.begin(), items.end(), int64_t{0});
-    return items;
+  std::vector<bool> is_used(chunks_.size());
+  for (size_t stage = 0; stage < stages_.size() && stages_[stage].first_position < num_positions; ++stage) {
+    const bool is_last = stage + 1 == stages_.size();
+    const int64_t begin = stages_[stage].first_position;
+    const int64_t end = is_last ? num_positions : std::min(num_positions, stages_[stage + 1].first_position);
+    if (end - begin >= stages_[stage].num_groups) {
+      for (size_t i = 0; i < chunks_.size(); ++i) {
+        if (chunks_[i] <= static_cast<int64_t>(stage)) is_used[i] = true;
+      }
+    } else {
+      for (int64_t position = begin; position < end; ++position) is_used[static_cast<size_t>(at(position).item)] = true;
+    }
   }
-  for (int64_t position = 0; position < num_positions; ++position) items.push_back(at(position).item);
-  std::sort(items.begin(), items.end());
+  std::vector<int64_t> items;
+  for (size_t i = 0; i < is_used.size(); ++i) {
+    if (is_used[i]) items.push_back(static_cast<int64_t>(i));
+  }
   return items;
 }
 

@@ -9,23 +9,38 @@
 
 namespace prefusion::training {
 
-// The endless sequence of groups a run trains on: epoch after epoch of the data set's shuffled order. A position in it
-// is all the data state a run has.
+// The endless sequence of groups a run trains on: pass after pass over the data set in shuffled order. A position in it
+// is all the data state a run has. With a curriculum the run is cut into stages, and a pass of stage c goes over the
+// groups of the chunks 0 .. c; the last stage goes on after the run's end.
 class GroupOrder {
  public:
-  GroupOrder(std::shared_ptr<const data::PreferenceDataset> dataset, uint64_t seed)
-      : dataset_(std::move(dataset)), seed_(seed) {}
+  // `chunks`: one a group, from 0 without a gap (chunks_by_margin); all 0 for a run in one stage. The stages share the
+  // `num_positions` positions of the run evenly.
+  GroupOrder(std::shared_ptr<const data::PreferenceDataset> dataset, uint64_t seed, std::vector<int64_t> chunks,
+             int64_t num_positions);
 
+  // The draw is the number of the pass, counted over all stages: no draw of a group comes twice.
   GroupRef at(int64_t position);
 
   // The distinct items of the positions [0, num_positions), ascending: what has to be encoded for them.
   std::vector<int64_t> items_until(int64_t num_positions);
 
  private:
+  struct Stage {
+    int64_t first_position = 0;
+    int64_t first_draw = 0;
+    int64_t num_groups = 0;
+  };
+
+  // The groups of a stage in the order of one of its passes.
+  std::vector<int64_t> pass(size_t stage, int64_t draw) const;
+
   std::shared_ptr<const data::PreferenceDataset> dataset_;
   uint64_t seed_;
-  int64_t epoch_ = -1;
-  std::vector<int64_t> order_;  // of epoch_
+  std::vector<int64_t> chunks_;
+  std::vector<Stage> stages_;
+  int64_t draw_ = -1;
+  std::vector<int64_t> order_;  // of the pass draw_
 };
 
 }  // namespace prefusion::training

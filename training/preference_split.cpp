@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/dataset.h"
-#include "training/group_order.h"
+#include "training/curriculum.h"
 
 namespace prefusion::training {
 namespace {
@@ -21,9 +21,7 @@ data::GroupKind group_kind(losses::DataKind kind) {
   fail_usage("--objective: an online objective makes its own data");
 }
 
-}  // namespace
-
-PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind, DataNeeds needs) {
+PreferenceSplit split_off_held_out(const AlignOptions& options, losses::DataKind kind, DataNeeds needs) {
   data::DatasetOptions dataset_options{.group = group_kind(kind),
                                        .keep_ties = options.keep_ties,
                                        .score_name = options.score_name,
@@ -45,9 +43,35 @@ PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind, D
   return {std::move(split.train), std::move(split.eval)};
 }
 
+// Positions of the run's steps, without spare ones.
+int64_t num_needed(const PreferenceSplit& split, const AlignOptions& options) {
+  return resolve_num_steps(options, split.train->size()) * options.batch_size * options.accumulate;
+}
+
+}  // namespace
+
+PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind, DataNeeds needs) {
+  PreferenceSplit split = split_off_held_out(options, kind, needs);
+  const Curriculum curriculum = Curriculum::parse(options.curriculum);
+  check_usage(!curriculum.is_on() || split.train->group_size() > 1,
+              "--curriculum: single pictures have no margin; it needs pairs or lists");
+  if (curriculum.min_gap) {
+    std::vector<int64_t> kept = groups_above_gap(*split.train, *curriculum.min_gap);
+    log_info("curriculum: ", kept.size(), " of ", split.train->size(), " training groups have a margin above ",
+             *curriculum.min_gap);
+    split.train = data::subset(split.train, std::move(kept));
+  }
+  return split;
+}
+
+GroupOrder train_order(const PreferenceSplit& split, const AlignOptions& options) {
+  const int64_t num_chunks = Curriculum::parse(options.curriculum).num_chunks;
+  return {split.train, options.seed, chunks_by_margin(*split.train, num_chunks), num_needed(split, options)};
+}
+
 std::vector<data::LoadRequest> train_requests(const PreferenceSplit& split, const AlignOptions& options, int64_t begin,
                                               int64_t end) {
-  GroupOrder order(split.train, options.seed);
+  GroupOrder order = train_order(split, options);
   std::vector<data::LoadRequest> requests;
   for (int64_t position = begin; position < end; ++position) {
     const GroupRef group = order.at(position);
@@ -57,10 +81,9 @@ std::vector<data::LoadRequest> train_requests(const PreferenceSplit& split, cons
 }
 
 int64_t num_positions(const PreferenceSplit& split, const AlignOptions& options) {
-  const int64_t per_step = options.batch_size * options.accumulate;
-  const int64_t needed = resolve_num_steps(options, split.train->size()) * per_step;
+  const int64_t needed = num_needed(split, options);
   const auto spare = static_cast<int64_t>(static_cast<double>(needed) * options.max_bad * 2.0);
-  return needed + spare + per_step;
+  return needed + spare + options.batch_size * options.accumulate;
 }
 
 std::vector<data::LoadRequest> held_out_requests(const PreferenceSplit& split, const AlignOptions& options) {

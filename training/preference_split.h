@@ -7,6 +7,7 @@
 #include "losses/objective.h"
 #include "training/align_options.h"
 #include "training/batch_source.h"
+#include "training/group_order.h"
 
 namespace prefusion::training {
 
@@ -18,6 +19,9 @@ struct PreferenceSplit {
 
 // Opens --data and --eval-data as the objective needs them (pairs, lists, unpaired) and logs what was found.
 PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind, DataNeeds needs);
+
+// The order of the run's groups, by --curriculum where it is given.
+GroupOrder train_order(const PreferenceSplit& split, const AlignOptions& options);
 
 // What the training positions [begin, end) load, in order.
 std::vector<data::LoadRequest> train_requests(const PreferenceSplit& split, const AlignOptions& options, int64_t begin,

@@ -93,10 +93,12 @@ class PreferenceSteps : public StepSource {
   Metrics measure() override { return evaluation_ ? evaluation_->measure(*step_) : Metrics{}; }
 
   Json fingerprint() const override {
-    return {{"objective", options_.objective},
-            {"reference", options_.reference},
-            {"timestep_sampling", concat(options_.timestep_sampling, " ", options_.timestep_range)},
-            {"train_groups", data_->num_train_groups()}};
+    return {
+        {"objective", options_.objective},
+        {"reference", options_.reference},
+        {"curriculum", options_.curriculum.empty() ? "" : concat(options_.curriculum, " in ", num_steps(), " steps")},
+        {"timestep_sampling", concat(options_.timestep_sampling, " ", options_.timestep_range)},
+        {"train_groups", data_->num_train_groups()}};
   }
 
   Json state() const override {
