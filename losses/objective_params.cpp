@@ -180,10 +180,9 @@ std::map<std::string, std::string> params_metadata(const ObjectiveParams& params
 std::string objective_table() {
   std::vector<std::vector<std::string>> rows = {
       {"name", "data", "reference", "needs", "parameters", "paper", "what it is"}};
-  for (const Objective& objective : objectives()) {
-    const ObjectiveInfo& info = objective.info;
-    rows.push_back({info.name, data_kind_name(info.data), reference_text(info), needs_text(info), default_text(info),
-                    info.paper, info.summary});
+  for (const ObjectiveInfo* info : listed_objectives()) {
+    rows.push_back({info->name, data_kind_name(info->data), reference_text(*info), needs_text(*info),
+                    default_text(*info), info->paper, info->summary});
   }
   std::vector<size_t> widths(rows[0].size());
   for (const auto& row : rows) {

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "losses/edit_distance.h"
+#include "losses/online/online_objective.h"
 #include "losses/registry_rows.h"
 #include "losses/sft.h"
 
@@ -28,10 +29,27 @@ std::span<const Objective> objectives() {
 }
 
 const Objective& find_objective(std::string_view name) {
-  std::vector<std::string> names;
   for (const Objective& objective : objectives()) {
     if (objective.info.name == name) return objective;
-    names.push_back(objective.info.name);
+  }
+  find_objective_info(name);
+  fail_usage("objective '", name, "' trains on the policy's own samples, not on given data");
+}
+
+std::vector<const ObjectiveInfo*> listed_objectives() {
+  std::vector<const ObjectiveInfo*> rows;
+  for (const Objective& objective : objectives()) rows.push_back(&objective.info);
+  for (const OnlineObjective& objective : online_objectives()) {
+    if (objective.has_trainer) rows.push_back(&objective.info);
+  }
+  return rows;
+}
+
+const ObjectiveInfo& find_objective_info(std::string_view name) {
+  std::vector<std::string> names;
+  for (const ObjectiveInfo* info : listed_objectives()) {
+    if (info->name == name) return *info;
+    names.push_back(info->name);
   }
   std::string known;
   for (const auto& other : names) known += (known.empty() ? "" : ", ") + other;

@@ -4,16 +4,23 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "losses/objective.h"
 
 namespace prefusion::losses {
 
-// Every objective, in the order of --list-objectives.
+// Every objective on given data, in the order of --list-objectives.
 std::span<const Objective> objectives();
 
 // The objective of that name; usage error with the nearest and all known names otherwise.
 const Objective& find_objective(std::string_view name);
+
+// What --list-objectives lists: the objectives on given data, then the online ones that can be trained.
+std::vector<const ObjectiveInfo*> listed_objectives();
+
+// The row of that name among them; usage error with the nearest and all known names otherwise.
+const ObjectiveInfo& find_objective_info(std::string_view name);
 
 // The parameters of a run. `args` is the text of --objective-args, "k=v,k2=v2" (empty for none). Usage error for an
 // unknown or repeated name, a value that is no number, out of range or none of the choices, beta and kappa both given,

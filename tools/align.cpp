@@ -105,6 +105,34 @@ void add_loss_options(CLI::App& app, training::AlignOptions& o) {
       ->group(group);
 }
 
+void add_online_options(CLI::App& app, training::AlignOptions& o) {
+  const std::string group = "Online objectives (they train on the policy's own samples)";
+  auto& online = o.online;
+  app.add_option("--prompts", online.prompts, "Prompts to sample: .txt with one a line, or .jsonl with 'prompt'")
+      ->group(group);
+  app.add_option("--reward", online.reward, "What judges the samples: shapes")->capture_default_str()->group(group);
+  app.add_option("--prompts-per-round", online.prompts_per_round, "Prompts sampled before training on what came out")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--group-size", online.group_size, "Samples of a prompt")->capture_default_str()->group(group);
+  app.add_option("--online-steps", online.sampling_steps, "Denoising steps of a sample")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--online-guidance", online.guidance, "Guidance scale of sampling and of training on the samples")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--eta", online.eta, "Noise of the stochastic DDIM steps; 1 is DDPM's")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--sde-window", online.window,
+                 "Stochastic steps a round, sliding over the schedule (MixGRPO); 0 takes all of them")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--inner-epochs", online.inner_epochs, "Passes over a round's samples")
+      ->capture_default_str()
+      ->group(group);
+}
+
 void add_data_options(CLI::App& app, training::AlignOptions& o) {
   const std::string group = "Data";
   app.add_option("--data", o.data,
@@ -256,6 +284,7 @@ void add_options(CLI::App& app, AlignCommand& command) {
   add_model_options(app, command.align);
   add_objective_options(app, command.align);
   add_loss_options(app, command.align);
+  add_online_options(app, command.align);
   add_data_options(app, command.align);
   add_optimisation_options(app, command.align);
   add_tracking_options(app, command.align);

@@ -4,18 +4,18 @@
 
 #include "core/error.h"
 #include "core/progress.h"
+#include "data/prompt_list.h"
 #include "shapes/caption.h"
 #include "tools/generate_images.h"
-#include "tools/prompt_list.h"
 #include "training/picture_judge.h"
 
 namespace prefusion::tools {
 namespace {
 
-std::vector<PromptEntry> gather_prompts(const EvaluateOptions& options) {
+std::vector<data::PromptEntry> gather_prompts(const EvaluateOptions& options) {
   check_usage((options.held_out > 0) != !options.prompts_file.empty(), "give either --prompts FILE or --held-out N");
-  if (!options.prompts_file.empty()) return read_prompts(options.prompts_file);
-  std::vector<PromptEntry> prompts;
+  if (!options.prompts_file.empty()) return data::read_prompts(options.prompts_file);
+  std::vector<data::PromptEntry> prompts;
   // The captions are the same for every --seed: seeds vary the pictures.
   for (auto& caption : shapes::held_out_captions(options.held_out, /*seed=*/0)) prompts.push_back({.prompt = caption});
   return prompts;
@@ -45,7 +45,7 @@ void check_loras(const EvaluateOptions& options) {
 std::vector<pipelines::ImageRequest> plan_requests(const EvaluateOptions& options) {
   check_usage(options.num_images >= 1, "--num-images must be at least 1");
   std::vector<pipelines::ImageRequest> requests;
-  for (const PromptEntry& entry : gather_prompts(options)) {
+  for (const data::PromptEntry& entry : gather_prompts(options)) {
     const uint64_t first = entry.seed.value_or(options.seed + requests.size());
     for (int64_t i = 0; i < options.num_images; ++i) {
       requests.push_back({.prompt = entry.prompt,

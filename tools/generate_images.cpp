@@ -42,11 +42,11 @@ std::string model_name(const std::filesystem::path& model) {
   return normal.has_filename() ? normal.filename().string() : normal.parent_path().filename().string();
 }
 
-std::vector<PromptEntry> gather_prompts(const GenerateImagesOptions& options) {
+std::vector<data::PromptEntry> gather_prompts(const GenerateImagesOptions& options) {
   check_usage(options.prompt.has_value() != !options.prompts_file.empty(),
               "give either --prompt TEXT or --prompts FILE");
-  if (options.prompt) return {PromptEntry{.prompt = *options.prompt}};
-  return read_prompts(options.prompts_file);
+  if (options.prompt) return {data::PromptEntry{.prompt = *options.prompt}};
+  return data::read_prompts(options.prompts_file);
 }
 
 std::string kept_settings(const std::filesystem::path& file) {
@@ -109,7 +109,8 @@ void attach_loras(const std::vector<std::string>& loras, const pipelines::Pipeli
   }
 }
 
-std::vector<PictureJob> plan_pictures(const GenerateImagesOptions& options, const std::vector<PromptEntry>& prompts) {
+std::vector<PictureJob> plan_pictures(const GenerateImagesOptions& options,
+                                      const std::vector<data::PromptEntry>& prompts) {
   check_usage(options.num_images >= 1, "--num-images must be at least 1");
   const auto per_prompt = static_cast<size_t>(options.num_images);
   check_output(options, prompts.size() * per_prompt);
@@ -117,7 +118,7 @@ std::vector<PictureJob> plan_pictures(const GenerateImagesOptions& options, cons
       lower_extension(options.output) == ".png" && !std::filesystem::is_directory(options.output);
   std::vector<PictureJob> jobs;
   for (size_t p = 0; p < prompts.size(); ++p) {
-    const PromptEntry& entry = prompts[p];
+    const data::PromptEntry& entry = prompts[p];
     for (size_t i = 0; i < per_prompt; ++i) {
       const std::string name = padded(p, prompts.size(), 5) + "-" + padded(i, per_prompt, 3) + ".png";
       jobs.push_back({.request = {.prompt = entry.prompt,

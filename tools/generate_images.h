@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "data/prompt_list.h"
 #include "pipelines/text_to_image.h"
-#include "tools/prompt_list.h"
 
 namespace prefusion::tools {
 
@@ -53,7 +53,8 @@ struct PictureJob {
 // The files for all pictures, prompt by prompt: OUTPUT itself when it is a .png name, else OUTPUT/00000-000.png with as
 // many digits as it takes, so that sorting by name gives prompt order, then image order. Usage error for a .png name
 // with more than one picture.
-std::vector<PictureJob> plan_pictures(const GenerateImagesOptions& options, const std::vector<PromptEntry>& prompts);
+std::vector<PictureJob> plan_pictures(const GenerateImagesOptions& options,
+                                      const std::vector<data::PromptEntry>& prompts);
 
 // The picture's settings: JSON for the `prefusion` text chunk, and the text that other programs know as `parameters`.
 std::string settings_json(const GenerateImagesOptions& options, const pipelines::ImageRequest& request,

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "data/dataset.h"
 #include "data/image_decode.h"
+#include "data/mask.h"
 #include "tools/inspection.h"
 
 namespace prefusion::tools {
@@ -23,7 +24,8 @@ struct Opened {
   const char* kind = "";
 };
 
-// Opens the data as what it suits: lists of more than two, else pairs, else single items with a label.
+// Opens the data as what it suits: lists of more than two, else pairs, else pairs of prompts for one picture, else
+// single items with a label. Masks are read where every row has them.
 Opened open_any(const fs::path& path) {
   data::DatasetOptions options;
   options.keep_ties = true;
@@ -34,6 +36,11 @@ Opened open_any(const fs::path& path) {
     try {
       auto dataset = data::open_preference_data({path}, options);
       const data::DatasetSummary summary = dataset->summary();
+      if (summary.mask_rows == summary.used_rows) {
+        data::DatasetOptions with_masks = options;
+        with_masks.masks = true;
+        dataset = data::open_preference_data({path}, with_masks);
+      }
       return {std::move(dataset), summary, kind};
     } catch (const Error& error) {
       if (first_error.empty()) first_error = error.what();
@@ -44,6 +51,10 @@ Opened open_any(const fs::path& path) {
   Opened lists = open(data::GroupKind::kList, "lists");
   if (lists.dataset && lists.dataset->group_size() > 2) return lists;
   if (pairs.dataset) return pairs;
+  options.item_prompts = true;
+  Opened prompts = open(data::GroupKind::kPair, "pairs of prompts for one picture");
+  if (prompts.dataset) return prompts;
+  options.item_prompts = false;
   Opened unpaired = open(data::GroupKind::kUnpaired, "unpaired");
   check_input(unpaired.dataset != nullptr, first_error);
   return unpaired;
@@ -59,6 +70,13 @@ void add_counts(const data::DatasetSummary& summary, Inspection& inspection) {
   facts["ties"] = summary.ties;
   facts["missing_labels"] = summary.missing_labels;
   facts["missing_prompts"] = summary.missing_prompts;
+  if (!summary.score_rows.empty()) facts["rows_with_score"] = summary.score_rows;
+  const auto optional = [&](const char* name, int64_t rows) {
+    if (rows > 0) facts[name] = rows;
+  };
+  optional("rows_with_weight", summary.weighted_rows);
+  optional("rows_with_item_prompts", summary.item_prompt_rows);
+  optional("rows_with_masks", summary.mask_rows);
   facts["inconsistent_labels"] = summary.inconsistent;
   facts["short_lists"] = summary.short_lists;
   facts["malformed_rows"] = summary.malformed;
@@ -94,6 +112,7 @@ void scan_record(const data::PreferenceRecord& record, ImageScan& scan) {
     ++scan.hashes[hash];
     has_twin |= !in_group.insert(hash).second;
     const at::Tensor image = data::decode_image(item.encoded);
+    if (item.mask) data::decode_mask(*item.mask, image);
     ++scan.sizes[concat(image.size(1), "x", image.size(0))];
   }
   scan.identical_pairs += has_twin;

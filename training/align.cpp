@@ -9,11 +9,13 @@
 #include "core/interrupt.h"
 #include "core/logging.h"
 #include "core/progress.h"
+#include "losses/online/online_objective.h"
 #include "losses/registry.h"
 #include "training/checkpoint.h"
 #include "training/ema.h"
 #include "training/guards.h"
 #include "training/metrics_log.h"
+#include "training/online/policy_gradient_steps.h"
 #include "training/optimizer.h"
 #include "training/policy.h"
 #include "training/preference_steps.h"
@@ -64,8 +66,8 @@ class AlignRun {
       : options_(options),
         device_(device),
         dtype_(dtype),
-        objective_(losses::find_objective(options.objective)),
-        params_(losses::resolve_params(objective_.info, options.objective_args, options.beta, options.kappa)),
+        info_(losses::find_objective_info(options.objective)),
+        params_(losses::resolve_params(info_, options.objective_args, options.beta, options.kappa)),
         guard_(options.spike_factor, options.skip_nonfinite),
         alarm_(options.alarm_drift) {}
 
@@ -84,7 +86,7 @@ class AlignRun {
   void prepare() {
     // The policy first: what is wrong with it shows before the data is encoded.
     policy_ = make_policy(options_, dtype_, device_);
-    steps_ = make_preference_steps(options_, policy_, dtype_, device_);
+    steps_ = make_steps();
     optimizer_ = std::make_unique<AdamW>(policy_.trainable,
                                          AdamWOptions{.lr = options_.lr, .weight_decay = options_.weight_decay});
     if (options_.ema > 0) ema_ = std::make_unique<Ema>(optimizer_->master_weights(), options_.ema);
@@ -92,10 +94,17 @@ class AlignRun {
     log_plan();
   }
 
+  std::unique_ptr<StepSource> make_steps() const {
+    if (const auto* online = losses::find_online_objective(options_.objective)) {
+      return make_policy_gradient_steps(options_, policy_, *online, dtype_, device_);
+    }
+    return make_preference_steps(options_, policy_, dtype_, device_);
+  }
+
   void log_plan() const {
     int64_t trainable = 0;
     for (const auto& [name, parameter] : policy_.trainable) trainable += parameter.numel();
-    log_info("objective ", options_.objective, ": ", losses::describe_params(objective_.info, params_));
+    log_info("objective ", options_.objective, ": ", losses::describe_params(info_, params_));
     log_info(options_.adapter == "lora" ? "LoRA" : "full", " fine-tuning of ", trainable, " parameters, ", num_steps_,
              " steps of ", steps_->groups_per_step(), " groups (batch ", options_.batch_size, " x accumulate ",
              options_.accumulate, ") ", steps_->description());
@@ -282,14 +291,14 @@ class AlignRun {
 
   void finish() {
     write_weights(options_, policy_, ema_ ? ema_->averages() : optimizer_->master_weights());
-    write_report(options_, objective_.info, params_, num_steps_);
+    write_report(options_, info_, params_, num_steps_);
     log_info("wrote ", options_.output.string());
   }
 
   const AlignOptions& options_;
   at::Device device_;
   at::ScalarType dtype_;
-  const losses::Objective& objective_;
+  const losses::ObjectiveInfo& info_;
   losses::ObjectiveParams params_;
   GradientGuard guard_;
   OverOptimisationAlarm alarm_;

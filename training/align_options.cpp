@@ -1,8 +1,10 @@
 #include "training/align_options.h"
 
 #include "core/error.h"
+#include "losses/online/online_objective.h"
 #include "losses/registry.h"
 #include "training/curriculum.h"
+#include "training/picture_judge.h"
 #include "training/timestep_weighting.h"
 
 namespace prefusion::training {
@@ -90,13 +92,33 @@ void check_reference(const AlignOptions& o, const losses::ObjectiveInfo& objecti
               o.objective, " inverts latents with the policy, which moves; use --reference frozen or adapter-off");
 }
 
+void check_online(const AlignOptions& o, Problems& problems) {
+  const OnlineOptions& online = o.online;
+  const std::string what = concat("--objective ", o.objective, " trains on the policy's own samples: ");
+  problems.check(!online.prompts.empty(), what + "--prompts FILE is required");
+  problems.check_exists("--prompts", online.prompts, "file");
+  problems.check(o.data.empty(), what + "leave --data out");
+  problems.check(o.steps > 0, what + "--steps must say how many optimizer steps");
+  problems.check(online.prompts_per_round > 0, "--prompts-per-round must be positive");
+  problems.check(online.group_size > 1, "--group-size must be 2 or more: samples of a prompt are compared");
+  problems.check(online.sampling_steps > 0, "--online-steps must be positive");
+  problems.check(online.eta > 0 && online.eta <= 1, "--eta must lie above 0, at most 1");
+  problems.check(online.window >= 0, "--sde-window must not be negative");
+  problems.check(online.inner_epochs > 0, "--inner-epochs must be positive");
+  problems.check(o.reference != "cached", what + "--reference cached knows no samples ahead; use another reference");
+  problems.check(o.trace.empty(), what + "--trace is for objectives on data");
+  problems.attempt([&] { make_judge(online.reward, 0.0); });
+}
+
 }  // namespace
 
 void validate(const AlignOptions& o) {
   Problems problems;
   problems.check(!o.model.empty(), "--model is required");
   problems.check(!o.output.empty() || o.dry_run, "--output is required");
-  problems.check(!o.data.empty() || o.dry_run, "--data is required");
+  const bool is_online = losses::find_online_objective(o.objective) != nullptr;
+  problems.check(is_online || !o.data.empty() || o.dry_run, "--data is required");
+  if (is_online) check_online(o, problems);
   for (const auto& path : o.data) problems.check_exists("--data", path, "file or folder");
   problems.check_exists("--eval-data", o.eval_data, "file or folder");
   problems.check_exists("--model", o.model, "folder");
@@ -120,8 +142,10 @@ void validate(const AlignOptions& o) {
   problems.attempt([&] { TimestepWeighting::parse(o.loss_weighting, "--loss-weighting"); });
   problems.attempt([&] { o.adapter_kind(); });
   problems.attempt([&] {
+    const losses::ObjectiveInfo& info = losses::find_objective_info(o.objective);
+    losses::resolve_params(info, o.objective_args, o.beta, o.kappa);
+    if (is_online) return check_reference(o, info);
     const auto& objective = losses::find_objective(o.objective);
-    losses::resolve_params(objective.info, o.objective_args, o.beta, o.kappa);
     losses::check_loss_options(objective, o.loss);
     check_auto_kappa(o, objective.info);
     check_reference(o, losses::with_needs_of(o.loss, objective.info));

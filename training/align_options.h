@@ -18,6 +18,19 @@ namespace prefusion::training {
 
 enum class AdapterKind { kLora, kFull };
 
+// Of objectives that train on the policy's own samples.
+struct OnlineOptions {
+  std::filesystem::path prompts;  // .txt or .jsonl
+  std::string reward = "shapes";  // make_judge
+  int64_t prompts_per_round = 8;  // prompts sampled before the policy is trained on what came out
+  int64_t group_size = 8;         // trajectories a prompt
+  int64_t sampling_steps = 20;
+  double guidance = 5.0;     // part of the policy: training predicts with it as well
+  double eta = 1.0;          // noise of the stochastic DDIM steps, 1 is DDPM's
+  int64_t window = 0;        // stochastic steps a round, sliding over the schedule (MixGRPO); 0: all of them
+  int64_t inner_epochs = 1;  // passes over a round
+};
+
 // Everything `prefusion align` can be told. Defaults live here alone: help, run.toml and docs are derived from them.
 struct AlignOptions {
   // What is trained, on what, how
@@ -46,6 +59,8 @@ struct AlignOptions {
 
   std::string timestep_sampling = "uniform";  // TimestepSampler::parse
   std::string timestep_range;                 // "LOW:HIGH", timesteps LOW .. HIGH-1; empty: all
+
+  OnlineOptions online;
 
   // Optimisation
   int64_t steps = 0;       // optimizer steps; 0: from epochs

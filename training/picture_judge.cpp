@@ -40,8 +40,10 @@ class ShapesJudge : public PictureJudge {
 
   // Taste lies in 0..1, so that a difference in correctness always outweighs it.
   double advantage(std::span<const double> first, std::span<const double> second) const override {
-    return 2 * (first[0] - second[0]) + first[1] - second[1];
+    return reward(first) - reward(second);
   }
+
+  double reward(std::span<const double> scores) const override { return 2 * scores[0] + scores[1]; }
 
   std::string prompt_kind(const std::string& prompt) const override {
     const auto parsed = shapes::parse_caption(prompt);

@@ -38,6 +38,9 @@ class PictureJudge {
   // How much better the first is, to put pairs in order; its sign agrees with compare().
   virtual double advantage(std::span<const double> first, std::span<const double> second) const = 0;
 
+  // A picture's worth as one number, the difference of two being their advantage: what online objectives raise.
+  virtual double reward(std::span<const double> scores) const = 0;
+
   // The kind of prompt, for a breakdown of the first axis; empty for none.
   virtual std::string prompt_kind(const std::string& prompt) const = 0;
 };

@@ -12,10 +12,9 @@ class FrozenReference : public ReferencePolicy {
   explicit FrozenReference(std::shared_ptr<unet::Denoiser> denoiser) : denoiser_(std::move(denoiser)) {
     for (auto& parameter : denoiser_->parameters()) parameter.set_requires_grad(false);
   }
-  at::Tensor predict(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
-                     const unet::Conditioning& conditioning) override {
+  void with_network(const std::function<void(unet::Denoiser&)>& use) override {
     at::NoGradGuard no_grad;
-    return denoiser_->forward(noisy_latents, timesteps, conditioning);
+    use(*denoiser_);
   }
 
  private:
@@ -26,11 +25,10 @@ class AdapterOffReference : public ReferencePolicy {
  public:
   AdapterOffReference(std::shared_ptr<unet::Denoiser> policy, std::shared_ptr<nn::LoraAdapter> adapter)
       : policy_(std::move(policy)), adapter_(std::move(adapter)) {}
-  at::Tensor predict(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
-                     const unet::Conditioning& conditioning) override {
+  void with_network(const std::function<void(unet::Denoiser&)>& use) override {
     at::NoGradGuard no_grad;
     const nn::AdapterOff off(*adapter_);
-    return policy_->forward(noisy_latents, timesteps, conditioning);
+    use(*policy_);
   }
 
  private:
@@ -39,6 +37,13 @@ class AdapterOffReference : public ReferencePolicy {
 };
 
 }  // namespace
+
+at::Tensor ReferencePolicy::predict(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
+                                    const unet::Conditioning& conditioning) {
+  at::Tensor prediction;
+  with_network([&](unet::Denoiser& network) { prediction = network.forward(noisy_latents, timesteps, conditioning); });
+  return prediction;
+}
 
 std::unique_ptr<ReferencePolicy> frozen_reference(std::shared_ptr<unet::Denoiser> denoiser) {
   return std::make_unique<FrozenReference>(std::move(denoiser));

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,8 +19,12 @@ namespace prefusion::training {
 class ReferencePolicy {
  public:
   virtual ~ReferencePolicy() = default;
-  virtual at::Tensor predict(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
-                             const unet::Conditioning& conditioning) = 0;
+
+  // Calls `use` with a network that has the reference's weights, without autograd.
+  virtual void with_network(const std::function<void(unet::Denoiser&)>& use) = 0;
+
+  at::Tensor predict(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
+                     const unet::Conditioning& conditioning);
 
   // Called after optimizer step number `step` (from 1) with the policy's master weights: moving references follow.
   virtual void follow(int64_t /*step*/, const std::vector<NamedTensor>& /*weights*/) {}

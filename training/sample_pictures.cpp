@@ -3,39 +3,20 @@
 #include <ATen/core/grad_mode.h>
 
 #include <cstdio>
-#include <fstream>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "data/image_encode.h"
-#include "schedulers/scheduler_config.h"
-#include "text/prompt_encoder.h"
-#include "vae/autoencoder_kl.h"
+#include "data/prompt_list.h"
+#include "training/policy_pipeline.h"
 
 namespace prefusion::training {
 namespace {
 
-std::vector<std::string> read_lines(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  check_input(file.good(), path.string(), ": cannot be opened");
-  std::vector<std::string> lines;
-  std::string line;
-  while (std::getline(file, line)) {
-    if (line.ends_with('\r')) line.pop_back();
-    if (!line.empty()) lines.push_back(line);
-  }
-  check_input(!lines.empty(), path.string(), ": holds no prompt; expected one a line");
-  return lines;
-}
-
-pipelines::TextToImage make_pipeline(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
-                                     at::ScalarType dtype, at::Device device) {
-  return pipelines::TextToImage({
-      .denoiser = std::move(denoiser),
-      .autoencoder = vae::load_autoencoder(options.model / "vae", dtype, device),
-      .prompt_encoder = std::make_shared<text::PromptEncoder>(text::PromptEncoder::load(options.model, dtype, device)),
-      .scheduler_config = schedulers::read_scheduler_config(options.model),
-  });
+std::vector<std::string> prompts_of(const std::filesystem::path& path) {
+  std::vector<std::string> prompts;
+  for (const auto& entry : data::read_prompts(path)) prompts.push_back(entry.prompt);
+  return prompts;
 }
 
 }  // namespace
@@ -43,8 +24,8 @@ pipelines::TextToImage make_pipeline(const AlignOptions& options, std::shared_pt
 SamplePictures::SamplePictures(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
                                at::ScalarType dtype, at::Device device)
     : options_(options),
-      pipeline_(make_pipeline(options, std::move(denoiser), dtype, device)),
-      prompts_(read_lines(options.sample_prompts)) {}
+      pipeline_(policy_pipeline(options, std::move(denoiser), dtype, device)),
+      prompts_(prompts_of(options.sample_prompts)) {}
 
 void SamplePictures::write(int64_t step) {
   at::NoGradGuard no_grad;

@@ -21,11 +21,10 @@ class TrainedWeightsReference : public ReferencePolicy {
     if (spec_.kind == ReferenceKind::kExtrapolated) start_ = fp32_copy(trainable_);
   }
 
-  at::Tensor predict(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
-                     const unet::Conditioning& conditioning) override {
+  void with_network(const std::function<void(unet::Denoiser&)>& use) override {
     at::NoGradGuard no_grad;
     const SwappedWeights swapped(trainable_, values_);
-    return policy_->forward(noisy_latents, timesteps, conditioning);
+    use(*policy_);
   }
 
   void follow(int64_t step, const std::vector<NamedTensor>& weights) override {

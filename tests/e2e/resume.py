@@ -12,6 +12,7 @@ import time
 from support import Failure, check, main, read_metrics
 
 STEPS = 60
+SHAPES = pathlib.Path(__file__).resolve().parents[2] / "assets" / "shapes"
 
 
 def options_of(world, adapter):
@@ -53,8 +54,20 @@ def run_whole(prefusion, options, output):
     return time.monotonic() - began
 
 
+def killed_online(prefusion, world, scratch):
+    """The samples of an unfinished round are part of a checkpoint."""
+    prompts = scratch / "prompts.txt"
+    prompts.write_text("a red circle\na blue square above a green circle\na cyan triangle\n")
+    options = dict(model=SHAPES, objective="ddpo", prompts=prompts, steps=12, batch_size=2, prompts_per_round=2,
+                   group_size=3, online_steps=4, lr=1e-4, ema=0.9, save_every=3, log_every=1, seed=4)
+    check_survives_kills(prefusion, options, scratch)
+
+
 def killed(prefusion, world, scratch, adapter, **changes):
-    options = {**options_of(world, adapter), **changes}
+    check_survives_kills(prefusion, {**options_of(world, adapter), **changes}, scratch)
+
+
+def check_survives_kills(prefusion, options, scratch):
     whole = run_whole(prefusion, options, scratch / "whole")
     seed = random.randrange(1 << 30)
     print(f"  kill times from seed {seed}; a whole run takes {whole:.2f} s")
@@ -160,6 +173,7 @@ main({
     "killed_lora": lambda *a: killed(*a, "lora"),
     "killed_full": lambda *a: killed(*a, "full"),
     "killed_moving_reference": lambda *a: killed(*a, "lora", reference="ema:0.9"),
+    "killed_online": killed_online,
     "killed_cached_reference": lambda *a: killed(*a, "full", reference="cached"),
     "sigterm": lambda *a: interrupted(*a, signal.SIGTERM, 143),
     "sigint": lambda *a: interrupted(*a, signal.SIGINT, 130),

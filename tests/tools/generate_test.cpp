@@ -169,7 +169,7 @@ TEST_F(GenerateReference, JsonLinesSetSeedAndNegativePrompt) {
              "{\"prompt\": \"x\", \"seed\": 5, \"negative_prompt\": \"n\", \"tag\": 1}\n\n{\"prompt\": \"y\"}\n");
   o.prompts_file = out_ / "p.jsonl";
   o.negative_prompt = "m";
-  const auto jobs = plan_pictures(o, read_prompts(o.prompts_file));
+  const auto jobs = plan_pictures(o, data::read_prompts(o.prompts_file));
   ASSERT_EQ(jobs.size(), 2u);
   EXPECT_EQ(jobs[0].request.seed, 5u);
   EXPECT_EQ(jobs[0].request.negative_prompt, "n");
@@ -222,7 +222,7 @@ TEST(PromptList, RefusesBrokenFiles) {
   const tests::TempDir folder;
   const auto error_for = [&](const std::string& name, const std::string& text) {
     write_file(folder / name, text);
-    return error_of(ErrorClass::kInput, [&] { read_prompts(folder / name); });
+    return error_of(ErrorClass::kInput, [&] { data::read_prompts(folder / name); });
   };
   EXPECT_NE(error_for("a.txt", "\n  \r\n").find("no prompt"), std::string::npos);
   EXPECT_NE(error_for("a.jsonl", "{\"prompt\": \"x\"}\n{\"text\": \"y\"}").find("line 2"), std::string::npos);
@@ -230,7 +230,7 @@ TEST(PromptList, RefusesBrokenFiles) {
   EXPECT_NE(error_for("c.jsonl", "{\"prompt\": \"x\", \"seed\": -1}").find("seed"), std::string::npos);
   EXPECT_NE(error_for("d.jsonl", "[\"x\"]").find("line 1"), std::string::npos);
   EXPECT_NE(error_for("e.json", "[]").find(".jsonl"), std::string::npos);
-  error_of(ErrorClass::kInput, [&] { read_prompts(folder / "absent.txt"); });
+  error_of(ErrorClass::kInput, [&] { data::read_prompts(folder / "absent.txt"); });
 }
 
 TEST(LoraArgument, SplitsTheScaleOff) {
@@ -247,7 +247,7 @@ TEST(FileNames, GrowWithTheNumberOfPictures) {
   GenerateImagesOptions o;
   o.output = "out";
   o.num_images = 1001;
-  const auto jobs = plan_pictures(o, {PromptEntry{.prompt = "x"}});
+  const auto jobs = plan_pictures(o, {data::PromptEntry{.prompt = "x"}});
   EXPECT_EQ(jobs[999].file, "out/00000-0999.png");
   EXPECT_EQ(jobs[1000].file, "out/00000-1000.png");
 }

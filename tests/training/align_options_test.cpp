@@ -127,5 +127,50 @@ TEST_F(AlignOptionsTest, NotANumberIsNoRate) {
   EXPECT_NE(problem().find("--lr"), std::string::npos);
 }
 
+TEST_F(AlignOptionsTest, OnlineObjectivesTakePromptsInPlaceOfData) {
+  options.objective = "ddpo";
+  const std::string text = problem();
+  for (const char* part : {"--prompts FILE", "leave --data out", "--steps"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in: " << text;
+  }
+  options.data.clear();
+  options.steps = 5;
+  write_file(folder / "prompts.txt", "a red circle\n");
+  options.online.prompts = folder / "prompts.txt";
+  EXPECT_EQ(problem(), "");
+  options.online.group_size = 1;
+  options.online.eta = 0;
+  options.online.reward = "beauty";
+  options.reference = "cached";
+  const std::string more = problem();
+  for (const char* part : {"--group-size", "--eta", "beauty", "cached"}) {
+    EXPECT_NE(more.find(part), std::string::npos) << part << " is missing in: " << more;
+  }
+}
+
+TEST_F(AlignOptionsTest, CachedReferenceIsRefusedWhereItCannotBe) {
+  options.reference = "cached";
+  EXPECT_EQ(problem(), "");
+  options.no_cache = true;
+  EXPECT_NE(problem().find("leave --no-cache out"), std::string::npos);
+  options.no_cache = false;
+  options.objective = "dspo";
+  EXPECT_NE(problem().find("predictions"), std::string::npos);
+  options.objective = "ddim-inpo";
+  EXPECT_NE(problem().find("inverts latents"), std::string::npos);
+}
+
+TEST_F(AlignOptionsTest, AutoKappaIsForPairsAndListsWithAKappa) {
+  options.auto_kappa = 0.2;
+  EXPECT_EQ(problem(), "");
+  options.auto_kappa = 0.6;
+  EXPECT_NE(problem().find("between 0 and 0.5"), std::string::npos);
+  options.auto_kappa = 0.2;
+  options.objective = "mapo";
+  EXPECT_NE(problem().find("has no kappa"), std::string::npos);
+  options.objective = "kto";
+  EXPECT_NE(problem().find("compares no items"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace prefusion::training

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <memory>
+
+#include "pipelines/text_to_image.h"
+#include "training/align_options.h"
+
+namespace prefusion::training {
+
+// The network being trained as a picture generator, with VAE, text encoder and scheduler of --model.
+pipelines::TextToImage policy_pipeline(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
+                                       at::ScalarType dtype, at::Device device);
+
+}  // namespace prefusion::training
