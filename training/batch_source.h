@@ -16,6 +16,7 @@ struct GroupRef {
 
 // What a run asks of its data beyond labelled pictures under a prompt.
 struct DataNeeds {
+  bool scores = false;        // every item has a reward score
   bool item_prompts = false;  // every item has a prompt of its own
   bool masks = false;         // every item has a mask
 };

@@ -21,6 +21,17 @@ data::GroupKind group_kind(losses::DataKind kind) {
   fail_usage("--objective: an online objective makes its own data");
 }
 
+std::shared_ptr<const data::PreferenceDataset> open_data(const std::vector<std::filesystem::path>& paths,
+                                                         const data::DatasetOptions& options, DataNeeds needs,
+                                                         const char* what) {
+  std::shared_ptr<const data::PreferenceDataset> dataset = data::open_preference_data(paths, options);
+  log_info(what, ": ", dataset->summary().text());
+  check_input(!needs.scores || !dataset->summary().score_name.empty(), paths.front().string(),
+              ": the objective needs one reward score of every image: ", dataset->summary().text(),
+              "; expected the field 'scores' (JSONL, ranked lists) or the columns 'score_0' and 'score_1'");
+  return dataset;
+}
+
 PreferenceSplit split_off_held_out(const AlignOptions& options, losses::DataKind kind, DataNeeds needs) {
   data::DatasetOptions dataset_options{.group = group_kind(kind),
                                        .keep_ties = options.keep_ties,
@@ -28,14 +39,10 @@ PreferenceSplit split_off_held_out(const AlignOptions& options, losses::DataKind
                                        .item_prompts = needs.item_prompts,
                                        .masks = needs.masks};
   dataset_options.max_bad.fraction = options.max_bad;
-  std::shared_ptr<const data::PreferenceDataset> all = data::open_preference_data(options.data, dataset_options);
-  log_info("data: ", all->summary().text());
+  const auto all = open_data(options.data, dataset_options, needs, "data");
   const bool measures = options.eval_every > 0 && options.eval_groups > 0;
   if (measures && !options.eval_data.empty()) {
-    std::shared_ptr<const data::PreferenceDataset> held_out =
-        data::open_preference_data({options.eval_data}, dataset_options);
-    log_info("held-out data: ", held_out->summary().text());
-    return {all, held_out};
+    return {all, open_data({options.eval_data}, dataset_options, needs, "held-out data")};
   }
   if (!measures || options.eval_fraction <= 0 || all->summary().prompts < 2) return {all, nullptr};
   data::DatasetSplit split = data::split_by_prompt(all, options.eval_fraction, options.seed);

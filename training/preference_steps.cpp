@@ -37,9 +37,10 @@ class PreferenceSteps : public StepSource {
         params_(losses::resolve_params(objective_.info, options.objective_args, options.beta, options.kappa)),
         reference_spec_(options.reference_spec(losses::with_needs_of(options.loss, objective_.info))),
         schedule_(schedulers::read_scheduler_config(options.model)),
-        data_(open_encoded_data(
-            options, objective_.info.data, dtype, device,
-            {.item_prompts = objective_.info.needs_item_prompts, .masks = objective_.info.needs_mask})),
+        data_(open_encoded_data(options, objective_.info.data, dtype, device,
+                                {.scores = objective_.info.needs_scores,
+                                 .item_prompts = objective_.info.needs_item_prompts,
+                                 .masks = objective_.info.needs_mask})),
         reference_(make_reference(reference_spec_, options, policy, dtype, device)),
         step_(make_step(reference_.get())) {
     if (options.auto_kappa) auto_kappa_ = std::make_unique<AutoKappa>(*options.auto_kappa, params_.kappa);

@@ -171,6 +171,7 @@ TEST_F(EncodedBatches, HoldNeitherScoresNorWeightsWhereTheDataHasNone) {
   EXPECT_TRUE(
       mentions(error_message(ErrorClass::kInput, [&] { first_batch(run, {.item_prompts = true}); }), "prompts"));
   EXPECT_TRUE(mentions(error_message(ErrorClass::kInput, [&] { first_batch(run, {.masks = true}); }), "mask"));
+  EXPECT_TRUE(mentions(error_message(ErrorClass::kInput, [&] { first_batch(run, {.scores = true}); }), "'score_0'"));
 }
 
 TEST_F(EncodedBatches, AreEncodedOnce) {
