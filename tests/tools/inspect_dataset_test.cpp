@@ -1,9 +1,12 @@
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "data/image_encode.h"
+#include "tests/data/manifest_file.h"
 #include "tests/support/temp_dir.h"
 #include "tests/tools/inspect_reference.h"
 #include "tools/inspect.h"
@@ -53,6 +56,29 @@ TEST_F(InspectDataset, ReadsNoMoreGroupsThanAsked) {
   const Inspection found = inspect_dataset(reference / "sound.parquet", 2);
   EXPECT_EQ(found.facts.at("groups_read"), 2);
   EXPECT_TRUE(mentions(found.notes, "2 of 3"));
+}
+
+TEST_F(InspectDataset, NamesWhatRowsCarryBesidePicturesAndLabels) {
+  const std::string images = R"({"images": ["a.png", "a.png"], )";
+  const tests::ManifestFile file(
+      {images + R"("label": 1, "prompts": ["x", "y"], "mask": "a.png", "scores": {"clip": [1, 2], "taste": [2, 1]}})",
+       images + R"("label": 1, "prompt": "z", "mask": "b.png", "weight": 0.5, "scores": {"clip": [1, 2]}})"});
+  write_file(file / "a.png", data::encode_png(at::zeros({8, 8, 3}, at::kByte)));
+  write_file(file / "b.png", data::encode_png(at::zeros({8, 9, 3}, at::kByte)));
+  const Inspection found = inspect_dataset(file.path(), 0);
+  EXPECT_EQ(found.facts.at("rows_with_score"), OrderedJson({{"clip", 2}, {"taste", 1}}));
+  EXPECT_EQ(found.facts.at("rows_with_weight"), 1);
+  EXPECT_EQ(found.facts.at("rows_with_item_prompts"), 1);
+  EXPECT_EQ(found.facts.at("rows_with_masks"), 2);
+  EXPECT_TRUE(mentions(found.problems, "rows.jsonl line 2: the mask has 9x8 pixels")) << to_text(found);
+}
+
+TEST_F(InspectDataset, KnowsPairsOfPrompts) {
+  const tests::ManifestFile file({R"({"image": "a.png", "prompts": ["good", "bad"]})"});
+  write_file(file / "a.png", data::encode_png(at::zeros({8, 8, 3}, at::kByte)));
+  const Inspection found = inspect_dataset(file.path(), 0);
+  EXPECT_TRUE(found.sound()) << to_text(found);
+  EXPECT_EQ(found.facts.at("holds"), "pairs of prompts for one picture");
 }
 
 TEST_F(InspectDataset, IsNotSoundWhenCutOff) {
