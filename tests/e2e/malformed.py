@@ -324,6 +324,10 @@ def manifests(prefusion, world, scratch):
         "one picture": json.dumps({**good, "images": ["0.jpg"]}), "absent picture": json.dumps({**good, "images": ["0.jpg", "9.jpg"]}),
         "number for a picture": json.dumps({**good, "images": [1, 2]}), "no label": json.dumps({"prompt": "x", "images": ["0.jpg", "1.jpg"]}),
         "label beyond the pictures": json.dumps({**good, "label": 7}), "deep": "[" * 100000,
+        "scores of another length": json.dumps({**good, "scores": [1]}), "scores of no number": json.dumps({**good, "scores": ["a", "b"]}),
+        "infinite scores": json.dumps(good)[:-1] + ', "scores": [1e999, 0]}', "negative weight": json.dumps({**good, "weight": -1}),
+        "prompts of another length": json.dumps({**good, "prompts": ["a"]}), "masks of another length": json.dumps({**good, "masks": ["0.jpg"]}),
+        "pairs of prompts": json.dumps({"image": "0.jpg", "prompts": ["good", "bad"]}),
         "ranks of another length": json.dumps({"prompt": "x", "images": ["0.jpg", "1.jpg"], "ranks": [1, 2, 3]}),
     }
     path = scratch / "pairs.jsonl"

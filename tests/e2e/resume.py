@@ -9,6 +9,9 @@ import signal
 import subprocess
 import time
 
+import pyarrow
+import pyarrow.parquet
+
 from support import Failure, check, main, read_metrics
 
 STEPS = 60
@@ -92,6 +95,19 @@ def check_survives_kills(prefusion, options, scratch):
     check(not left, f"unfinished checkpoints stay behind: {left}")
 
 
+def killed_curriculum(prefusion, world, scratch):
+    """Stages and passes go on where they were; another number of steps would move the stages."""
+    records = pyarrow.parquet.read_table(world / "pairs.parquet").to_pylist()
+    for i, record in enumerate(records):
+        record.update(score_0=float(i), score_1=0.0)
+    data = scratch / "scored.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), data)
+    killed(prefusion, world, scratch, "lora", data=data, curriculum="margin:4")
+    options = {**options_of(world, "lora"), "data": data, "curriculum": "margin:4", "steps": 80}
+    text = prefusion.run("align", exit_code=2, **options, output=scratch / "whole", resume="auto")
+    check("curriculum" in text.splitlines()[-1], text)
+
+
 def wait_for_checkpoint(process, output):
     for _ in range(2000):
         if list(output.glob("checkpoints/step-*")):
@@ -172,6 +188,7 @@ def damaged_checkpoints_are_refused(prefusion, world, scratch):
 main({
     "killed_lora": lambda *a: killed(*a, "lora"),
     "killed_full": lambda *a: killed(*a, "full"),
+    "killed_curriculum": killed_curriculum,
     "killed_moving_reference": lambda *a: killed(*a, "lora", reference="ema:0.9"),
     "killed_online": killed_online,
     "killed_cached_reference": lambda *a: killed(*a, "full", reference="cached"),

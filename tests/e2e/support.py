@@ -77,6 +77,18 @@ def check_error_line(text):
     check(len(errors[0]) < 1200, f"an error of {len(errors[0])} characters")
 
 
+def encoded_captions(model, captions):
+    """Text states of captions as transformers makes them."""
+    import torch
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(f"{model}/tokenizer")
+    encoder = CLIPTextModel.from_pretrained(f"{model}/text_encoder").eval()
+    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        return encoder(ids).last_hidden_state
+
+
 def read_metrics(folder):
     return [json.loads(line) for line in (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()]
 

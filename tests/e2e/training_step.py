@@ -7,7 +7,7 @@ import copy
 import io
 import json
 
-from support import check, check_near, main, read_metrics
+from support import check, check_near, encoded_captions, main, read_metrics
 
 import torch
 import torch.nn.functional as F
@@ -239,16 +239,6 @@ def cached_reference(prefusion, world, scratch):
                 for key in ("loss", "error_chosen_ref", "error_rejected_ref", "eval/loss", "eval/error_chosen_ref"):
                     if key in same:
                         check_near(row[key], same[key], 1e-9, f"step {row['step']} {key}")
-
-
-def encoded_captions(model, captions):
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    tokenizer = CLIPTokenizer.from_pretrained(f"{model}/tokenizer")
-    encoder = CLIPTextModel.from_pretrained(f"{model}/text_encoder").eval()
-    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    with torch.no_grad():
-        return encoder(ids).last_hidden_state
 
 
 def posterior_of(vae, data):
