@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,7 @@ struct DatasetSummary {
   int64_t mask_rows = 0;                      // with masks
   std::map<std::string, int64_t> score_rows;  // used rows that have a score, by its name
   std::string score_name;                     // the score that is asked for, else taken; empty for none
+  std::set<std::string> other_scores;         // further ones that were seen, in rows or as columns
 
   int64_t dropped() const { return rows - used_rows; }
   std::string text() const;  // one line for the log

@@ -38,6 +38,7 @@ void GroupedDataset::add(std::unique_ptr<PreferenceSource> source) {
   try {
     const auto number = static_cast<uint32_t>(sources_.size() - 1);
     sources_.back()->scan([&](const ScannedRow& row) { add_row(number, row); });
+    for (const auto& name : sources_.back()->other_scores()) summary_.other_scores.insert(name);
     ++summary_.files;
   } catch (...) {
     summary_ = before;
@@ -93,7 +94,7 @@ int64_t* GroupedDataset::missing_part(const ScannedRow& row) {
   }
   if (options_.masks && !row.has_masks) return &summary_.missing_masks;
   if (!options_.score_name.empty() && !row.scores.contains(options_.score_name)) {
-    for (const auto& [name, values] : row.scores) found_scores_.insert(name);
+    for (const auto& [name, values] : row.scores) summary_.other_scores.insert(name);
     return &summary_.missing_scores;
   }
   return nullptr;
@@ -171,7 +172,7 @@ std::string GroupedDataset::why_nothing_is_usable() const {
   }
   if (summary_.missing_scores == 0) return "";
   std::string names;
-  for (const auto& name : found_scores_) names += (names.empty() ? "; scores found: " : ", ") + name;
+  for (const auto& name : summary_.other_scores) names += (names.empty() ? "; scores found: " : ", ") + name;
   return names.empty() ? "; no scores were found" : names;
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <memory>
-#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -65,8 +64,7 @@ class GroupedDataset : public PreferenceDataset {
   std::vector<GroupItem> items_;
   std::vector<std::string> prompts_;
   std::unordered_map<std::string, uint32_t> prompt_numbers_;
-  std::string last_problem_;            // of a malformed row
-  std::set<std::string> found_scores_;  // in rows without the score asked for
+  std::string last_problem_;  // of a malformed row
   bool has_one_picture_rows_ = false;
 };
 

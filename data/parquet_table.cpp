@@ -180,6 +180,17 @@ bool ParquetTable::has_column(const std::string& name) const {
                      [&](const auto& leaf) { return leaf.front() == name; });
 }
 
+std::vector<std::string> ParquetTable::float_columns() const {
+  const auto* schema = state_->reader->parquet_reader()->metadata()->schema();
+  std::vector<std::string> names;
+  for (size_t i = 0; i < state_->leaves.size(); ++i) {
+    const auto type = schema->Column(static_cast<int>(i))->physical_type();
+    const bool is_float = type == parquet::Type::FLOAT || type == parquet::Type::DOUBLE;
+    if (is_float && state_->leaves[i].size() == 1) names.push_back(state_->leaves[i].front());
+  }
+  return names;
+}
+
 std::string ParquetTable::column_names() const {
   std::string names;
   std::set<std::string> seen;

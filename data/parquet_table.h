@@ -30,7 +30,8 @@ class ParquetTable {
   const std::filesystem::path& path() const { return path_; }
   int64_t num_rows() const;
   bool has_column(const std::string& name) const;
-  std::string column_names() const;  // for messages
+  std::vector<std::string> float_columns() const;  // the top-level columns of single or double precision
+  std::string column_names() const;                // for messages
 
   // Visits the chosen leaf columns of all rows in order, in batches.
   void scan(const LeafFilter& wants, const std::function<void(int64_t first_row, const arrow::RecordBatch&)>& visit);

@@ -136,4 +136,16 @@ std::string PickapicSource::row_id(int64_t row) const {
   return concat(table_->path().filename().string(), " row ", row);
 }
 
+std::vector<std::string> PickapicSource::other_scores() const {
+  std::vector<std::string> names;
+  const std::vector<std::string> found = table_->float_columns();
+  const std::set<std::string> columns(found.begin(), found.end());
+  for (const std::string& column : columns) {
+    if (!column.ends_with("_0")) continue;
+    const std::string name = column.substr(0, column.size() - 2);
+    if (columns.contains(name + "_1") && name != "label" && name != score_name_) names.push_back(name);
+  }
+  return names;
+}
+
 }  // namespace prefusion::data

@@ -25,6 +25,7 @@ class PickapicSource : public PreferenceSource {
   bool has_random_access() const override { return false; }
   std::vector<PreferenceItem> read_items(int64_t row, std::span<const uint16_t> items) const override;
   std::string row_id(int64_t row) const override;
+  std::vector<std::string> other_scores() const override;
 
  private:
   std::unique_ptr<ParquetTable> table_;

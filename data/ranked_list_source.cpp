@@ -99,8 +99,12 @@ std::vector<PreferenceItem> RankedListSource::read_items(int64_t row, std::span<
   const auto [batch, at] = table_->row(row);
   const auto cell = list_at(find_column(*batch, "images"), at);
   check_input(cell.has_value(), "column 'images' holds no list");
-  const auto mask = wants_masks_ ? image_at(find_column(*batch, "mask"), at) : std::nullopt;
-  check_input(!wants_masks_ || (mask && !mask->empty()), "column 'mask' holds no image");
+  std::optional<std::string> mask;
+  if (wants_masks_) {
+    const auto bytes = image_at(find_column(*batch, "mask"), at);
+    check_input(bytes && !bytes->empty(), "column 'mask' holds no image");
+    mask = *bytes;
+  }
   const arrow::Array* images = struct_field(cell->values, "image");
   const arrow::Array* models = struct_field(cell->values, "model");
   std::vector<PreferenceItem> out;
@@ -109,9 +113,8 @@ std::vector<PreferenceItem> RankedListSource::read_items(int64_t row, std::span<
     check_input(position < cell->end, "the list has ", cell->end - cell->begin, " items, number ", item, " is wanted");
     const auto bytes = image_at(images, position);
     check_input(bytes && !bytes->empty(), "item ", item, " holds no image");
-    out.push_back(PreferenceItem{.encoded = std::string(*bytes),
-                                 .model = std::string(text_at(models, position).value_or("")),
-                                 .mask = mask ? std::optional(std::string(*mask)) : std::nullopt});
+    out.push_back(PreferenceItem{
+        .encoded = std::string(*bytes), .model = std::string(text_at(models, position).value_or("")), .mask = mask});
   }
   return out;
 }

@@ -56,6 +56,8 @@ class PreferenceSource {
   // Input error when unreadable.
   virtual std::vector<PreferenceItem> read_items(int64_t row, std::span<const uint16_t> items) const = 0;
   virtual std::string row_id(int64_t row) const = 0;
+  // Names under which further scores may lie that a row shows only when it is opened for one of them.
+  virtual std::vector<std::string> other_scores() const { return {}; }
 };
 
 }  // namespace prefusion::data

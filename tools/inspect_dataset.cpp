@@ -71,6 +71,7 @@ void add_counts(const data::DatasetSummary& summary, Inspection& inspection) {
   facts["missing_labels"] = summary.missing_labels;
   facts["missing_prompts"] = summary.missing_prompts;
   if (!summary.score_rows.empty()) facts["rows_with_score"] = summary.score_rows;
+  if (!summary.other_scores.empty()) facts["further_score_columns"] = summary.other_scores;
   const auto optional = [&](const char* name, int64_t rows) {
     if (rows > 0) facts[name] = rows;
   };

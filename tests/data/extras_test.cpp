@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "core/safetensors.h"
 #include "data/dataset.h"
 #include "data/mask.h"
@@ -45,7 +47,9 @@ TEST_F(ParquetExtras, NamedScoresAreColumnsOfThatName) {
   EXPECT_EQ(dataset->scores(4), (Values{-4, 4}));
   EXPECT_EQ(preference_margin(*dataset, 4), -8);
   EXPECT_NEAR(dataset->labels(2)[0], 0.7, 1e-6);
-  error_message(ErrorClass::kInput, [] { open("extras", {.score_name = "taste"}); });
+  EXPECT_EQ(open("extras")->summary().other_scores, std::set<std::string>{"clip"});
+  EXPECT_TRUE(mentions(error_message(ErrorClass::kInput, [] { open("extras", {.score_name = "taste"}); }),
+                       "scores found: clip, score"));
 }
 
 TEST_F(ParquetExtras, WeightsAreOneWhereNull) {
