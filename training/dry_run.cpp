@@ -22,8 +22,9 @@ size_t parameter_bytes(const torch::nn::Module& module) {
   return bytes;
 }
 
-// Random latents and text states of the run's shapes.
-EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::Device device, int64_t items) {
+// Random latents and text states of the run's shapes, and what else the objective asks of a batch.
+EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::Device device, int64_t items,
+                             const losses::ObjectiveInfo& needs) {
   EncodedBatch batch;
   std::vector<int64_t> shape = {batch_size, items};
   for (const int64_t size : data.latent_shape()) shape.push_back(size);
@@ -34,6 +35,11 @@ EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::De
   batch.encoder_hidden_states = at::randn(text).to(device);
   batch.labels = at::zeros({batch_size, items}).to(device);
   batch.labels.select(1, 0).fill_(1);
+  batch.is_caption_dropped = at::zeros({batch_size}, at::kBool).to(device);
+  if (needs.needs_scores) batch.scores = batch.labels;
+  if (needs.needs_mask) batch.masks = at::ones_like(batch.mean.narrow(2, 0, 1));
+  if (needs.needs_item_prompts)
+    batch.item_hidden_states = batch.encoder_hidden_states.unsqueeze(1).repeat({1, items, 1, 1});
   for (int64_t i = 0; i < batch_size; ++i) batch.groups.push_back({i, 0});
   return batch;
 }
@@ -50,7 +56,7 @@ void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, 
   }
   const auto& objective = losses::find_objective(options.objective);
   const int64_t items = data.items_per_group();
-  const EncodedBatch batch = synthetic_batch(data, options.batch_size, device, items);
+  const EncodedBatch batch = synthetic_batch(data, options.batch_size, device, items, objective.info);
   double seconds = 0;
   constexpr int kSteps = 2;  // the first one allocates, the second is measured
   // A cached reference leaves two numbers a pair.
