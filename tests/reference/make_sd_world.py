@@ -1,10 +1,13 @@
 """Two tiny random Stable Diffusion folders and Pick-a-Pic pairs to align them on.
 
 make_sd_world.py OUT writes OUT/models/epsilon, OUT/models/v_prediction, OUT/pairs.parquet, OUT/eval.parquet and
-OUT/prompts.txt. Captions are unique, so that a text state tells its record.
+OUT/prompts.txt. Captions are unique, so that a text state tells its record. For other objectives than those on plain
+pairs: OUT/models/epsilon_other, weights to be a reference; OUT/rich_pairs.parquet, pairs with all a pair can carry;
+OUT/lists.parquet, ranked lists of four; OUT/unpaired.jsonl; OUT/prompt_pairs.jsonl, pictures under two prompts.
 """
 
 import io
+import json
 import os
 import pathlib
 import sys
@@ -109,6 +112,87 @@ def rows(count, random, first):
         }
 
 
+def mask(random, size):
+    """A soft disc that covers about half of the picture, as a grey PNG."""
+    width, height = size
+    y, x = numpy.ogrid[:height, :width]
+    distance = numpy.hypot(x / width - random.uniform(0.3, 0.7), y / height - random.uniform(0.3, 0.7))
+    data = io.BytesIO()
+    Image.fromarray(numpy.uint8(255 * numpy.clip(1.5 - 3 * distance, 0, 1))).save(data, format="PNG")
+    return data.getvalue()
+
+
+def rich_rows(count, random):
+    """Labels are probabilities, some scores contradict them, every third pair has equal scores or nearly so."""
+    for i, row in enumerate(rows(count, random, 200)):
+        label = [0.9, 0.3, 0.0, 0.6, 1.0][i % 5]
+        scores = 20.0 + random.normal(size=2) * [0.02, 1.0, 1.0][i % 3]
+        size = Image.open(io.BytesIO(row["jpg_0"])).size
+        yield row | {
+            "label_0": label,
+            "label_1": 1.0 - label,
+            "score_0": scores[0],
+            "score_1": scores[1],
+            "weight": 0.5 + 0.25 * (i % 6),
+            "caption_0": f"{row['caption']} at noon",
+            "caption_1": f"some {THINGS[i % 5]} {i}",
+            "mask_0": mask(random, size),
+            "mask_1": mask(random, size),
+        }
+
+
+def list_rows(count, random):
+    """Ranks and scores with ties here and there, which mostly agree."""
+    for i in range(count):
+        ranks = random.permutation(4) if i % 4 else numpy.array([1, 0, 2, 1])
+        images = [
+            {
+                "image": picture(random, i),
+                "model": f"model {item}",
+                "seed": item,
+                "scores": [("taste", 20.0 + 0.5 * numpy.round(random.normal() - 2 * rank))],
+                "rank": int(rank),
+            }
+            for item, rank in enumerate(ranks)
+        ]
+        yield {"prompt": f"a list of {COLOURS[i % 6]} {THINGS[i % 5]} {i}", "images": images}
+
+
+LISTS = pyarrow.schema(
+    [
+        ("prompt", pyarrow.string()),
+        (
+            "images",
+            pyarrow.list_(
+                pyarrow.struct(
+                    [
+                        ("image", pyarrow.binary()),
+                        ("model", pyarrow.string()),
+                        ("seed", pyarrow.int64()),
+                        ("scores", pyarrow.map_(pyarrow.string(), pyarrow.float64())),
+                        ("rank", pyarrow.int32()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+
+
+def write_manifests(count, random):
+    """Single pictures, desirable, not, or something between; the same pictures under a right and a wrong prompt."""
+    (OUT / "pictures").mkdir(exist_ok=True)
+    unpaired, prompt_pairs = [], []
+    for i in range(count):
+        path, prompt = f"pictures/{i}.{'jpg' if i % 2 else 'png'}", f"one {COLOURS[i % 6]} {THINGS[i % 5]} {i}"
+        (OUT / path).write_bytes(picture(random, i))
+        label, score = 0.7 if i % 6 == 5 else i % 2, float(20 + random.normal())
+        unpaired.append({"prompt": prompt, "image": path, "label": label, "score": score})
+        prompt_pairs.append({"image": path, "prompts": [prompt, f"one {COLOURS[(i + 1) % 6]} {THINGS[i % 5]} {i}"]})
+    for name, rows_of_file in (("unpaired", unpaired), ("prompt_pairs", prompt_pairs)):
+        (OUT / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of_file))
+
+
 make_model(OUT / "models" / "epsilon", "epsilon", 0)
 make_model(
     OUT / "models" / "v_prediction",
@@ -118,8 +202,14 @@ make_model(
     use_linear_projection=True,
     layers_per_block=2,
 )
+make_model(OUT / "models" / "epsilon_other", "epsilon", 2)
 generator = numpy.random.default_rng(0)
 training = list(rows(26, generator, 0))
 pyarrow.parquet.write_table(pyarrow.Table.from_pylist(training), OUT / "pairs.parquet", row_group_size=8)
 pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows(6, generator, 100))), OUT / "eval.parquet")
+rich = list(rich_rows(18, generator))
+pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rich), OUT / "rich_pairs.parquet", row_group_size=8)
+lists = list(list_rows(12, generator))
+pyarrow.parquet.write_table(pyarrow.Table.from_pylist(lists, schema=LISTS), OUT / "lists.parquet", row_group_size=5)
+write_manifests(24, generator)
 (OUT / "prompts.txt").write_text("a red circle\na blue horse near the river\n")
