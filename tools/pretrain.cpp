@@ -56,6 +56,10 @@ void add_options(CLI::App& app, PretrainCommand& command) {
   app.add_option("--save-every", o.save_every, "Steps between checkpoints")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  app.add_option("--stop-after", o.stop_after,
+                 "End with a checkpoint after this step, to go on with --resume (perhaps with other --steps); 0 never")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_flag("--resume", o.resume, "Go on from the newest checkpoint in --output");
 }
 

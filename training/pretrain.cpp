@@ -54,9 +54,13 @@ void copy_configs(const PretrainOptions& options) {
   check_input(fs::exists(options.model / "model_index.json"), options.model.string(),
               ": expected a diffusers-layout folder with model_index.json and the components' configs");
   make_folder(options.output);
-  std::error_code error;
-  fs::copy(options.model, options.output, fs::copy_options::recursive | fs::copy_options::skip_existing, error);
-  check_run(!error, options.output.string(), ": cannot copy the configs (", error.message(), ")");
+  for (const auto& entry : fs::directory_iterator(options.model)) {
+    const std::string name = entry.path().filename().string();
+    if (name == "checkpoints" || name == "metrics.jsonl") continue;  // of the run that made the model
+    std::error_code error;
+    fs::copy(entry.path(), options.output / name, fs::copy_options::recursive | fs::copy_options::skip_existing, error);
+    check_run(!error, options.output.string(), ": cannot copy ", entry.path().string(), " (", error.message(), ")");
+  }
   if (!fs::exists(options.output / "tokenizer")) make_tokenizer(options.output);
 }
 
@@ -196,8 +200,10 @@ class DenoiserPretraining {
         progress.update(step + 1, concat("loss ", running));
       }
       const bool interrupted = pending_interrupt() != 0;
-      if (interrupted || ((step + 1) % options_.save_every == 0)) save(step + 1);
+      const bool stops = step + 1 == options_.stop_after;
+      if (interrupted || stops || ((step + 1) % options_.save_every == 0)) save(step + 1);
       throw_if_interrupted();
+      if (stops) return;
     }
     write_model();
   }

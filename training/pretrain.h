@@ -37,6 +37,7 @@ struct PretrainOptions {
 
   int64_t log_every = 50;
   int64_t save_every = 500;
+  int64_t stop_after = 0;  // end with a checkpoint after this step of the schedule, to go on with resume; 0: never
   bool resume = false;
   bool progress = true;
 };

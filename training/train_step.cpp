@@ -18,9 +18,16 @@ at::Tensor prompt_distances(const at::Tensor& encoder_hidden_states) {
   return 1.0 - unit.matmul(unit.t());
 }
 
-// Mean over C,H,W of the product of a pair's residuals: [B].
-at::Tensor residual_dots(const at::Tensor& prediction, const at::Tensor& target) {
-  const at::Tensor residual = prediction.detach().to(at::kFloat) - target;
+// The smallest mean of a mask that is divided by; an empty mask gives no error.
+constexpr double kSmallestMaskMean = 1e-6;
+
+// Mean over C,H,W of the product of a pair's residuals, [B], each weighted as its error is: a mask m acts as
+// sqrt(m / mean m) on the residual.
+at::Tensor residual_dots(const at::Tensor& prediction, const at::Tensor& target, const at::Tensor& masks) {
+  at::Tensor residual = prediction.detach().to(at::kFloat) - target;
+  if (masks.defined()) {
+    residual = residual * (masks / masks.mean({2, 3, 4}, /*keepdim=*/true).clamp_min(kSmallestMaskMean)).sqrt();
+  }
   return (residual.select(1, 0) * residual.select(1, 1)).flatten(1).mean(1);
 }
 
@@ -55,7 +62,7 @@ StepTensors TrainStep::forward(const EncodedBatch& batch, const at::Tensor& time
   if (needs_.needs_drift && prediction_ref.defined()) {
     errors.drift = item_errors(step.prediction, prediction_ref.to(at::kFloat), batch.masks);
   }
-  if (needs_.needs_residual_dot) errors.residual_dot = residual_dots(step.prediction, target);
+  if (needs_.needs_residual_dot) errors.residual_dot = residual_dots(step.prediction, target, batch.masks);
   errors.latent_source = options_.latent_source.source;
   add_draws(batch, timesteps, errors);
   step.kappa = options_.params.kappa;
@@ -108,16 +115,15 @@ at::Tensor TrainStep::predict(ReferencePolicy& reference, const GroupInputs& inp
 }
 
 // [B, k] means over C,H,W of the squared difference, weighted by masks where there are some: a mask m has the effect of
-// sqrt(m) on both sides, and its mean is divided out. An empty mask gives no error.
+// sqrt(m) on both sides, and its mean is divided out.
 at::Tensor TrainStep::item_errors(const at::Tensor& prediction, const at::Tensor& target,
                                   const at::Tensor& masks) const {
   const auto errors = [&](const at::Tensor& found, const at::Tensor& wanted) {
     return kernels::item_error(found.flatten(0, 1), wanted.flatten(0, 1)).view(found.sizes().slice(0, 2));
   };
   if (!masks.defined()) return errors(prediction, target);
-  constexpr double kSmallestMean = 1e-6;
   const at::Tensor root = masks.sqrt();
-  return errors(prediction.to(at::kFloat) * root, target * root) / masks.mean({2, 3, 4}).clamp_min(kSmallestMean);
+  return errors(prediction.to(at::kFloat) * root, target * root) / masks.mean({2, 3, 4}).clamp_min(kSmallestMaskMean);
 }
 
 // What the data says of a batch.
