@@ -101,16 +101,29 @@ void plan_unpaired(const ScannedRow& row, const std::vector<double>& badness, co
   }
 }
 
-// For each item the share of rivals it beats, averaged over all scores: RankDPO's phi.
-std::vector<double> mean_win_shares(const NamedScores& scores) {
-  std::vector<double> mean(scores.begin()->second.size(), 0.0);
+// For each item the share of rivals it strictly beats, over all scores: phi of RankDPO (arXiv 2410.18013), in which
+// equal scores are a win for neither.
+std::vector<double> strict_win_shares(const NamedScores& scores) {
+  const size_t count = scores.begin()->second.size();
+  std::vector<double> shares(count, 0.0);
   for (const auto& [name, values] : scores) {
-    std::vector<double> badness = values;
-    for (double& value : badness) value = -value;
-    const std::vector<double> shares = win_shares(badness);
-    for (size_t i = 0; i < mean.size(); ++i) mean[i] += shares[i] / static_cast<double>(scores.size());
+    for (size_t i = 0; i < count; ++i) {
+      for (const double rival : values) shares[i] += values[i] > rival ? 1.0 : 0.0;
+    }
   }
-  return mean;
+  const size_t contests = scores.size() * (count > 1 ? count - 1 : 1);
+  for (double& share : shares) share /= static_cast<double>(contests);
+  return shares;
+}
+
+// Whether no item of a better rank has a lower label.
+bool agree(const std::vector<double>& labels, const std::vector<double>& ranks) {
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    for (size_t j = 0; j < ranks.size(); ++j) {
+      if (ranks[i] < ranks[j] && labels[i] < labels[j]) return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace
@@ -153,8 +166,9 @@ void judge_by_scores(std::vector<double> ranks, const std::string& score_name, S
   if (scores.size() == 1 && scores.contains(kUnnamedScore)) {
     row.labels = scores.at(kUnnamedScore);
   } else {
-    row.labels = scores.empty() ? win_shares(ranks) : mean_win_shares(scores);
+    row.labels = scores.empty() ? win_shares(ranks) : strict_win_shares(scores);
   }
+  if (!agree(row.labels, ranks)) row.labels = win_shares(ranks);
   row.ranks = std::move(ranks);
 }
 

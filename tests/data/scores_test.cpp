@@ -59,6 +59,22 @@ TEST(Scores, OfSeveralNamesGiveTheShareOfWinsUnlessOneIsChosen) {
   EXPECT_TRUE(mentions(dataset->summary().text(), "--score-name"));
 }
 
+TEST(Scores, ThatAreEqualAreAWinForNeither) {
+  const ManifestFile file({R"({"prompt": "p", "images": ["a", "b", "c"], )"
+                           R"("scores": {"clip": [3, 3, 1], "taste": [2, 2, 2]}})"});
+  const auto dataset = open_preference_data({file.path()}, {.group = GroupKind::kList});
+  expect_values(dataset->labels(0), {0.25, 0.25, 0});
+}
+
+TEST(Scores, ThatContradictTheRanksGiveWayToThem) {
+  const std::string scores = R"(, "scores": {"clip": [9, 5, 1], "taste": [9, 5, 1]}})";
+  const std::string images = R"({"prompt": "p", "images": ["a", "b", "c"], )";
+  const ManifestFile file({images + R"("ranks": [2, 1, 3])" + scores, images + R"("ranks": [1, 2, 3])" + scores});
+  const auto dataset = open_preference_data({file.path()}, {.group = GroupKind::kList});
+  expect_values(dataset->labels(0), {1, 0.5, 0});
+  expect_values(dataset->labels(1), {1, 0.5, 0});
+}
+
 TEST(Scores, ThatSomeRowsLackAreTakenByNameOnly) {
   const ManifestFile file({"{" + kPair + R"(, "label": 1, "scores": [1, 2]})", "{" + kPair + R"(, "label": 1})",
                            "{" + kPair + R"(, "label": 1, "scores": [3, null]})"});
