@@ -1,9 +1,10 @@
 // Makes assets/shapes-preferences.parquet: samples pictures from a model for training captions of the shapes world,
-// judges them, and writes pairs in Pick-a-Pic's layout.
+// judges them, and writes pairs in Pick-a-Pic's layout, or a ranked list a caption.
 #include <ATen/ATen.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <memory>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 #include <string>
@@ -27,6 +28,7 @@ struct PreferencesOptions : CommonOptions {
   int64_t num_captions = 1000;
   int64_t num_images = 4;  // a caption
   PictureBatchOptions batches = {.sampling = {.num_inference_steps = 15, .guidance = {.scale = 3}}, .batch_size = 32};
+  std::string layout = "pairs";  // or lists
   std::string rule = "judge";
   double margin = shapes::kDefaultTasteMargin;
   double max_ties = 0.03;  // share of the rows
@@ -37,6 +39,7 @@ struct PreferencesOptions : CommonOptions {
 // A picture as it is stored and what the judge says of it.
 struct Sample {
   std::string encoded;
+  uint64_t seed = 0;
   shapes::Judgement judgement;
 };
 
@@ -70,16 +73,28 @@ std::vector<pipelines::ImageRequest> plan_samples(const std::vector<std::string>
   return requests;
 }
 
-// Turns the samples of one caption into rows.
+std::string model_name(const PreferencesOptions& options) {
+  return options.model.lexically_normal().filename().string();
+}
+
+// Turns the samples of one caption into rows, and the rows into a file.
 class RowMaker {
  public:
-  RowMaker(const PreferencesOptions& options, data::PickapicWriter& writer)
+  virtual ~RowMaker() = default;
+  virtual void add(size_t caption_index, const std::string& caption, const std::vector<Sample>& samples) = 0;
+  virtual std::string progress() const = 0;
+  virtual std::string finish() = 0;  // -> what was written, in words
+};
+
+class PairMaker : public RowMaker {
+ public:
+  explicit PairMaker(const PreferencesOptions& options)
       : options_(options),
         rule_(parse_pair_rule(options.rule)),
-        writer_(writer),
-        model_name_(options.model.lexically_normal().filename().string()) {}
+        writer_(options.output),
+        model_name_(model_name(options)) {}
 
-  void add(size_t caption_index, const std::string& caption, const std::vector<Sample>& samples) {
+  void add(size_t caption_index, const std::string& caption, const std::vector<Sample>& samples) override {
     std::vector<shapes::Judgement> judgements;
     for (const Sample& sample : samples) judgements.push_back(sample.judgement);
     CounterRng rng({.seed = options_.seed, .item = caption_index}, RandomPurpose::kShuffle);
@@ -98,7 +113,13 @@ class RowMaker {
     }
   }
 
-  const Counts& counts() const { return counts_; }
+  std::string progress() const override { return concat(counts_.total(), " pairs"); }
+
+  std::string finish() override {
+    writer_.finish();
+    return concat(counts_.total(), " pairs: ", counts_.correctness, " right against wrong, ", counts_.taste,
+                  " by taste, ", counts_.ties, " ties");
+  }
 
  private:
   // False for a tie that is one too many.
@@ -114,10 +135,48 @@ class RowMaker {
 
   const PreferencesOptions& options_;
   PairRule rule_;
-  data::PickapicWriter& writer_;
+  data::PickapicWriter writer_;
   std::string model_name_;
   Counts counts_;
 };
+
+// All samples of a caption, ranked by what online objectives raise: correctness first, then taste.
+class ListMaker : public RowMaker {
+ public:
+  explicit ListMaker(const PreferencesOptions& options) : writer_(options.output), model_name_(model_name(options)) {}
+
+  void add(size_t /*caption_index*/, const std::string& caption, const std::vector<Sample>& samples) override {
+    data::RankedRow row{.prompt = caption, .images = {}};
+    for (const Sample& sample : samples) {
+      double rank = 0;
+      for (const Sample& other : samples) rank += reward(other) > reward(sample) ? 1.0 : 0.0;
+      row.images.push_back({.image = sample.encoded,
+                            .model = model_name_,
+                            .seed = static_cast<int64_t>(sample.seed),
+                            .scores = {{"shapes", reward(sample)}},
+                            .rank = rank});
+    }
+    writer_.add(row);
+  }
+
+  std::string progress() const override { return concat(writer_.num_rows(), " lists"); }
+
+  std::string finish() override {
+    writer_.finish();
+    return concat(writer_.num_rows(), " lists");
+  }
+
+ private:
+  static double reward(const Sample& sample) { return 2.0 * sample.judgement.correct + sample.judgement.taste; }
+
+  data::RankedListWriter writer_;
+  std::string model_name_;
+};
+
+std::unique_ptr<RowMaker> make_row_maker(const PreferencesOptions& options) {
+  if (options.layout == "lists") return std::make_unique<ListMaker>(options);
+  return std::make_unique<PairMaker>(options);
+}
 
 void make_preferences(const PreferencesOptions& options) {
   check_usage(options.num_images >= 2, "--num-images must be at least 2, found ", options.num_images);
@@ -126,27 +185,23 @@ void make_preferences(const PreferencesOptions& options) {
   const std::vector<pipelines::ImageRequest> requests = plan_samples(captions, options);
   auto pipeline = pipelines::TextToImage::load(options.model, options.scalar_type(), options.torch_device());
 
-  data::PickapicWriter writer(options.output);
-  RowMaker rows(options, writer);
+  const auto rows = make_row_maker(options);
   Progress progress("sample", static_cast<int64_t>(requests.size()), "image", !options.quiet);
   std::vector<Sample> samples;
   int64_t num_correct = 0;
   const auto per_caption = static_cast<size_t>(options.num_images);
   generate_in_batches(pipeline, requests, options.batches, [&](size_t index, const at::Tensor& image) {
     const std::string& caption = requests[index].prompt;
-    samples.push_back({.encoded = encode(image, options), .judgement = shapes::judge(image, caption)});
+    samples.push_back(
+        {.encoded = encode(image, options), .seed = requests[index].seed, .judgement = shapes::judge(image, caption)});
     num_correct += samples.back().judgement.correct;
     if (samples.size() == per_caption) {
-      rows.add(index / per_caption, caption, samples);
+      rows->add(index / per_caption, caption, samples);
       samples.clear();
     }
-    progress.update(static_cast<int64_t>(index) + 1, concat(rows.counts().total(), " pairs"));
+    progress.update(static_cast<int64_t>(index) + 1, rows->progress());
   });
-  writer.finish();
-  const Counts& counts = rows.counts();
-  std::printf("%lld pairs: %lld right against wrong, %lld by taste, %lld ties; %.1f %% of the pictures are right\n",
-              static_cast<long long>(counts.total()), static_cast<long long>(counts.correctness),
-              static_cast<long long>(counts.taste), static_cast<long long>(counts.ties),
+  std::printf("%s; %.1f %% of the pictures are right\n", rows->finish().c_str(),
               100.0 * static_cast<double>(num_correct) / static_cast<double>(requests.size()));
 }
 
@@ -160,6 +215,9 @@ void add_options(CLI::App& app, PreferencesOptions& o) {
   app.add_option("--guidance-scale", s.guidance.scale, "Classifier-free guidance")->capture_default_str();
   app.add_option("--scheduler", s.scheduler, "Sampler; auto is the model's own")->capture_default_str();
   app.add_option("--batch-size", o.batches.batch_size, "Pictures at a time")->capture_default_str();
+  app.add_option("--layout", o.layout, "pairs (Pick-a-Pic columns) or lists (all pictures of a caption, ranked)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"pairs", "lists"}));
   app.add_option("--rule", o.rule, "judge (correctness, then taste) or taste (alone)")->capture_default_str();
   app.add_option("--margin", o.margin, "Taste difference below which a pair is a tie")
       ->capture_default_str()
