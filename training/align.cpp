@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <chrono>
+#include <cmath>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
@@ -242,7 +243,8 @@ class AlignRun {
     step_seconds_ = 0;
     timed_steps_ = 0;
     note_ = concat("loss ", metrics["loss"]);
-    if (metrics.contains("accuracy")) note_ += concat(", accuracy ", metrics["accuracy"]);
+    const auto accuracy = metrics.find("accuracy");
+    if (accuracy != metrics.end() && std::isfinite(accuracy->second)) note_ += concat(", accuracy ", accuracy->second);
     pending_metrics_.merge(metrics);
     const bool evaluates =
         steps_->has_held_out() && (step_number_ % options_.eval_every == 0 || step_number_ == num_steps_);
