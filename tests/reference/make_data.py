@@ -342,10 +342,8 @@ def make_lists():
                 ],
             }
         )
-    table = pa.table({"prompt": column(rows, "prompt"), "images": column(rows, "images", pa.list_(kind))})
-    pq.write_table(table, f"{OUT}/lists.parquet", row_group_size=2)
     groups = []
-    for row in rows:
+    for i, row in enumerate(rows):
         items = row["images"]
         count = len(items)
         wins = [
@@ -359,7 +357,13 @@ def make_lists():
             )
             for item in items
         ]
+        if i == 0:  # ranks that agree with the wins, ties by place; elsewhere they contradict them
+            by_wins = sorted(range(count), key=lambda n: -wins[n])
+            for rank, n in enumerate(by_wins):
+                items[n]["rank"] = rank
         order = sorted(range(count), key=lambda n: items[n]["rank"])
+        if any(wins[a] < wins[b] for a, b in zip(order, order[1:])):
+            wins = [(count - 1 - item["rank"]) / (count - 1) for item in items]
         by_taste = sorted(range(count), key=lambda n: -dict(items[n]["scores"])["taste"])
         groups.append(
             {
@@ -370,6 +374,8 @@ def make_lists():
                 "taste_labels": [dict(items[n]["scores"])["taste"] for n in by_taste],
             }
         )
+    table = pa.table({"prompt": column(rows, "prompt"), "images": column(rows, "images", pa.list_(kind))})
+    pq.write_table(table, f"{OUT}/lists.parquet", row_group_size=2)
     return groups
 
 
