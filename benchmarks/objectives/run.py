@@ -1,0 +1,226 @@
+"""Runs every objective on the shapes world with the same data, steps and judge, and prints what each of them does.
+
+    benchmarks/objectives/run.py                          all objectives: a small sweep of learning rate and kappa, 3 seeds
+    benchmarks/objectives/run.py --quick --only mapo kto  one short run each, without a sweep: a look at a change, minutes
+
+A run aligns assets/shapes (all weights, weight average 0.9), then compares it with the start on held-out captions under
+the judge (docs/shapes.md). The sweep tries learning rates at the middle kappa, then kappas at the best learning rate, on
+short runs with a seed of their own; the best is the highest win rate among those that lose at most 2 points of
+correctness. Every finished run is a file below --work: an interrupted benchmark goes on where it was.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import time
+import typing
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LEARNING_RATES = (1e-5, 2e-5, 5e-5)
+KAPPA_FACTORS = (0.1, 0.4, 1.6)  # of an objective's default; DPO's 2500 becomes 250, 1000 and 4000
+SWEEP_SEED = 100
+LARGEST_LOSS = 0.02  # of correctness, that a setting of the sweep may have
+
+# The shapes world has no dual captions, wrong prompts or masks.
+WITHOUT_DATA = {"dcpo": "prompts of each picture", "tdpo": "wrong prompts", "masked": "masks"}
+NEEDS_SCORES = ("smpo", "odpo")
+LIVE_REFERENCE = ("dspo", "smpo", "ddim-inpo", "linear")  # those whose reference cannot be cached
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", help="objectives to run")
+    parser.add_argument("--quick", action="store_true", help="no sweep, one seed, 40 steps, 96 captions")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--captions", type=int, default=320, help="held-out captions of a comparison")
+    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
+    parser.add_argument("--binary", default=str(ROOT / "build" / "prefusion"))
+    parser.add_argument("--work", default=str(ROOT / "build" / "objectives"))
+    options = parser.parse_args()
+    if options.quick:
+        options.seeds, options.steps, options.captions = 1, 40, 96
+    return options
+
+
+class Objective(typing.NamedTuple):
+    name: str
+    data: str
+    kappa: float | None  # default, None where there is none
+    has_reference: bool  # one that does not move
+
+
+def listed_objectives(binary):
+    """What --list-objectives says, and DPO on the best and worst of each list, with which RankDPO is compared."""
+    text = subprocess.run([binary, "align", "--list-objectives"], check=True, capture_output=True, text=True).stdout
+    rows = []
+    for line in text.splitlines()[1:]:
+        name, data, reference = re.split(r"\s{2,}", line)[:3]
+        kappa = re.search(r"kappa (\S+) \(beta", line)
+        rows.append(Objective(name, data, float(kappa.group(1)) if kappa else None, reference == "yes"))
+    return rows + [Objective("diffusion-dpo on lists", "pair", 2500.0, True)]
+
+
+class Benchmark:
+    def __init__(self, options):
+        self.options = options
+        self.work = pathlib.Path(options.work)
+        (self.work / "results").mkdir(parents=True, exist_ok=True)
+
+    def command(self, program, **arguments):
+        command = [self.options.binary, program] if program in ("align", "evaluate") else [str(program)]
+        for name, value in arguments.items():
+            flag = "--" + name.replace("_", "-")
+            command += [flag] if value is True else [flag, str(value)]
+        return command + ["--threads", str(self.options.threads), "--device", "cpu", "--quiet"]
+
+    def execute(self, command):
+        """Peak resident bytes of a command that must succeed."""
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status != 0:
+            sys.exit(f"failed: {' '.join(command)}")
+        return usage.ru_maxrss * 1024
+
+    def lists(self):
+        """Ranked lists of four of the model's own pictures, made once."""
+        captions = 120 if self.options.quick else 600
+        path = self.work / f"lists-{captions}.parquet"
+        if not path.exists():
+            print("sampling ranked lists", file=sys.stderr)
+            maker = pathlib.Path(self.options.binary).parent / "shapes_preferences"
+            self.execute(self.command(maker, model=ROOT / "assets" / "shapes", output=path, layout="lists",
+                                      captions=captions, num_images=4, scheduler="dpm++", steps=12, guidance_scale=3,
+                                      seed=2))
+        return path
+
+    def captions(self):
+        """Training captions for online objectives: those of the pairs."""
+        import pyarrow.parquet
+
+        path = self.work / "captions.txt"
+        table = pyarrow.parquet.read_table(ROOT / "assets" / "shapes-preferences.parquet", columns=["caption"])
+        path.write_text("\n".join(sorted(set(table["caption"].to_pylist()))) + "\n")
+        return path
+
+    def data_of(self, row):
+        name, kind = row.name, row.data
+        if kind == "online":
+            return dict(prompts=self.captions(), reward="shapes", online_steps=12, online_guidance=3, batch_size=2,
+                        group_size=6, prompts_per_round=8)
+        uses_lists = kind == "list" or name in NEEDS_SCORES or name.endswith(" on lists")
+        data = self.lists() if uses_lists else ROOT / "assets" / "shapes-preferences.parquet"
+        groups = {"list": 12, "unpaired": 48}.get(kind, 24)  # 48 pictures a step for all
+        arguments = dict(data=data, cache=self.work / "cache", batch_size=groups, no_hflip=True,
+                         empty_prompt_rate=0.1, eval_every=20)
+        if name not in LIVE_REFERENCE and row.has_reference:
+            arguments["reference"] = "cached"
+        return arguments
+
+    def run(self, row, lr, kappa, seed, steps, captions):
+        """One alignment and its comparison with the start; the result of an earlier one is taken."""
+        name = row.name
+        key = f"{name.replace(' ', '-')}-lr{lr:g}-kappa{kappa if kappa is None else f'{kappa:g}'}-seed{seed}-{steps}"
+        result_path = self.work / "results" / f"{key}.json"
+        if result_path.exists():
+            return json.loads(result_path.read_text())
+        began = time.monotonic()
+        output = self.work / "runs" / key
+        arguments = dict(model=ROOT / "assets" / "shapes", objective=name.split(" ")[0], adapter="full", lr=lr, warmup=5,
+                         steps=steps, ema=0.9, seed=seed, save_every=0, log_every=1, output=output,
+                         **self.data_of(row))
+        if kappa is not None:
+            arguments["kappa"] = kappa
+        subprocess.run(["rm", "-rf", str(output)], check=True)
+        memory = self.execute(self.command("align", **arguments))
+        self.execute(self.command("evaluate", model=output, baseline=ROOT / "assets" / "shapes", held_out=captions,
+                                  reward="shapes", scheduler="dpm++", steps=12, guidance_scale=3, seed=seed,
+                                  output=output / "evaluation"))
+        result = {"objective": name, "lr": lr, "kappa": kappa, "seed": seed, "steps": steps, "peak_bytes": memory,
+                  **self.measured(output)}
+        result_path.write_text(json.dumps(result))
+        subprocess.run(["rm", "-rf", str(output)], check=True)
+        print(f"{key}: win rate {result['win_rate']:.3f}, correct {result['correct_before']:.3f} -> "
+              f"{result['correct_after']:.3f} ({time.monotonic() - began:.0f} s)", file=sys.stderr)
+        return result
+
+    def measured(self, output):
+        summary = json.loads((output / "evaluation" / "summary.json").read_text())
+        rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+        last = next((row for row in reversed(rows) if "eval/error_chosen_ref" in row), {})
+
+        def drift(item):
+            error, start = last.get(f"eval/error_{item}"), last.get(f"eval/error_{item}_ref")
+            return error / start - 1 if error is not None and start else None
+
+        axes = {axis["name"]: axis for axis in summary["axes"]}
+        seconds = [row["seconds_per_step"] for row in rows if "seconds_per_step" in row][2:]
+        return {"win_rate": summary["win_rate"]["value"], "win_low": summary["win_rate"]["low"],
+                "correct_before": axes["correct"]["baseline"]["value"], "correct_after": axes["correct"]["model"]["value"],
+                "taste_before": axes["taste"]["baseline"]["value"], "taste_after": axes["taste"]["model"]["value"],
+                "drift_chosen": drift("chosen"), "drift_rejected": drift("rejected"),
+                "seconds_per_step": statistics.median(seconds)}
+
+    def settings(self, row):
+        """Learning rate and kappa: of the middle, or of the sweep."""
+        middle = None if row.kappa is None else row.kappa * KAPPA_FACTORS[1]
+        if self.options.quick:
+            return LEARNING_RATES[1], middle
+
+        def score(lr, kappa):
+            result = self.run(row, lr, kappa, SWEEP_SEED, self.options.steps // 2, 96)
+            lost = result["correct_before"] - result["correct_after"]
+            return (lost <= LARGEST_LOSS, result["win_rate"] if lost <= LARGEST_LOSS else -lost)
+
+        lr = max(LEARNING_RATES, key=lambda candidate: score(candidate, middle))
+        if middle is None:
+            return lr, None
+        return lr, max((row.kappa * factor for factor in KAPPA_FACTORS), key=lambda candidate: score(lr, candidate))
+
+    def results(self, row):
+        lr, kappa = self.settings(row)
+        return [self.run(row, lr, kappa, seed, self.options.steps, self.options.captions)
+                for seed in range(self.options.seeds)]
+
+
+def table_row(results):
+    def mean(name, scale=1.0, digits=1):
+        values = [result[name] for result in results if result[name] is not None]
+        return f"{scale * statistics.mean(values):.{digits}f}" if values else "-"
+
+    first = results[0]
+    kappa = "-" if first["kappa"] is None else f"{first['kappa']:g}"
+    wins = " ".join(f"{100 * result['win_rate']:.0f}" for result in results)
+    gained = 100 * statistics.mean(result["correct_after"] - result["correct_before"] for result in results)
+    return (f"| {first['objective']} | {first['lr']:g} | {kappa} | {mean('win_rate', 100)} % ({wins}; lowest lower end "
+            f"{100 * min(result['win_low'] for result in results):.0f}) | {gained:+.1f} | "
+            f"{mean('taste_before', digits=3)} -> {mean('taste_after', digits=3)} | {mean('drift_chosen', 100)} % / "
+            f"{mean('drift_rejected', 100)} % | {mean('seconds_per_step', digits=2)} | "
+            f"{mean('peak_bytes', 1e-9, 2)} |")
+
+
+HEADER = """| objective | lr | kappa | win rate (each seed) | correctness, points | taste | drift of chosen / rejected | s a step | GB |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def main():
+    options = parse_arguments()
+    benchmark = Benchmark(options)
+    lines = [HEADER]
+    for row in listed_objectives(options.binary):
+        if options.only and row.name not in options.only:
+            continue
+        if row.name in WITHOUT_DATA:
+            lines.append(f"| {row.name} | not run: the shapes world has no {WITHOUT_DATA[row.name]} | | | | | | | |")
+            continue
+        lines.append(table_row(benchmark.results(row)))
+        (benchmark.work / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+main()
