@@ -27,6 +27,8 @@ struct LossOptions {
   double margin_drop = 0;
   // Pairs whose prompt was dropped change roles (Diff-SNPO, ICLR 2026); the caller marks them (GroupErrors::swap).
   bool swap_empty_prompts = false;
+
+  bool operator==(const LossOptions&) const = default;
 };
 
 // Usage error naming the option and the objective where a value is out of range or the objective cannot bear the

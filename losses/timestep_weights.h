@@ -26,9 +26,8 @@ void check_timestep_weight(std::string_view name, PredictionType type);
 //                 sd-scripts computes it)
 //   like-epsilon  what makes an error that of the same prediction as noise: snr / (snr + 1) for v_prediction, snr for
 //                 sample, (1 - t)^2 for flow
-//   sigma-sqrt    sigma^-2, cosmap 2 / (pi * (1 - 2 sigma + 2 sigma^2)), with sigma = 1 / (1 + sqrt(snr)), the t of
-//   flow
-//                 models ("Scaling Rectified Flow Transformers", arXiv 2403.03206, as diffusers computes them)
+//   sigma-sqrt    sigma^-2, cosmap 2 / (pi * (1 - 2 sigma + 2 sigma^2)), with sigma = 1 / (1 + sqrt(snr)), flow's t
+//                 ("Scaling Rectified Flow Transformers", arXiv 2403.03206, as diffusers computes them)
 // min-snr of flow is min(1, gamma / snr) times its like-epsilon. Usage error as check_timestep_weight.
 at::Tensor timestep_weight(std::string_view name, const at::Tensor& snr, PredictionType type, double gamma = 5);
 

@@ -106,7 +106,21 @@ void check_online(const AlignOptions& o, Problems& problems) {
   problems.check(online.window >= 0, "--sde-window must not be negative");
   problems.check(online.inner_epochs > 0, "--inner-epochs must be positive");
   problems.check(o.reference != "cached", what + "--reference cached knows no samples ahead; use another reference");
-  problems.check(o.trace.empty(), what + "--trace is for objectives on data");
+  const auto refuse = [&](bool is_given, const char* flags) {
+    problems.check(!is_given, what + flags + " is for objectives on data; leave it out");
+  };
+  const AlignOptions defaults;
+  refuse(!o.trace.empty(), "--trace");
+  refuse(!o.eval_data.empty(), "--eval-data");
+  refuse(o.loss != defaults.loss, "an addition to the objective (--sft-weight, --loser-weight, ...)");
+  refuse(o.logit_weighting != defaults.logit_weighting, "--logit-weighting");
+  refuse(o.loss_weighting != defaults.loss_weighting, "--loss-weighting");
+  refuse(o.timestep_sampling != defaults.timestep_sampling, "--timestep-sampling");
+  refuse(!o.timestep_range.empty(), "--timestep-range");
+  refuse(o.auto_kappa.has_value(), "--auto-kappa");
+  refuse(!o.curriculum.empty(), "--curriculum");
+  refuse(!o.score_name.empty(), "--score-name");
+  refuse(o.keep_ties, "--keep-ties");
   problems.attempt([&] { make_judge(online.reward, 0.0); });
 }
 
@@ -119,6 +133,10 @@ void validate(const AlignOptions& o) {
   const bool is_online = losses::find_online_objective(o.objective) != nullptr;
   problems.check(is_online || !o.data.empty() || o.dry_run, "--data is required");
   if (is_online) check_online(o, problems);
+  problems.check(is_online || o.online == OnlineOptions{},
+                 concat("--objective ", o.objective,
+                        " trains on data: leave out --prompts, --reward and the other options "
+                        "of online objectives"));
   for (const auto& path : o.data) problems.check_exists("--data", path, "file or folder");
   problems.check_exists("--eval-data", o.eval_data, "file or folder");
   problems.check_exists("--model", o.model, "folder");

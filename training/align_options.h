@@ -29,6 +29,8 @@ struct OnlineOptions {
   double eta = 1.0;          // noise of the stochastic DDIM steps, 1 is DDPM's
   int64_t window = 0;        // stochastic steps a round, sliding over the schedule (MixGRPO); 0: all of them
   int64_t inner_epochs = 1;  // passes over a round
+
+  bool operator==(const OnlineOptions&) const = default;
 };
 
 // Everything `prefusion align` can be told. Defaults live here alone: help, run.toml and docs are derived from them.

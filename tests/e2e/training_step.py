@@ -225,6 +225,26 @@ def started_from_adapter(prefusion, world, scratch):
     recompute(prefusion, world, scratch, "epsilon", init_lora=scratch / "first" / "pytorch_lora_weights.safetensors")
 
 
+def full_start_has_the_adapter(prefusion, world, scratch):
+    """Full fine-tuning from an adapter starts, and has its reference, at the merged weights."""
+    options = dict(model=world / "models" / "epsilon", data=world / "pairs.parquet")
+    prefusion.run("align", **options, **COMMON, rank=3, lora_alpha=5, beta=400, output=scratch / "first")
+    lora = scratch / "first" / "pytorch_lora_weights.safetensors"
+    still = {**COMMON, "steps": 1, "lr": 0}
+    prefusion.run("align", **options, **still, adapter="full", init_lora=lora, output=scratch / "still")
+    unet = make_policy(options["model"], lora)
+    start = {name: value.clone() for name, value in UNet2DConditionModel.from_pretrained(
+        options["model"] / "unet").state_dict().items()}
+    unet.fuse_lora()
+    unet.unload_lora()
+    fused = unet.state_dict()
+    found = load_file(scratch / "still" / "unet" / "diffusion_pytorch_model.safetensors")
+    moved = max((fused[name] - start[name]).abs().max().item() for name in fused)
+    largest = max((found[name] - value).abs().max().item() for name, value in fused.items())
+    check(moved > 1e-4 and largest < 1e-3 * moved, f"merged weights differ by {largest}, the adapter moves them by {moved}")
+    check_first_row(read_metrics(scratch / "still"), "diffusion-dpo")
+
+
 def cached_reference(prefusion, world, scratch):
     """Errors computed ahead give the run that computes them on the fly, and a sweep shares the one pass."""
     options = {**COMMON, "steps": 12, "batch_size": 4, "model": world / "models" / "epsilon", "eval_every": 6,
@@ -298,6 +318,7 @@ main({
     "dpo_full_refreshed_reference": lambda *a: recompute(*a, "epsilon", adapter="full", reference="refresh:2:0.7"),
     "dpo_lora_extrapolated_reference": lambda *a: recompute(*a, "v_prediction", reference="extrapolated:-0.5"),
     "started_from_adapter": started_from_adapter,
+    "full_start_has_the_adapter": full_start_has_the_adapter,
     "cached_reference": cached_reference,
     "sft_full_epsilon": lambda *a: recompute(*a, "epsilon", objective="sft", adapter="full"),
     "sft_lora_v_prediction": lambda *a: recompute(*a, "v_prediction", objective="sft"),

@@ -148,6 +148,33 @@ TEST_F(AlignOptionsTest, OnlineObjectivesTakePromptsInPlaceOfData) {
   }
 }
 
+TEST_F(AlignOptionsTest, OptionsThatWouldDoNothingAreRefused) {
+  options.online.group_size = 4;
+  EXPECT_NE(problem().find("leave out --prompts"), std::string::npos);
+  write_file(folder / "prompts.txt", "a red circle\n");
+  options.objective = "ddpo";
+  options.steps = 5;
+  options.data.clear();
+  options.online.prompts = folder / "prompts.txt";
+  EXPECT_EQ(problem(), "");
+  options.loss.sft_weight = 0.1;
+  options.logit_weighting = "min-snr";
+  options.loss_weighting = "cosmap";
+  options.timestep_sampling = "mode";
+  options.timestep_range = "0:10";
+  options.auto_kappa = 0.2;
+  options.curriculum = "margin:4";
+  options.score_name = "taste";
+  options.keep_ties = true;
+  options.trace = folder / "trace";
+  const std::string text = problem();
+  for (const char* part :
+       {"--sft-weight", "--logit-weighting", "--loss-weighting", "--timestep-sampling", "--timestep-range",
+        "--auto-kappa", "--curriculum", "--score-name", "--keep-ties", "--trace"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in: " << text;
+  }
+}
+
 TEST_F(AlignOptionsTest, CachedReferenceIsRefusedWhereItCannotBe) {
   options.reference = "cached";
   EXPECT_EQ(problem(), "");
