@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "nn/attention.h"
 #include "nn/layers.h"
 
 namespace prefusion::nn {
@@ -130,6 +131,13 @@ void collect_trainable(const torch::nn::Module& module, std::vector<at::Tensor>&
     for (const LoraBranch& branch : const_cast<LoraTarget*>(target)->lora_branches()) {
       if (branch.A.requires_grad()) tensors.push_back(branch.A);
       if (branch.B.requires_grad()) tensors.push_back(branch.B);
+      const bool has_weights = branch.item_weights && branch.item_weights->defined();
+      if (has_weights && branch.item_weights->requires_grad()) tensors.push_back(*branch.item_weights);
+    }
+  }
+  if (const auto* attention = dynamic_cast<const AttentionImpl*>(&module)) {
+    for (const at::Tensor& weight : {attention->user_branch.to_k, attention->user_branch.to_v}) {
+      if (weight.defined() && weight.requires_grad()) tensors.push_back(weight);
     }
   }
   for (const auto& child : module.children()) collect_trainable(*child, tensors);

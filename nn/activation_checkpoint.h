@@ -19,7 +19,8 @@ using BlockFunction = std::function<std::vector<at::Tensor>(const std::vector<at
 std::vector<at::Tensor> activation_checkpoint(BlockFunction function, const std::vector<at::Tensor>& inputs,
                                               const std::vector<at::Tensor>& parameters);
 
-// What below `module` can receive a gradient: parameters that require one and the tensors of LoRA branches switched on.
+// What below `module` can receive a gradient: parameters that require one, the tensors of LoRA branches switched on
+// with their item weights, and user branches.
 std::vector<at::Tensor> trainable_tensors(const torch::nn::Module& module);
 
 // A block that maps tensors to one tensor, recomputed in the backward pass or not. Trailing undefined inputs are

@@ -24,7 +24,8 @@ AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options
   register_module("to_out", std::make_shared<torch::nn::Module>())->register_module("0", to_out_);
 }
 
-at::Tensor AttentionImpl::attend(const at::Tensor& hidden_states, const at::Tensor& context) {
+at::Tensor AttentionImpl::attend(const at::Tensor& hidden_states, const at::Tensor& context,
+                                 const at::Tensor& user_states) {
   const at::Tensor& source = context.defined() ? context : hidden_states;
   const auto split_heads = [&](const at::Tensor& x) {  // [B, N, heads * d] -> [B, heads, N, d]
     return x.view({x.size(0), x.size(1), options_.num_heads, options_.head_dim}).transpose(1, 2);
@@ -32,21 +33,30 @@ at::Tensor AttentionImpl::attend(const at::Tensor& hidden_states, const at::Tens
   const at::Tensor query = split_heads(to_q->forward(hidden_states));
   const at::Tensor key = split_heads(to_k->forward(source));
   const at::Tensor value = split_heads(to_v->forward(source));
-  const at::Tensor mixed = at::scaled_dot_product_attention(query, key, value);
+  at::Tensor mixed = at::scaled_dot_product_attention(query, key, value);
+  if (user_states.defined() && user_branch.to_k.defined()) {
+    // In the dtype of the layer, whatever the adapter is kept in.
+    const auto project = [&](const at::Tensor& weight) {
+      return split_heads(at::linear(user_states.to(query.scalar_type()), weight.to(query.scalar_type())));
+    };
+    mixed = mixed + user_branch.scale *
+                        at::scaled_dot_product_attention(query, project(user_branch.to_k), project(user_branch.to_v));
+  }
   return to_out_->forward(mixed.transpose(1, 2).flatten(/*start_dim=*/2));
 }
 
-at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const at::Tensor& context) {
+at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const at::Tensor& context,
+                                  const at::Tensor& user_states) {
   at::Tensor input = hidden_states;
   if (group_norm) input = group_norm->forward(input.transpose(1, 2)).transpose(1, 2);
-  at::Tensor output = attend(input, context);
+  at::Tensor output = attend(input, context, user_states);
   if (options_.has_residual) output = output + hidden_states;
   return options_.output_scale_factor == 1.0 ? output : output / options_.output_scale_factor;
 }
 
 at::Tensor AttentionImpl::forward_image(const at::Tensor& hidden_states) {
   const at::Tensor normed = group_norm ? group_norm->forward(hidden_states) : hidden_states;
-  at::Tensor output = attend(normed.flatten(/*start_dim=*/2).transpose(1, 2), /*context=*/{});
+  at::Tensor output = attend(normed.flatten(/*start_dim=*/2).transpose(1, 2), /*context=*/{}, /*user_states=*/{});
   output = output.transpose(1, 2).reshape(hidden_states.sizes());
   if (options_.has_residual) output = hidden_states + output;
   return options_.output_scale_factor == 1.0 ? output : output / options_.output_scale_factor;

@@ -25,6 +25,14 @@ struct AttentionOptions {
   double output_scale_factor = 1.0;
 };
 
+// Keys and values of a second context, the states of a user (nn/user_adapter.h), whose attention is added to that of
+// the first: decoupled cross-attention ("IP-Adapter", arXiv 2308.06721). No parameters of the layer, as LoRA branches.
+struct UserBranch {
+  at::Tensor to_k;  // [inner, user_dim]; undefined where no adapter is attached
+  at::Tensor to_v;  // the same
+  double scale = 1.0;
+};
+
 // Multi-head attention ("Attention Is All You Need", arXiv 1706.03762) with the parameters to_q, to_k, to_v, to_out.0
 // and, where asked for, group_norm. Scores and softmax accumulate in fp32 in every dtype, so a config's
 // `upcast_attention` asks for nothing more.
@@ -32,9 +40,10 @@ class AttentionImpl : public torch::nn::Module {
  public:
   explicit AttentionImpl(const AttentionOptions& options);
 
-  // hidden_states [B, N, query_dim] attends to context [B, L, cross_attention_dim] (to itself when undefined)
-  // -> [B, N, query_dim].
-  at::Tensor forward(const at::Tensor& hidden_states, const at::Tensor& context = {});
+  // hidden_states [B, N, query_dim] attends to context [B, L, cross_attention_dim] (to itself when undefined) and,
+  // where there is a user branch, to user_states [B, M, user_dim] (to nobody when undefined) -> [B, N, query_dim].
+  at::Tensor forward(const at::Tensor& hidden_states, const at::Tensor& context = {},
+                     const at::Tensor& user_states = {});
 
   // The same on a picture, attending to itself: [B, C, H, W] -> [B, C, H, W].
   at::Tensor forward_image(const at::Tensor& hidden_states);
@@ -42,8 +51,11 @@ class AttentionImpl : public torch::nn::Module {
   Linear to_q{nullptr}, to_k{nullptr}, to_v{nullptr};
   GroupNorm group_norm{nullptr};
 
+  UserBranch user_branch;
+  bool is_cross_attention() const { return options_.cross_attention_dim > 0; }
+
  private:
-  at::Tensor attend(const at::Tensor& hidden_states, const at::Tensor& context);
+  at::Tensor attend(const at::Tensor& hidden_states, const at::Tensor& context, const at::Tensor& user_states);
 
   AttentionOptions options_;
   Linear to_out_{nullptr};

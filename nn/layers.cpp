@@ -21,6 +21,18 @@ at::Tensor in_dtype_of(const at::Tensor& weight, const at::Tensor& input) {
   return weight.scalar_type() == input.scalar_type() ? weight : weight.to(input.scalar_type());
 }
 
+// low [B, ...] times the branch's weight of each item; on the low-rank side, where it costs least.
+at::Tensor weighted_items(const at::Tensor& low, const LoraBranch& branch) {
+  if (!branch.item_weights) return low;
+  const at::Tensor& weights = *branch.item_weights;
+  check_run(weights.defined() && weights.size(0) == low.size(0),
+            "an adapter that depends on the timestep met a batch of ", low.size(0),
+            " without the timesteps of its items");
+  std::vector<int64_t> shape(low.dim(), 1);
+  shape[0] = -1;
+  return low * weights.to(low.scalar_type()).view(shape);
+}
+
 }  // namespace
 
 LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool has_bias) {
@@ -33,7 +45,7 @@ at::Tensor LinearImpl::forward(const at::Tensor& input) {
   if (!lora_enabled_) return output;
   for (const LoraBranch& branch : lora_branches_) {
     // output + scale * low B^T in one product.
-    const at::Tensor low = at::linear(input, in_dtype_of(branch.A, input)).flatten(0, -2);
+    const at::Tensor low = weighted_items(at::linear(input, in_dtype_of(branch.A, input)), branch).flatten(0, -2);
     const at::Tensor transposed_b = in_dtype_of(branch.B, input).t();
     output =
         at::addmm(output.flatten(0, -2), low, transposed_b, /*beta=*/1, /*alpha=*/branch.scale).view(output.sizes());
@@ -55,7 +67,8 @@ at::Tensor Conv2dImpl::forward(const at::Tensor& input) {
                           : at::conv2d(input, weight, bias, {stride, stride}, {padding, padding});
   if (!lora_enabled_) return output;
   for (const LoraBranch& branch : lora_branches_) {
-    const at::Tensor low = at::conv2d(input, in_dtype_of(branch.A, input), {}, {stride, stride}, {padding, padding});
+    const at::Tensor down = at::conv2d(input, in_dtype_of(branch.A, input), {}, {stride, stride}, {padding, padding});
+    const at::Tensor low = weighted_items(down, branch);
     output = output + branch.scale * at::conv2d(low, in_dtype_of(branch.B, input));
   }
   return output;

@@ -4,6 +4,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct LoraBranch {
   at::Tensor B;  // Linear: [out, r]; Conv2d: [out, r, 1, 1]
   double scale = 1.0;
   int adapter = 0;  // which adapter of the network it belongs to
+  // Further factors, one an item of the pass: [B], written before the pass by who hangs on its timesteps
+  // (nn/timestep_range.h). Null: none.
+  std::shared_ptr<at::Tensor> item_weights;
 };
 
 // A layer that low-rank branches can be hung on. The branches are no parameters of the layer: its checkpoint keys stay

@@ -161,6 +161,17 @@ void LoraAdapter::set_scale(double scale) {
   }
 }
 
+void LoraAdapter::restrict_to(const TimestepRange& range, TimestepAnnouncer& network) {
+  config_.timestep_range = range;
+  const auto weights = std::make_shared<at::Tensor>();
+  for (const auto& entry : entries_) {
+    for (auto& branch : target_of(entry.layer).lora_branches()) {
+      if (branch.adapter == id_) branch.item_weights = weights;
+    }
+  }
+  network.on_timesteps([weights, range](const at::Tensor& timesteps) { *weights = range.contains(timesteps); });
+}
+
 void LoraAdapter::remove() {
   for (const auto& entry : entries_) {
     std::erase_if(target_of(entry.layer).lora_branches(),
@@ -197,6 +208,9 @@ void merge_lora(torch::nn::Module& network) {
   for (const auto& layer : lora_layers(network)) {
     auto& branches = layer.target->lora_branches();
     if (branches.empty()) continue;
+    for (const auto& branch : branches) {
+      check_usage(!branch.item_weights, "an adapter that depends on the timestep cannot be merged into the weights");
+    }
     at::Tensor& weight = layer.target->base_weight();
     at::Tensor merged = weight.to(at::kFloat);
     for (const auto& branch : branches) {

@@ -14,6 +14,7 @@
 
 #include "core/weights.h"
 #include "nn/layers.h"
+#include "nn/timestep_range.h"
 
 // Low-rank adapters ("LoRA", arXiv 2106.09685) on the Linear and Conv2d leaves of a network: making, switching off,
 // merging, and the file formats of diffusers/PEFT and kohya.
@@ -25,6 +26,7 @@ struct LoraConfig {
   // A module is a target when its path equals an entry or ends with ".entry", as PEFT matches; the single entry
   // "all-linear" takes every Linear.
   std::vector<std::string> target_modules = {"to_q", "to_k", "to_v", "to_out.0"};
+  std::optional<TimestepRange> timestep_range;  // the adapter acts at these timesteps alone; absent: at all
 };
 
 // The low-rank branch of one layer.
@@ -62,6 +64,10 @@ class LoraAdapter {
   void set_scale(double scale);
   double scale() const { return scale_; }
 
+  // From now on the adapter acts at these timesteps of its network alone, as experts of a part of the schedule do
+  // ("AlignHuman", arXiv 2506.11144). Part of a file.
+  void restrict_to(const TimestepRange& range, TimestepAnnouncer& network);
+
   // Takes the branches off the network. The tensors stay readable through parameters().
   void remove();
 
@@ -97,7 +103,8 @@ class AdapterOff {
   std::vector<Saved> saved_;
 };
 
-// Folds every branch into the weight beside it (W + scale * B A, computed in fp32) and drops it.
+// Folds every branch into the weight beside it (W + scale * B A, computed in fp32) and drops it. Usage error for an
+// adapter that depends on the timestep.
 void merge_lora(torch::nn::Module& network);
 
 // The layers of a network a branch can be hung on, by path, in network order.
@@ -122,9 +129,10 @@ struct LoraLoadReport {
 };
 
 // Loads a LoRA of any common dialect (nn/lora_file.h lists them) as new adapters of the networks, scaled by
-// `user_scale`. `path` is the file, or a folder that holds pytorch_lora_weights.safetensors. Keys that fit no layer, or
-// belong to a network not given (null), are reported and warned about. Input error when nothing fits, when a
-// shape does not, or when the file holds DoRA, LoHa, LoKr or another variant.
+// `user_scale` and restricted to the timesteps the file names. `path` is the file, or a folder that holds
+// pytorch_lora_weights.safetensors. Keys that fit no layer, or belong to a network not given (null), are reported and
+// warned about. Input error when nothing fits, when a shape does not, or when the file holds DoRA, LoHa, LoKr or
+// another variant.
 LoraLoadReport load_lora(torch::nn::Module& unet, torch::nn::Module* text_encoder, const std::filesystem::path& path,
                          double user_scale, torch::nn::Module* text_encoder_2 = nullptr);
 

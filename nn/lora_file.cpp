@@ -114,6 +114,12 @@ LoraFile read_lora_file(const fs::path& path) {
     file.modules.push_back(std::move(module));
   }
   read_description(file);
+  const auto range = file.metadata.find(kTimestepRangeKey);
+  if (range != file.metadata.end()) {
+    file.timestep_range = parse_timestep_range(range->second);
+    check_input(file.timestep_range.has_value(), where, ": ", kTimestepRangeKey, " is '", range->second,
+                "', expected LOW:HIGH");
+  }
   return file;
 }
 

@@ -10,6 +10,7 @@
 #include "core/json_config.h"
 #include "core/safetensors.h"
 #include "nn/lora_names.h"
+#include "nn/timestep_range.h"
 
 // A LoRA file by itself, before any network is known. Dialects:
 //   diffusers      unet.<path>.lora_A.weight / lora_B.weight, text_encoder. and text_encoder_2. likewise; scaling from
@@ -38,8 +39,9 @@ struct LoraFile {
   std::vector<LoraFileModule> modules;  // sorted by component, then name
   std::vector<std::string> other_keys;  // no part of a LoRA
   Metadata metadata;
-  Json description;                      // lora_adapter_metadata or adapter_config.json; null without one
-  bool description_has_prefixes = true;  // false for an adapter_config.json
+  Json description;                             // lora_adapter_metadata or adapter_config.json; null without one
+  bool description_has_prefixes = true;         // false for an adapter_config.json
+  std::optional<TimestepRange> timestep_range;  // of the denoiser's adapter
 };
 
 // The safetensors file of a LoRA: `path` itself, or in a folder pytorch_lora_weights.safetensors,

@@ -102,6 +102,11 @@ void load_component(const LoraFile& file, LoraComponent component, torch::nn::Mo
   if (config.target_modules.empty()) config.target_modules = target_names(entries);
   adapter = LoraAdapter::attach(std::move(entries), std::move(config));
   adapter->set_scale(user_scale);
+  if (!file.timestep_range || component != LoraComponent::kUnet) return;
+  auto* announcer = dynamic_cast<TimestepAnnouncer*>(network);
+  check_input(announcer != nullptr, file.path.string(), ": acts at timesteps ", file.timestep_range->text(),
+              " alone, but this network knows no timesteps");
+  adapter->restrict_to(*file.timestep_range, *announcer);
 }
 
 }  // namespace

@@ -15,6 +15,9 @@ namespace prefusion::nn {
 
 inline constexpr const char* kLoraMetadataKey = "lora_adapter_metadata";
 
+// Ours beside it: "LOW:HIGH", the timesteps at which the denoiser's adapter acts. Other programs do not know it.
+inline constexpr const char* kTimestepRangeKey = "prefusion_timestep_range";
+
 // What an adapter description says about scaling.
 class LoraDescription {
  public:

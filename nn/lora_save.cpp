@@ -83,6 +83,7 @@ void save_lora(const std::filesystem::path& path, const LoraAdapter* unet, const
   if (format == LoraFormat::kDiffusers) {
     metadata = {{"format", "pt"}, {kLoraMetadataKey, description.dump(2, ' ', /*ensure_ascii=*/true)}};
   }
+  if (unet && unet->config().timestep_range) metadata[kTimestepRangeKey] = unet->config().timestep_range->text();
   write_safetensors(path, tensors, metadata);
 }
 

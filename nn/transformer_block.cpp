@@ -26,10 +26,12 @@ TransformerBlockImpl::TransformerBlockImpl(const TransformerBlockOptions& option
   ff = register_module("ff", FeedForward(options.dim, options.feed_forward));
 }
 
-at::Tensor TransformerBlockImpl::forward(const at::Tensor& hidden_states, const at::Tensor& context) {
+at::Tensor TransformerBlockImpl::forward(const at::Tensor& hidden_states, const at::Tensor& context,
+                                         const at::Tensor& user_states) {
   at::Tensor states =
-      attn1->forward(norm1->forward(hidden_states), only_cross_attention_ ? context : at::Tensor()) + hidden_states;
-  if (attn2) states = attn2->forward(norm2->forward(states), context) + states;
+      attn1->forward(norm1->forward(hidden_states), only_cross_attention_ ? context : at::Tensor(), user_states) +
+      hidden_states;
+  if (attn2) states = attn2->forward(norm2->forward(states), context, user_states) + states;
   return ff->forward(norm3->forward(states)) + states;
 }
 
@@ -55,7 +57,8 @@ Transformer2DImpl::Transformer2DImpl(const Transformer2DOptions& options)
   }
 }
 
-at::Tensor Transformer2DImpl::forward(const at::Tensor& hidden_states, const at::Tensor& context, bool recompute) {
+at::Tensor Transformer2DImpl::forward(const at::Tensor& hidden_states, const at::Tensor& context,
+                                      const at::Tensor& user_states, bool recompute) {
   const int64_t height = hidden_states.size(2);
   const int64_t width = hidden_states.size(3);
   const auto to_tokens = [](const at::Tensor& x) {  // [B, C, H, W] -> [B, H * W, C]
@@ -71,9 +74,10 @@ at::Tensor Transformer2DImpl::forward(const at::Tensor& hidden_states, const at:
   states = use_linear_projection_ ? linear_in_->forward(to_tokens(states)) : to_tokens(conv_in_->forward(states));
   for (TransformerBlock& block : *transformer_blocks) {
     const auto run = [block](const std::vector<at::Tensor>& inputs) mutable {
-      return block->forward(inputs[0], inputs.size() > 1 ? inputs[1] : at::Tensor());
+      const auto input = [&](size_t i) { return i < inputs.size() ? inputs[i] : at::Tensor(); };
+      return block->forward(inputs[0], input(1), input(2));
     };
-    states = run_block(*block, run, {states, context}, recompute);
+    states = run_block(*block, run, {states, context, user_states}, recompute);
   }
   states = use_linear_projection_ ? to_image(linear_out_->forward(states)) : conv_out_->forward(to_image(states));
   return states + hidden_states;

@@ -29,8 +29,9 @@ class TransformerBlockImpl : public torch::nn::Module {
  public:
   explicit TransformerBlockImpl(const TransformerBlockOptions& options);
 
-  // hidden_states [B, N, dim], context [B, L, cross_attention_dim] -> [B, N, dim].
-  at::Tensor forward(const at::Tensor& hidden_states, const at::Tensor& context);
+  // hidden_states [B, N, dim], context [B, L, cross_attention_dim], user_states [B, M, user_dim] or undefined
+  // -> [B, N, dim].
+  at::Tensor forward(const at::Tensor& hidden_states, const at::Tensor& context, const at::Tensor& user_states = {});
 
  private:
   bool only_cross_attention_;
@@ -57,9 +58,10 @@ class Transformer2DImpl : public torch::nn::Module {
  public:
   explicit Transformer2DImpl(const Transformer2DOptions& options);
 
-  // hidden_states [B, C, H, W], context [B, L, cross_attention_dim] -> [B, C, H, W].
-  // With `recompute` each block keeps only its input for the backward pass.
-  at::Tensor forward(const at::Tensor& hidden_states, const at::Tensor& context, bool recompute = false);
+  // hidden_states [B, C, H, W], context [B, L, cross_attention_dim], user_states [B, M, user_dim] or undefined
+  // -> [B, C, H, W]. With `recompute` each block keeps only its input for the backward pass.
+  at::Tensor forward(const at::Tensor& hidden_states, const at::Tensor& context, const at::Tensor& user_states = {},
+                     bool recompute = false);
 
  private:
   bool use_linear_projection_;

@@ -7,6 +7,8 @@
 #include <memory>
 #include <string>
 
+#include "nn/timestep_range.h"
+
 namespace prefusion::unet {
 
 // What a denoiser is conditioned on besides the timestep.
@@ -14,6 +16,7 @@ struct Conditioning {
   at::Tensor encoder_hidden_states;  // [B, L, D]
   at::Tensor pooled;                 // [B, P] where the model has it
   at::Tensor time_ids;               // [B, 6] where the model has them
+  at::Tensor user_states;  // [B, M, U] of the users asked for, where a user adapter is attached; else undefined
 };
 
 // What the rest of the program needs to know of a denoiser.
@@ -27,8 +30,9 @@ struct DenoiserInfo {
   bool uses_pooled = false;
 };
 
-// The one face of all denoisers. Checkpoint keys are the module's named_parameters().
-class Denoiser : public torch::nn::Module {
+// The one face of all denoisers. Checkpoint keys are the module's named_parameters(). An implementation announces the
+// timesteps of every pass.
+class Denoiser : public torch::nn::Module, public nn::TimestepAnnouncer {
  public:
   // noisy_latents [B, C, H, W], timesteps [B] (int64, or float for flow models) -> prediction [B, C, H, W].
   virtual at::Tensor forward(const at::Tensor& noisy_latents, const at::Tensor& timesteps,

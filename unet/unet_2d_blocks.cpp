@@ -62,7 +62,8 @@ at::Tensor StageBlock::run_resnet(size_t index, const at::Tensor& hidden_states,
 }
 
 at::Tensor StageBlock::run_attention(size_t index, const at::Tensor& hidden_states, const PassInputs& inputs) {
-  return (*attentions)[index]->forward(hidden_states, inputs.encoder_hidden_states, inputs.recompute);
+  return (*attentions)[index]->forward(hidden_states, inputs.encoder_hidden_states, inputs.user_states,
+                                       inputs.recompute);
 }
 
 at::Tensor StageBlock::run_layer(size_t index, const at::Tensor& hidden_states, const PassInputs& inputs) {

@@ -17,6 +17,7 @@ namespace prefusion::unet {
 struct PassInputs {
   at::Tensor activated_time;         // [B, time_embedding_dim]
   at::Tensor encoder_hidden_states;  // [B, L, D]
+  at::Tensor user_states;            // [B, M, U] or undefined
   bool recompute = false;            // keep no activations
 };
 

@@ -100,6 +100,7 @@ at::Tensor UNet2DConditionModel::embed_time(const at::Tensor& timesteps, const C
 at::Tensor UNet2DConditionModel::forward(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
                                          const Conditioning& conditioning) {
   check_inputs(noisy_latents, conditioning);
+  announce_timesteps(timesteps.to(noisy_latents.device()).reshape(-1).expand(noisy_latents.size(0)));
   const at::ScalarType dtype = conv_in->weight.scalar_type();
   at::Tensor hidden_states = noisy_latents.to(dtype);
   if (config_.center_input_sample) hidden_states = 2 * hidden_states - 1;
@@ -108,6 +109,7 @@ at::Tensor UNet2DConditionModel::forward(const at::Tensor& noisy_latents, const 
   if (config_.time_activation) time = config_.time_activation(time);
   const PassInputs inputs{.activated_time = config_.activation(time),
                           .encoder_hidden_states = conditioning.encoder_hidden_states.to(dtype),
+                          .user_states = conditioning.user_states,
                           .recompute = gradient_checkpointing_};
 
   hidden_states = conv_in->forward(hidden_states);

@@ -1,0 +1,202 @@
+#include "nn/user_adapter.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+
+namespace prefusion::nn {
+namespace {
+
+constexpr const char* kKindKey = "prefusion_adapter";
+constexpr const char* kKind = "user";
+constexpr const char* kUserPrefix = "users.";
+
+// The states of a user as the file holds them, checked.
+at::Tensor checked_states(const at::Tensor& tensor, const UserAdapterConfig& config, const std::string& where) {
+  check_input(at::isFloatingType(tensor.scalar_type()), where, " has type ",
+              safetensors_dtype_name(tensor.scalar_type()), ", expected a floating type");
+  const std::vector<int64_t> shape = {config.num_tokens, config.width};
+  const bool is_one_state = tensor.dim() == 1 && config.num_tokens == 1;
+  const at::Tensor states = is_one_state ? tensor.unsqueeze(0) : tensor;
+  check_input(states.sizes() == at::IntArrayRef(shape), where, " has shape ", shape_text(tensor.sizes()), ", expected ",
+              shape_text(shape));
+  check_input(states.isfinite().all().item<bool>(), where, " holds values that are not finite");
+  return states.to(at::kFloat);
+}
+
+// [states, width] of a tensor that says how large a user is.
+UserAdapterConfig config_of(const at::Tensor& states, const std::string& where) {
+  const bool is_table = (states.dim() == 1 || states.dim() == 2) && states.numel() > 0;
+  check_input(is_table, where, " has shape ", shape_text(states.sizes()), ", expected [width] or [states, width]");
+  return {.num_tokens = states.dim() == 1 ? 1 : states.size(0), .width = states.size(-1)};
+}
+
+std::string some_of(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 10;
+  std::string text;
+  for (size_t i = 0; i < std::min(names.size(), kShown); ++i) text += (i ? ", " : "") + names[i];
+  if (names.size() > kShown) text += concat(" and ", names.size() - kShown, " more");
+  return text.empty() ? "none" : text;
+}
+
+}  // namespace
+
+UserAdapter::UserAdapter(torch::nn::Module& network, const UserAdapterConfig& config) : config_(config) {
+  for (const auto& item : network.named_modules("", /*include_self=*/false)) {
+    auto attention = std::dynamic_pointer_cast<AttentionImpl>(item.value());
+    if (!attention || !attention->is_cross_attention()) continue;
+    check_usage(!attention->user_branch.to_k.defined(), "the network has a user adapter already; give one");
+    layers_.push_back({item.key(), std::move(attention)});
+  }
+  check_usage(!layers_.empty(), "the network has no cross-attention that a user adapter could be attached to");
+  for (const Layer& layer : layers_) {
+    const at::Tensor& query = layer.attention->to_q->weight;
+    const auto options = query.options().dtype(at::kFloat).requires_grad(false);
+    layer.attention->user_branch.to_k = at::zeros({query.size(0), config_.width}, options);
+    layer.attention->user_branch.to_v = at::zeros({query.size(0), config_.width}, options);
+  }
+}
+
+std::shared_ptr<UserAdapter> UserAdapter::create(torch::nn::Module& network, const UserAdapterConfig& config,
+                                                 at::Generator generator) {
+  check_usage(config.num_tokens > 0 && config.width > 0, "a user needs states: found ", config.num_tokens, " of width ",
+              config.width);
+  at::NoGradGuard no_grad;
+  std::shared_ptr<UserAdapter> adapter(new UserAdapter(network, config));
+  const double bound = 1.0 / std::sqrt(static_cast<double>(config.width));
+  for (const Layer& layer : adapter->layers_) {
+    at::Tensor& to_k = layer.attention->user_branch.to_k;
+    to_k.copy_(at::empty(to_k.sizes(), at::kFloat).uniform_(-bound, bound, generator));
+  }
+  adapter->users_[kEmptyUser] = adapter->fresh_states(generator);
+  return adapter;
+}
+
+std::shared_ptr<UserAdapter> UserAdapter::load(torch::nn::Module& network, const std::filesystem::path& path) {
+  at::NoGradGuard no_grad;
+  const std::string where = path.string();
+  Metadata metadata;
+  TensorMap tensors = read_safetensors(path, &metadata);
+  check_input(is_user_adapter(metadata), where, ": is no user adapter: its header lacks ", kKindKey, " = ", kKind);
+  const std::string empty = std::string(kUserPrefix) + kEmptyUser;
+  check_input(tensors.contains(empty), where, ": the states of the empty user, '", empty, "', are missing");
+  const UserAdapterConfig config = config_of(tensors.at(empty), where + ": '" + empty + "'");
+  std::shared_ptr<UserAdapter> adapter(new UserAdapter(network, config));
+  for (auto entry = tensors.begin(); entry != tensors.end();) {
+    if (!entry->first.starts_with(kUserPrefix)) {
+      ++entry;
+      continue;
+    }
+    const at::Tensor states = checked_states(entry->second, config, where + ": '" + entry->first + "'");
+    adapter->users_[entry->first.substr(empty.size())] = states.to(adapter->device()).clone();
+    entry = tensors.erase(entry);
+  }
+  load_weights_strict(adapter->projections(), tensors, at::kFloat, adapter->device(), where);
+  for (const auto& [name, tensor] : adapter->projections()) {
+    check_input(tensor.isfinite().all().item<bool>(), where, ": '", name, "' holds values that are not finite");
+  }
+  return adapter;
+}
+
+void UserAdapter::save(const std::filesystem::path& path) const {
+  TensorMap tensors;
+  for (const auto& [name, tensor] : projections()) tensors[name] = tensor.detach();
+  for (const auto& [name, tensor] : user_tensors()) tensors[name] = tensor.detach();
+  write_safetensors(path, tensors, {{"format", "pt"}, {kKindKey, kKind}});
+}
+
+void UserAdapter::add_users(const std::vector<std::string>& names, at::Generator generator) {
+  for (const std::string& name : names) {
+    if (!has_user(name)) users_[name] = fresh_states(generator);
+  }
+}
+
+void UserAdapter::add_users_like_empty(const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (!has_user(name)) users_[name] = users_.at(kEmptyUser).detach().clone();
+  }
+}
+
+void UserAdapter::read_users(const std::filesystem::path& path) {
+  at::NoGradGuard no_grad;
+  const TensorMap tensors = read_safetensors(path);
+  check_input(!tensors.empty(), path.string(), ": holds no user");
+  std::map<std::string, at::Tensor> users;
+  at::Tensor sum;
+  for (const auto& [name, tensor] : tensors) {
+    check_input(name != kEmptyUser, path.string(), ": a user has no name; that of the empty user is kept free");
+    const at::Tensor states = checked_states(tensor, config_, concat(path.string(), ": user '", name, "'"));
+    users[name] = states.to(device()).clone();
+    sum = sum.defined() ? sum + users[name] : users[name];
+  }
+  users[kEmptyUser] = sum / static_cast<double>(tensors.size());
+  users_ = std::move(users);
+}
+
+at::Tensor UserAdapter::states(const std::vector<std::string>& names) const {
+  std::vector<at::Tensor> states;
+  for (const std::string& name : names) {
+    const auto found = users_.find(name);
+    states.push_back(found == users_.end() ? users_.at(kEmptyUser) : found->second);
+  }
+  return at::stack(states);
+}
+
+at::Tensor UserAdapter::mixture(const std::vector<WeightedUser>& users) const {
+  double total = 0;
+  at::Tensor sum = at::zeros_like(users_.at(kEmptyUser));
+  for (const auto& [name, weight] : users) {
+    check_usage(has_user(name), "user '", name, "' is not known; the adapter's users are ", some_of(this->users()));
+    sum = sum + weight * users_.at(name).detach();
+    total += weight;
+  }
+  check_usage(std::isfinite(total) && total > 0, "the weights of the users must have a positive sum, found ", total);
+  return sum / total;
+}
+
+std::vector<std::string> UserAdapter::users() const {
+  std::vector<std::string> names;
+  for (const auto& [name, states] : users_) {
+    if (name != kEmptyUser) names.push_back(name);
+  }
+  return names;
+}
+
+void UserAdapter::set_scale(double scale) {
+  for (const Layer& layer : layers_) layer.attention->user_branch.scale = scale;
+}
+
+std::vector<NamedTensor> UserAdapter::projections() const {
+  std::vector<NamedTensor> tensors;
+  for (const Layer& layer : layers_) {
+    tensors.push_back({layer.path + ".to_k_user.weight", layer.attention->user_branch.to_k});
+    tensors.push_back({layer.path + ".to_v_user.weight", layer.attention->user_branch.to_v});
+  }
+  return tensors;
+}
+
+std::vector<NamedTensor> UserAdapter::user_tensors() const {
+  std::vector<NamedTensor> tensors;
+  for (const auto& [name, states] : users_) tensors.push_back({kUserPrefix + name, states});
+  return tensors;
+}
+
+at::Tensor UserAdapter::fresh_states(at::Generator generator) const {
+  at::NoGradGuard no_grad;
+  return at::empty({config_.num_tokens, config_.width}, at::kFloat).normal_(0.0, 1.0, generator).to(device());
+}
+
+at::Device UserAdapter::device() const {
+  return layers_.front().attention->to_q->weight.device();
+}
+
+bool is_user_adapter(const Metadata& metadata) {
+  const auto found = metadata.find(kKindKey);
+  return found != metadata.end() && found->second == kKind;
+}
+
+}  // namespace prefusion::nn
