@@ -94,6 +94,21 @@ std::optional<double> number_or_nan_at(const arrow::Array* array, int64_t row) {
   return any_number(*array, row);
 }
 
+std::optional<std::string> name_at(const arrow::Array* array, int64_t row) {
+  array = follow_dictionary(array, row);
+  if (!array || array->type_id() == Type::NA || array->IsNull(row)) return std::nullopt;
+  if (!arrow::is_numeric(array->type_id())) {
+    const auto text = text_at(array, row);
+    return text && !text->empty() ? std::optional<std::string>(*text) : std::nullopt;
+  }
+  const double number = any_number(*array, row);  // whole numbers come as floating ones where some are missing
+  constexpr double kExact = 9007199254740992.0;
+  if (std::isnan(number)) return std::nullopt;
+  check_input(number == std::floor(number) && std::abs(number) <= kExact, "a user is named ", number,
+              ", expected text or a whole number");
+  return concat(static_cast<int64_t>(number));
+}
+
 std::optional<double> number_at(const arrow::Array* array, int64_t row) {
   const auto value = number_or_nan_at(array, row);
   return value && std::isnan(*value) ? std::nullopt : value;

@@ -29,6 +29,9 @@ std::optional<std::string_view> image_at(const arrow::Array* array, int64_t row)
 // Any integer, floating point, boolean or decimal cell as a number; nothing when absent, null or NaN.
 std::optional<double> number_at(const arrow::Array* array, int64_t row);
 
+// Text, or a whole number as text: what names somebody. Nothing when absent, null or empty.
+std::optional<std::string> name_at(const arrow::Array* array, int64_t row);
+
 // As number_at, but a NaN is a value.
 std::optional<double> number_or_nan_at(const arrow::Array* array, int64_t row);
 

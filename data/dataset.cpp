@@ -39,6 +39,7 @@ class SubsetDataset : public PreferenceDataset {
   std::string id(int64_t index) const override { return base_->id(indices_.at(index)); }
   std::vector<double> labels(int64_t index) const override { return base_->labels(indices_.at(index)); }
   std::vector<double> scores(int64_t index) const override { return base_->scores(indices_.at(index)); }
+  std::string user(int64_t index) const override { return base_->user(indices_.at(index)); }
   PreferenceRecord read(int64_t index) const override {
     PreferenceRecord record = base_->read(indices_.at(index));
     record.index = index;
@@ -92,6 +93,7 @@ std::string DatasetSummary::text() const {
   part(missing_prompts, "without a prompt dropped");
   if (missing_scores > 0) out << ", " << missing_scores << " without the score '" << score_name << "' dropped";
   part(missing_masks, "without a mask dropped");
+  part(missing_users, "without a user dropped");
   part(short_lists, "with too few images dropped");
   part(malformed, "malformed rows skipped");
   part(bad_files, "unreadable files skipped");

@@ -34,6 +34,8 @@ struct DatasetOptions {
   // Every item comes with a prompt of its own, every item with a mask; rows without are dropped and counted.
   bool item_prompts = false;
   bool masks = false;
+  // Every group comes with the user who judged it; rows that do not name one are dropped and counted.
+  bool users = false;
   // Images held in memory at once are about twice this many bytes; the shuffle mixes within one such window.
   int64_t window_bytes = int64_t{256} << 20;
   // Rows and files that cannot be parsed at opening.
@@ -51,6 +53,7 @@ struct DatasetSummary {
   int64_t inconsistent = 0;     // label_0 + label_1 is not 1, or outside [0, 1]
   int64_t missing_prompts = 0;  // without a prompt, or without one an item where those are asked for
   int64_t missing_masks = 0;    // where they are asked for
+  int64_t missing_users = 0;    // the same
   int64_t missing_scores = 0;   // without the score that was asked for
   int64_t short_lists = 0;      // fewer items than the group needs
   int64_t malformed = 0;        // rows that cannot be parsed
@@ -61,6 +64,7 @@ struct DatasetSummary {
   int64_t weighted_rows = 0;                  // used rows with a weight
   int64_t item_prompt_rows = 0;               // with a prompt an item
   int64_t mask_rows = 0;                      // with masks
+  int64_t user_rows = 0;                      // with the user who judged them
   std::map<std::string, int64_t> score_rows;  // used rows that have a score, by its name
   std::string score_name;                     // the score that is asked for, else taken; empty for none
   std::set<std::string> other_scores;         // further ones that were seen, in rows or as columns
@@ -83,6 +87,8 @@ class PreferenceDataset {
   virtual std::vector<double> labels(int64_t index) const = 0;
   // Scores of the k items in the same order; empty when summary().score_name is.
   virtual std::vector<double> scores(int64_t index) const = 0;
+  // The user who judged the group; empty unless opened for users.
+  virtual std::string user(int64_t /*index*/) const { return ""; }
   // The group with its encoded images. Thread-safe. Input error with the row's id when it cannot be read.
   virtual PreferenceRecord read(int64_t index) const = 0;
   // All indices in the order of an epoch: a function of (seed, epoch) alone, close enough to the order on disk that

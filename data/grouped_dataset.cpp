@@ -74,6 +74,7 @@ void GroupedDataset::add_row(uint32_t source, const ScannedRow& row) {
   if (row.weight) ++summary_.weighted_rows;
   if (!row.item_prompts.empty()) ++summary_.item_prompt_rows;
   if (row.has_masks) ++summary_.mask_rows;
+  if (!row.user.empty()) ++summary_.user_rows;
   for (const auto& [name, values] : row.scores) ++summary_.score_rows[name];
   for (const GroupPlan& group : plan.groups) add_group(source, row, group);
 }
@@ -93,6 +94,7 @@ int64_t* GroupedDataset::missing_part(const ScannedRow& row) {
     return &summary_.short_lists;
   }
   if (options_.masks && !row.has_masks) return &summary_.missing_masks;
+  if (options_.users && row.user.empty()) return &summary_.missing_users;
   if (!options_.score_name.empty() && !row.scores.contains(options_.score_name)) {
     for (const auto& [name, values] : row.scores) summary_.other_scores.insert(name);
     return &summary_.missing_scores;
@@ -106,7 +108,8 @@ void GroupedDataset::add_group(uint32_t source, const ScannedRow& row, const Gro
                           .source = source,
                           .prompt = intern(row.prompt ? *row.prompt : row.item_prompts[plan.front().item]),
                           .count = static_cast<uint32_t>(plan.size()),
-                          .weight = static_cast<float>(row.weight.value_or(1.0))});
+                          .weight = static_cast<float>(row.weight.value_or(1.0)),
+                          .user = options_.users ? intern(row.user) : 0});
   // Without a name any score may turn out to be the only one: choose_score() knows.
   const auto score = options_.score_name.empty() ? row.scores.begin() : row.scores.find(options_.score_name);
   for (GroupItem item : plan) {
@@ -116,9 +119,9 @@ void GroupedDataset::add_group(uint32_t source, const ScannedRow& row, const Gro
   }
 }
 
-uint32_t GroupedDataset::intern(std::string_view prompt) {
-  const auto [entry, is_new] = prompt_numbers_.try_emplace(std::string(prompt), prompts_.size());
-  if (is_new) prompts_.emplace_back(prompt);
+uint32_t GroupedDataset::intern(std::string_view text) {
+  const auto [entry, is_new] = prompt_numbers_.try_emplace(std::string(text), prompts_.size());
+  if (is_new) prompts_.emplace_back(text);
   return entry->second;
 }
 
@@ -170,6 +173,9 @@ std::string GroupedDataset::why_nothing_is_usable() const {
     return "; masks are asked for: the field 'mask' or 'masks' (JSONL), the columns 'mask_0' and 'mask_1', or 'mask' "
            "(Parquet)";
   }
+  if (summary_.missing_users > 0) {
+    return "; the objective needs to know who judged a row: the field 'user' (JSONL) or the column 'user_id' (Parquet)";
+  }
   if (summary_.missing_scores == 0) return "";
   std::string names;
   for (const auto& name : summary_.other_scores) names += (names.empty() ? "; scores found: " : ", ") + name;
@@ -194,11 +200,16 @@ std::vector<double> GroupedDataset::scores(int64_t index) const {
   return scores;
 }
 
+std::string GroupedDataset::user(int64_t index) const {
+  return options_.users ? prompts_[groups_.at(index).user] : "";
+}
+
 PreferenceRecord GroupedDataset::read(int64_t index) const {
   check_usage(index >= 0 && index < size(), "group ", index, " of ", size(), " does not exist");
   const Group& group = groups_[index];
   const auto items = items_of(group);
   PreferenceRecord record{.id = id(index), .index = index, .prompt = prompts_[group.prompt]};
+  record.user = user(index);
   if (summary_.weighted_rows > 0) record.weight = group.weight;
   std::vector<uint16_t> numbers;
   for (const GroupItem& item : items) numbers.push_back(item.item);

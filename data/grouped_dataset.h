@@ -34,6 +34,7 @@ class GroupedDataset : public PreferenceDataset {
   std::string id(int64_t index) const override;
   std::vector<double> labels(int64_t index) const override;
   std::vector<double> scores(int64_t index) const override;
+  std::string user(int64_t index) const override;
   PreferenceRecord read(int64_t index) const override;
   std::vector<int64_t> epoch_order(uint64_t seed, uint64_t epoch) const override;
 
@@ -45,6 +46,7 @@ class GroupedDataset : public PreferenceDataset {
     uint32_t prompt;
     uint32_t count;
     float weight;
+    uint32_t user;  // number among the prompts
   };
 
   void add_row(uint32_t source, const ScannedRow& row);
@@ -52,7 +54,7 @@ class GroupedDataset : public PreferenceDataset {
   int64_t* missing_part(const ScannedRow& row);
   void add_group(uint32_t source, const ScannedRow& row, const GroupPlan& plan);
   std::span<const GroupItem> items_of(const Group& group) const { return {items_.data() + group.first, group.count}; }
-  uint32_t intern(std::string_view prompt);
+  uint32_t intern(std::string_view text);
   void thin_lists();
   void choose_score();
   std::string why_nothing_is_usable() const;
@@ -62,7 +64,7 @@ class GroupedDataset : public PreferenceDataset {
   std::vector<std::unique_ptr<PreferenceSource>> sources_;
   std::vector<Group> groups_;
   std::vector<GroupItem> items_;
-  std::vector<std::string> prompts_;
+  std::vector<std::string> prompts_;  // and users
   std::unordered_map<std::string, uint32_t> prompt_numbers_;
   std::string last_problem_;  // of a malformed row
   bool has_one_picture_rows_ = false;

@@ -41,6 +41,12 @@ std::string to_text(const Json& value, const char* what) {
   return value.get<std::string>();
 }
 
+// A text or a whole number, as text.
+std::string to_name(const Json& value, const char* what) {
+  if (value.is_number_integer()) return value.dump();
+  return to_text(value, what);
+}
+
 // A text or a list of them.
 std::vector<std::string> to_texts(const Json& value, const char* what) {
   if (value.is_string()) return {value.get<std::string>()};
@@ -170,6 +176,7 @@ ManifestRow parse_manifest_row(const Json& json, const std::string& score_name) 
   take_prompts(json, images->is_string(), row);
   take_masks(json, row);
   take_judgement(json, row.images.size(), score_name, row.scanned);
+  if (const Json* user = find(json, {"user", "user_id"})) row.scanned.user = to_name(*user, "the user");
   if (const Json* weight = find(json, {"weight"})) row.scanned.weight = to_number(*weight, "the weight");
   return row;
 }

@@ -201,6 +201,7 @@ LoadedGroup load_group(const PreferenceDataset& dataset, const LoadRequest& requ
                     .draw = request.draw,
                     .id = std::move(record.id),
                     .prompt = std::move(record.prompt),
+                    .user = std::move(record.user),
                     .weight = record.weight,
                     .is_flipped = decision.is_flipped};
   for (PreferenceItem& item : record.items) {

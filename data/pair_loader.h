@@ -29,6 +29,7 @@ struct LoadedGroup {
   uint64_t draw = 0;
   std::string id;
   std::string prompt;
+  std::string user;                       // as PreferenceRecord::user
   std::vector<std::string> item_prompts;  // k, as PreferenceItem::prompt, or none
   at::Tensor pixel_values;                // float [k, 3, R, R] in [-1, 1]; undefined where no pixels were wanted
   at::Tensor masks;                       // uint8 [k, R, R] where the data set gives masks and pixels were wanted

@@ -89,13 +89,14 @@ void PickapicSource::scan(const std::function<void(const ScannedRow&)>& visit) {
   const bool has_label_1_only = !table_->has_column("label_0");
   const ColumnPair score_columns = {score_name_ + "_0", score_name_ + "_1"};
   const ColumnPair caption_columns = {"caption_0", "caption_1"};
-  const auto wanted = columns({"label_0", "label_1", "has_label", "weight", prompt_column_, score_columns[0],
+  const auto wanted = columns({"label_0", "label_1", "has_label", "weight", "user_id", prompt_column_, score_columns[0],
                                score_columns[1], caption_columns[0], caption_columns[1]});
   table_->scan(wanted, [&](int64_t first_row, const arrow::RecordBatch& batch) {
     const arrow::Array* label_0 = find_column(batch, "label_0");
     const arrow::Array* label_1 = find_column(batch, "label_1");
     const arrow::Array* has_label = find_column(batch, "has_label");
     const arrow::Array* weights = find_column(batch, "weight");
+    const arrow::Array* users = find_column(batch, "user_id");
     const arrow::Array* prompts = find_column(batch, prompt_column_);
     const ArrayPair scores = find_columns(batch, score_columns);
     const ArrayPair captions = find_columns(batch, caption_columns);
@@ -105,6 +106,7 @@ void PickapicSource::scan(const std::function<void(const ScannedRow&)>& visit) {
                      .labels_are_probabilities = true,
                      .scores = scores_at(scores, i, score_name_),
                      .weight = number_or_nan_at(weights, i),
+                     .user = name_at(users, i).value_or(""),
                      .item_prompts = texts_at(captions, i),
                      .has_masks = !mask_columns_.empty()};
       const bool is_labelled = !has_label || number_at(has_label, i).value_or(0) != 0;

@@ -28,6 +28,7 @@ struct PreferenceRecord {
   std::string id;     // where it came from, for messages: "train.parquet row 12"
   int64_t index = 0;  // its index in the data set it was read from
   std::string prompt;
+  std::string user;              // who judged it; empty unless opened for users
   std::optional<double> weight;  // factor of the group's loss; absent where the data set gives none
   std::vector<PreferenceItem> items;
 };

@@ -70,19 +70,21 @@ RankedListSource::RankedListSource(std::unique_ptr<ParquetTable> table, const Da
 
 void RankedListSource::scan(const std::function<void(const ScannedRow&)>& visit) {
   const auto wants = [&](const std::vector<std::string>& path) {
-    return path.front() == prompt_column_ || path.front() == "weight" ||
+    return path.front() == prompt_column_ || path.front() == "weight" || path.front() == "user_id" ||
            (path.front() == "images" && !holds_image(path));
   };
   const bool has_masks = table_->has_column("mask");
   table_->scan(wants, [&](int64_t first_row, const arrow::RecordBatch& batch) {
     const arrow::Array* prompts = find_column(batch, prompt_column_);
     const arrow::Array* weights = find_column(batch, "weight");
+    const arrow::Array* users = find_column(batch, "user_id");
     const arrow::Array* images = find_column(batch, "images");
     check_input(images, "the structs of column 'images' hold neither 'rank' nor 'scores'");
     for (int64_t i = 0; i < batch.num_rows(); ++i) {
       ScannedRow row{.row = first_row + i,
                      .prompt = text_at(prompts, i),
                      .weight = number_or_nan_at(weights, i),
+                     .user = name_at(users, i).value_or(""),
                      .has_masks = has_masks};
       judge(list_at(images, i), score_name_, row);
       visit(row);

@@ -10,8 +10,8 @@
 namespace prefusion::data {
 
 // Ranked lists in Parquet: `prompt` (or `caption`) and `images`, a list of struct {`image` bytes, `model`, `seed`,
-// `scores` map from reward to value, `rank`}; every field but the image may be absent; `weight` and `mask` where
-// present are those of the whole list. What they say of order and labels: judge_by_scores().
+// `scores` map from reward to value, `rank`}; every field but the image may be absent; `weight`, `user_id` and `mask`
+// where present are those of the whole list. What they say of order and labels: judge_by_scores().
 class RankedListSource : public PreferenceSource {
  public:
   RankedListSource(std::unique_ptr<ParquetTable> table, const DatasetOptions& options);

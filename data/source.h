@@ -27,6 +27,7 @@ struct ScannedRow {
   bool labels_are_probabilities = false;   // of two items: the labels are those of the pair, kept as they are
   NamedScores scores;
   std::optional<double> weight;           // of the row's groups in the loss
+  std::string user;                       // who judged the row; empty where it does not say
   std::vector<std::string> item_prompts;  // one an item, or none
   bool is_one_picture = false;            // the items are one picture under several prompts
   bool has_masks = false;
