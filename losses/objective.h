@@ -43,6 +43,8 @@ struct ObjectiveInfo {
   bool needs_scores = false;           // GroupErrors::scores
   bool needs_item_prompts = false;     // each item is predicted under a prompt of its own
   bool needs_mask = false;             // errors weighted by a mask of each picture
+  bool needs_users = false;            // each group is predicted for the user who judged it: trains a user adapter
+  bool fuses_experts = false;          // trains a gate over LoRA experts
   bool compares_groups = false;        // a group's loss depends on the other groups of the batch
   std::vector<ObjectiveParameter> parameters;
   double kappa_per_beta =

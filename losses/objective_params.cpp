@@ -146,6 +146,8 @@ std::string needs_text(const ObjectiveInfo& info) {
   if (info.needs_scores) needs.push_back("scores");
   if (info.needs_item_prompts) needs.push_back("item prompts");
   if (info.needs_mask) needs.push_back("masks");
+  if (info.needs_users) needs.push_back("users");
+  if (info.fuses_experts) needs.push_back("experts");
   return needs.empty() ? "-" : joined(needs, ", ");
 }
 
