@@ -1,5 +1,6 @@
 #include <cstdio>
 
+#include "core/error.h"
 #include "core/logging.h"
 #include "tools/command.h"
 #include "tools/commands.h"
@@ -11,14 +12,20 @@ namespace {
 
 struct EvaluateCommand : CommonOptions {
   EvaluateOptions evaluate;
+  std::vector<std::string> models;  // parse_contender
+  std::vector<std::string> loras;   // on every model
 };
 
 void add_options(CLI::App& app, EvaluateCommand& command) {
   auto& o = command.evaluate;
   auto& s = o.batches.sampling;
-  app.add_option("--model", o.model, "Model folder in diffusers layout that should have become better")->required();
+  app.add_option("--model", command.models,
+                 "Model folder in diffusers layout that should have become better, DIR, or with adapters of its own, "
+                 "DIR+LORA[:SCALE]; repeatable: all are compared with the same baseline")
+      ->required()
+      ->allow_extra_args(false);
   app.add_option("--baseline", o.baseline, "Model folder it is compared with")->required();
-  app.add_option("--lora", o.loras, "LoRA on the model, with its weight: PATH[:SCALE]; repeatable")
+  app.add_option("--lora", command.loras, "LoRA on every --model, with its weight: PATH[:SCALE]; repeatable")
       ->allow_extra_args(false);
   app.add_option("--baseline-lora", o.baseline_loras, "LoRA on the baseline, likewise")->allow_extra_args(false);
   auto* prompts = app.add_option("--prompts", o.prompts_file, "File of prompts: .txt with one a line, or .jsonl");
@@ -43,13 +50,46 @@ void add_options(CLI::App& app, EvaluateCommand& command) {
   app.add_option("--batch-size", o.batches.batch_size, "Pictures at a time")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  app.add_option("--preference-data", o.preferences.data,
+                 "Labelled pairs, as --data of align: how often the implicit reward (the model's errors against the "
+                 "baseline's, averaged over timesteps) agrees with the labels");
+  app.add_option("--preference-pairs", o.preferences.num_pairs, "At most so many of them")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--preference-timesteps", o.preferences.num_timesteps, "Timesteps that are averaged over")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
   app.add_option("--run", o.run, "Output folder of prefusion align, for its curves in the report");
   app.add_flag("--save-pictures", o.save_pictures, "Also write every picture, OUTPUT/pictures/");
-  app.add_option("--output", o.output, "Folder for report.html, summary.json, results.jsonl and grids")->required();
+  app.add_option(
+         "--output", o.output,
+         "Folder for report.html, summary.json, results.jsonl and grids; with several models a folder in it for each")
+      ->required();
   app.footer(
       "Example:\n"
       "  prefusion evaluate --model assets/shapes --lora run --baseline assets/shapes --held-out 300 --steps 15 \\\n"
-      "      --scheduler dpm++ --guidance-scale 3 --output run/evaluation --run run");
+      "      --scheduler dpm++ --guidance-scale 3 --output run/evaluation --run run\n"
+      "  prefusion evaluate --model base+dpo/pytorch_lora_weights.safetensors --model base+mapo/... --baseline base "
+      "...");
+}
+
+// A model at a time, so that the pictures of one are all that is kept besides the baseline's.
+void compare_several(const EvaluateOptions& options) {
+  const ModelComparison comparison(options);
+  std::vector<ComparedModel> compared;
+  for (size_t i = 0; i < options.models.size(); ++i) {
+    const Evaluation evaluation = comparison.compare(i);
+    write_evaluation(options, evaluation, options.output / evaluation.name);
+    compared.push_back({evaluation.name, evaluation.summary});
+    write_overview(options, compared);
+  }
+  std::printf("%s", overview_table(compared).c_str());
+}
+
+void compare_one(const EvaluateOptions& options) {
+  const Evaluation evaluation = ModelComparison(options).compare(0);
+  write_evaluation(options, evaluation, options.output);
+  std::printf("%s", training::summary_table(evaluation.summary).c_str());
 }
 
 void run(const EvaluateCommand& command, const CLI::App&) {
@@ -58,9 +98,19 @@ void run(const EvaluateCommand& command, const CLI::App&) {
   options.shows_progress = !command.quiet;
   options.device = command.torch_device();
   options.dtype = command.scalar_type();
-  const Evaluation evaluation = evaluate_models(options);
-  write_evaluation(options, evaluation);
-  std::printf("%s", training::summary_table(evaluation.summary).c_str());
+  for (const std::string& text : command.models) {
+    Contender model = parse_contender(text);
+    model.loras.insert(model.loras.begin(), command.loras.begin(), command.loras.end());
+    options.models.push_back(std::move(model));
+  }
+  const bool is_several = options.models.size() > 1;
+  check_usage(!is_several || options.run.empty(), "--run shows the curves of one run, but there are ",
+              options.models.size(), " models");
+  if (is_several) {
+    compare_several(options);
+  } else {
+    compare_one(options);
+  }
   log_info("report: ", (options.output / "report.html").string());
 }
 

@@ -4,19 +4,29 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "tools/picture_batches.h"
 #include "training/evaluate_pairs.h"
+#include "training/picture_judge.h"
 
 namespace prefusion::tools {
 
+// A model that is compared with the baseline.
+struct Contender {
+  std::filesystem::path model;
+  std::vector<std::string> loras;  // PATH[:SCALE]
+};
+
+// DIR or DIR+LORA[:SCALE]+...: a model folder and adapters of its own. A plus that is part of an existing path is none.
+Contender parse_contender(const std::string& text);
+
 // What `prefusion evaluate` is asked for.
 struct EvaluateOptions {
-  std::filesystem::path model;
+  std::vector<Contender> models;
   std::filesystem::path baseline;
-  std::vector<std::string> loras;           // PATH[:SCALE], on the model
   std::vector<std::string> baseline_loras;  // PATH[:SCALE], on the baseline
   std::filesystem::path prompts_file;       // exactly one of prompts_file and held_out
   int64_t held_out = 0;                     // so many held-out captions of the shapes world
@@ -26,6 +36,7 @@ struct EvaluateOptions {
   int64_t num_images = 1;  // a prompt
   uint64_t seed = 0;       // of the first picture; every further one counts up, over all prompts
   PictureBatchOptions batches;
+  training::PreferencePairsOptions preferences;  // labelled pairs for the implicit reward
   std::filesystem::path output;
   std::filesystem::path run;  // output folder of align, for its curves; may be empty
   bool save_pictures = false;
@@ -37,7 +48,9 @@ struct EvaluateOptions {
 // All pictures of one model, in the order of the requests: uint8 [H, W, 3] RGB.
 using Pictures = std::vector<at::Tensor>;
 
+// One model against the baseline.
 struct Evaluation {
+  std::string name;  // of the model, different from all others'
   std::vector<training::JudgedPair> pairs;
   training::EvaluationSummary summary;
   Pictures baseline_pictures;
@@ -48,8 +61,24 @@ struct Evaluation {
 // two pictures; `prefusion generate` makes the same picture from prompt and seed.
 std::vector<pipelines::ImageRequest> plan_requests(const EvaluateOptions& options);
 
-// Makes the pictures of both models from the same seeds, judges and compares them. Usage error for prompts the judge
-// cannot take, before anything is loaded.
-Evaluation evaluate_models(const EvaluateOptions& options);
+// Compares models with one baseline, whose pictures are made once.
+class ModelComparison {
+ public:
+  // Makes and judges the baseline's pictures. Usage error for prompts the judge cannot take and for arguments that are
+  // wrong, before anything is loaded. `options` must outlive this.
+  explicit ModelComparison(const EvaluateOptions& options);
+
+  // Makes the pictures of options.models[index] from the same seeds, judges and compares them.
+  Evaluation compare(size_t index) const;
+
+ private:
+  const EvaluateOptions& options_;
+  std::unique_ptr<training::PictureJudge> judge_;
+  std::vector<std::string> names_;
+  std::vector<pipelines::ImageRequest> requests_;
+  Pictures pictures_;
+  std::vector<std::vector<double>> scores_;
+  std::unique_ptr<training::ImplicitPreferenceTest> implicit_;  // null without labelled pairs
+};
 
 }  // namespace prefusion::tools

@@ -98,21 +98,24 @@ std::string axis_chart(const training::EvaluationSummary& summary, const std::ve
   return training::svg_chart(summary.axes[axis].name + " over the share of pictures, sorted", {baseline, model});
 }
 
-std::string report_body(const EvaluateOptions& options, const Evaluation& evaluation) {
-  const auto& summary = evaluation.summary;
+std::string settings_line(const EvaluateOptions& options) {
   const pipelines::GenerateOptions& sampling = options.batches.sampling;
+  return concat("<p>Sampler ", training::html_escape(sampling.scheduler), ", ", sampling.num_inference_steps,
+                " steps, guidance ", sampling.guidance.scale, ", judge ", training::html_escape(options.reward),
+                " with margin ", options.margin, ", seeds from ", options.seed, ". A tie counts half a win.</p>\n");
+}
+
+std::string report_body(const EvaluateOptions& options, const Evaluation& evaluation, const fs::path& folder) {
+  const auto& summary = evaluation.summary;
   std::string body =
-      concat("<pre>", training::html_escape(training::summary_table(summary)), "</pre>\n<p>Sampler ",
-             training::html_escape(sampling.scheduler), ", ", sampling.num_inference_steps, " steps, guidance ",
-             sampling.guidance.scale, ", judge ", training::html_escape(options.reward), " with margin ",
-             options.margin, ", seeds from ", options.seed, ". A tie counts half a win.</p>\n");
+      concat("<pre>", training::html_escape(training::summary_table(summary)), "</pre>\n", settings_line(options));
   body += "<h2>Before and after, same prompts and seeds</h2>\n" +
-          training::inline_image(options.output / "baseline.png", "baseline") +
-          training::inline_image(options.output / "model.png", "model");
+          training::inline_image(folder / "baseline.png", "baseline") +
+          training::inline_image(folder / "model.png", "model");
   body += "<h2>Where the model gained most</h2>\n" +
-          training::inline_image(options.output / "best.png", "baseline on the left, model on the right") +
+          training::inline_image(folder / "best.png", "baseline on the left, model on the right") +
           "<h2>Where it lost most</h2>\n" +
-          training::inline_image(options.output / "worst.png", "baseline on the left, model on the right");
+          training::inline_image(folder / "worst.png", "baseline on the left, model on the right");
   body += "<h2>Distributions</h2>\n";
   for (size_t axis = 0; axis < summary.axes.size(); ++axis) {
     if (!summary.axes[axis].is_share) body += axis_chart(summary, evaluation.pairs, axis);
@@ -133,31 +136,83 @@ nlohmann::ordered_json settings_json(const EvaluateOptions& options) {
           {"guidance_scale", sampling.guidance.scale},
           {"num_images", options.num_images},
           {"seed", options.seed},
-          {"loras", options.loras.size()},
           {"baseline_loras", options.baseline_loras.size()}};
 }
 
 }  // namespace
 
-void write_evaluation(const EvaluateOptions& options, const Evaluation& evaluation) {
-  make_folder(options.output);
+void write_evaluation(const EvaluateOptions& options, const Evaluation& evaluation, const fs::path& folder) {
+  make_folder(folder);
   const auto judge = training::make_judge(options.reward, options.margin);
   std::string rows;
   for (const auto& pair : evaluation.pairs) rows += training::pair_json(pair, judge->axes()).dump() + "\n";
-  write_file(options.output / "results.jsonl", rows);
+  write_file(folder / "results.jsonl", rows);
   nlohmann::ordered_json summary = training::summary_json(evaluation.summary);
   summary["settings"] = settings_json(options);
-  write_file(options.output / "summary.json", summary.dump(2) + "\n");
+  write_file(folder / "summary.json", summary.dump(2) + "\n");
 
-  write_grid(options.output / "baseline.png", evaluation.baseline_pictures, evaluation.pairs);
-  write_grid(options.output / "model.png", evaluation.model_pictures, evaluation.pairs);
+  write_grid(folder / "baseline.png", evaluation.baseline_pictures, evaluation.pairs);
+  write_grid(folder / "model.png", evaluation.model_pictures, evaluation.pairs);
   const std::vector<size_t> order = by_advantage(evaluation.pairs);
   const auto count = static_cast<std::ptrdiff_t>(std::min(order.size(), kCasePairs));
-  write_cases(options.output / "best.png", evaluation, {order.begin(), order.begin() + count});
-  write_cases(options.output / "worst.png", evaluation, {order.rbegin(), order.rbegin() + count});
-  if (options.save_pictures) write_pictures(options.output / "pictures", evaluation);
+  write_cases(folder / "best.png", evaluation, {order.begin(), order.begin() + count});
+  write_cases(folder / "worst.png", evaluation, {order.rbegin(), order.rbegin() + count});
+  if (options.save_pictures) write_pictures(folder / "pictures", evaluation);
+  write_file(folder / "report.html",
+             training::html_page("Evaluation against the baseline", report_body(options, evaluation, folder)));
+}
+
+std::string overview_table(const std::vector<ComparedModel>& models) {
+  size_t width = 5;
+  for (const auto& model : models) width = std::max(width, model.name.size());
+  const std::string pad(width, ' ');
+  const auto padded = [&](const std::string& name) { return name + pad.substr(name.size()); };
+  std::string table = padded("model") + "  win rate              ";
+  const auto& axes = models.front().summary.axes;
+  const size_t num_axes = std::min<size_t>(axes.size(), 2);
+  char text[128];
+  for (size_t axis = 0; axis < num_axes; ++axis) {
+    std::snprintf(text, sizeof text, "  %-30s", axes[axis].name.c_str());
+    table += text;
+  }
+  table += "\n";
+  for (const auto& model : models) {
+    const shapes::WinRate& wins = model.summary.win_rate;
+    std::snprintf(text, sizeof text, "  %5.1f %% [%.1f, %.1f]", 100 * wins.rate, 100 * wins.low, 100 * wins.high);
+    std::string line = padded(model.name) + text;
+    line.resize(std::max(line.size(), width + 24), ' ');
+    for (size_t axis = 0; axis < num_axes; ++axis) {
+      const training::AxisSummary& values = model.summary.axes[axis];
+      const double scale = values.is_share ? 100 : 1;
+      std::snprintf(text, sizeof text, "  %.*f -> %.*f (%+.*f)", values.is_share ? 1 : 3, scale * values.baseline.value,
+                    values.is_share ? 1 : 3, scale * values.model.value, values.is_share ? 1 : 3,
+                    scale * values.difference.value);
+      std::string cell = text;
+      cell.resize(std::max<size_t>(cell.size(), 32), ' ');
+      line += cell;
+    }
+    while (line.ends_with(' ')) line.pop_back();
+    table += line + "\n";
+  }
+  return table;
+}
+
+void write_overview(const EvaluateOptions& options, const std::vector<ComparedModel>& models) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  std::string links = "<ul>\n";
+  for (const auto& model : models) {
+    nlohmann::ordered_json entry = {{"name", model.name}};
+    entry.update(training::summary_json(model.summary));
+    list.push_back(std::move(entry));
+    const std::string name = training::html_escape(model.name);
+    links += concat("<li><a href=\"", name, "/report.html\">", name, "</a></li>\n");
+  }
+  write_file(options.output / "summary.json",
+             nlohmann::ordered_json{{"models", list}, {"settings", settings_json(options)}}.dump(2) + "\n");
   write_file(options.output / "report.html",
-             training::html_page("Evaluation against the baseline", report_body(options, evaluation)));
+             training::html_page("Models against one baseline",
+                                 concat("<pre>", training::html_escape(overview_table(models)), "</pre>\n",
+                                        settings_line(options), "<h2>Each model</h2>\n", links, "</ul>\n")));
 }
 
 }  // namespace prefusion::tools

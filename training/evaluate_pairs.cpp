@@ -91,6 +91,13 @@ std::string axis_line(const std::string& name, const AxisSummary& axis) {
   return line + "\n";
 }
 
+// Error differences are small numbers.
+std::string margin_text(const Interval& margin) {
+  char text[96];
+  std::snprintf(text, sizeof text, "%+.2e [%+.2e, %+.2e]", margin.value, margin.low, margin.high);
+  return text;
+}
+
 OrderedJson interval_json(const Interval& interval) {
   return {{"value", interval.value}, {"low", interval.low}, {"high", interval.high}};
 }
@@ -166,6 +173,11 @@ std::string summary_table(const EvaluationSummary& summary) {
                 100 * wins.rate, 100 * wins.low, 100 * wins.high, static_cast<long long>(wins.wins),
                 static_cast<long long>(wins.losses), static_cast<long long>(wins.ties));
   table += line;
+  if (summary.implicit) {
+    table += concat("implicit preference accuracy ", interval_text(summary.implicit->accuracy, true, false), " on ",
+                    summary.implicit->num_pairs, " labelled pairs, mean margin ", margin_text(summary.implicit->margin),
+                    "\n");
+  }
   return table;
 }
 
@@ -174,17 +186,23 @@ OrderedJson summary_json(const EvaluationSummary& summary) {
   for (const AxisSummary& axis : summary.axes) axes.push_back(axis_json(axis));
   for (const AxisSummary& kind : summary.kinds) kinds.push_back(axis_json(kind));
   const shapes::WinRate& wins = summary.win_rate;
-  return {{"num_pairs", summary.num_pairs},
-          {"num_prompts", summary.num_prompts},
-          {"win_rate",
-           {{"value", wins.rate},
-            {"low", wins.low},
-            {"high", wins.high},
-            {"wins", wins.wins},
-            {"losses", wins.losses},
-            {"ties", wins.ties}}},
-          {"axes", axes},
-          {"prompt_kinds", kinds}};
+  OrderedJson json = {{"num_pairs", summary.num_pairs},
+                      {"num_prompts", summary.num_prompts},
+                      {"win_rate",
+                       {{"value", wins.rate},
+                        {"low", wins.low},
+                        {"high", wins.high},
+                        {"wins", wins.wins},
+                        {"losses", wins.losses},
+                        {"ties", wins.ties}}},
+                      {"axes", axes},
+                      {"prompt_kinds", kinds}};
+  if (summary.implicit) {
+    json["implicit_preference"] = {{"num_pairs", summary.implicit->num_pairs},
+                                   {"accuracy", interval_json(summary.implicit->accuracy)},
+                                   {"margin", interval_json(summary.implicit->margin)}};
+  }
+  return json;
 }
 
 OrderedJson pair_json(const JudgedPair& pair, const std::vector<JudgeAxis>& axes) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "training/implicit_preference.h"
 #include "training/paired_statistics.h"
 #include "training/picture_judge.h"
 
@@ -36,10 +37,11 @@ struct AxisSummary {
 
 struct EvaluationSummary {
   int64_t num_pairs = 0;
-  int64_t num_prompts = 0;         // distinct ones
-  std::vector<AxisSummary> axes;   // as the judge orders them
-  std::vector<AxisSummary> kinds;  // the first axis by kind of prompt, sorted by name
-  shapes::WinRate win_rate;        // of the model against the baseline
+  int64_t num_prompts = 0;                     // distinct ones
+  std::vector<AxisSummary> axes;               // as the judge orders them
+  std::vector<AxisSummary> kinds;              // the first axis by kind of prompt, sorted by name
+  shapes::WinRate win_rate;                    // of the model against the baseline
+  std::optional<ImplicitPreference> implicit;  // where labelled pairs were given
 };
 
 // Means, paired differences and the win rate. Shares have Wilson and Newcombe intervals, other axes bootstrap intervals

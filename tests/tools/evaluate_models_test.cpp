@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 const fs::path kModel = fs::path(PREFUSION_ASSETS) / "shapes";
 
 EvaluateOptions small_evaluation() {
-  EvaluateOptions options{.model = kModel, .baseline = kModel, .held_out = 3, .shows_progress = false};
+  EvaluateOptions options{.models = {{.model = kModel}}, .baseline = kModel, .held_out = 3, .shows_progress = false};
   options.batches = {.sampling = {.num_inference_steps = 2, .guidance = {.scale = 2}, .scheduler = "ddim"},
                      .batch_size = 2};
   return options;
@@ -82,9 +82,10 @@ TEST(EvaluateModels, RefusesPromptsTheJudgeCannotTakeBeforeLoadingAnything) {
   EvaluateOptions options = small_evaluation();
   options.held_out = 0;
   options.prompts_file = folder / "prompts.txt";
-  options.model = options.baseline = folder / "missing";
+  options.models = {{.model = folder / "missing"}};
+  options.baseline = folder / "missing";
   try {
-    evaluate_models(options);
+    ModelComparison comparison(options);
     FAIL() << "a prompt outside the grammar was taken";
   } catch (const Error& error) {
     EXPECT_EQ(error.error_class(), ErrorClass::kUsage);
@@ -93,7 +94,8 @@ TEST(EvaluateModels, RefusesPromptsTheJudgeCannotTakeBeforeLoadingAnything) {
 }
 
 TEST(EvaluateModels, AModelTiesWithItself) {
-  const Evaluation evaluation = evaluate_models(small_evaluation());
+  const EvaluateOptions options = small_evaluation();
+  const Evaluation evaluation = ModelComparison(options).compare(0);
   ASSERT_EQ(evaluation.pairs.size(), 3u);
   EXPECT_EQ(evaluation.summary.win_rate.ties, 3);
   EXPECT_EQ(evaluation.summary.axes[1].difference.value, 0);
@@ -107,7 +109,7 @@ TEST(EvaluateModels, WritesTheSameFilesEveryTime) {
   options.save_pictures = true;
   for (const char* name : {"first", "second"}) {
     options.output = folder / name;
-    write_evaluation(options, evaluate_models(options));
+    write_evaluation(options, ModelComparison(options).compare(0), options.output);
   }
   for (const char* file : {"report.html", "summary.json", "results.jsonl", "baseline.png", "model.png", "best.png",
                            "worst.png", "pictures/00002-model.png"}) {
@@ -119,6 +121,53 @@ TEST(EvaluateModels, WritesTheSameFilesEveryTime) {
   const std::string page = read_file(folder / "first" / "report.html");
   EXPECT_NE(page.find("win rate 50.0 %"), std::string::npos);
   EXPECT_NE(page.find("data:image/png;base64,"), std::string::npos);
+}
+
+TEST(ParseContender, TakesAdaptersAfterAPlus) {
+  const tests::TempDir folder;
+  fs::create_directories(folder / "sd+turbo");
+  const Contender plain = parse_contender((folder / "sd+turbo").string());
+  EXPECT_EQ(plain.model, folder / "sd+turbo");
+  EXPECT_TRUE(plain.loras.empty());
+  const Contender adapted = parse_contender((folder / "sd+turbo").string() + "+a.safetensors:0.5+b");
+  EXPECT_EQ(adapted.model, folder / "sd+turbo");
+  EXPECT_EQ(adapted.loras, (std::vector<std::string>{"a.safetensors:0.5", "b"}));
+  EXPECT_EQ(parse_contender("missing+a").model, "missing");
+  EXPECT_THROW(parse_contender("missing+"), Error);
+}
+
+TEST(ModelComparison, SeveralModelsShareTheBaselineAndHaveNamesOfTheirOwn) {
+  const tests::TempDir folder;
+  EvaluateOptions options = small_evaluation();
+  options.models = {{.model = kModel}, {.model = kModel}};
+  options.output = folder.path();
+  const ModelComparison comparison(options);
+  const Evaluation first = comparison.compare(0), second = comparison.compare(1);
+  EXPECT_EQ(first.name, "shapes");
+  EXPECT_EQ(second.name, "shapes-2");
+  EXPECT_TRUE(first.baseline_pictures[0].is_same(second.baseline_pictures[0]));
+
+  write_overview(options, {{first.name, first.summary}, {second.name, second.summary}});
+  const Json summary = read_json(folder / "summary.json");
+  ASSERT_EQ(summary["models"].size(), 2u);
+  EXPECT_EQ(summary["models"][1]["name"], "shapes-2");
+  EXPECT_EQ(summary["models"][1]["win_rate"]["value"], 0.5);
+  EXPECT_NE(read_file(folder / "report.html").find("shapes-2/report.html"), std::string::npos);
+}
+
+TEST(ModelComparison, AModelHasNoImplicitPreferenceAgainstItself) {
+  EvaluateOptions options = small_evaluation();
+  options.held_out = 1;
+  options.preferences = {.data = fs::path(PREFUSION_ASSETS) / "shapes-preferences.parquet",
+                         .num_pairs = 6,
+                         .num_timesteps = 2,
+                         .batch_size = 4};
+  const Evaluation evaluation = ModelComparison(options).compare(0);
+  ASSERT_TRUE(evaluation.summary.implicit.has_value());
+  EXPECT_EQ(evaluation.summary.implicit->num_pairs, 6);
+  EXPECT_EQ(evaluation.summary.implicit->margin.value, 0);
+  EXPECT_EQ(evaluation.summary.implicit->accuracy.value, 0.5);
+  EXPECT_NE(training::summary_table(evaluation.summary).find("on 6 labelled pairs"), std::string::npos);
 }
 
 }  // namespace

@@ -1,0 +1,86 @@
+#include "training/implicit_preference.h"
+
+#include <ATen/ATen.h>
+
+#include <numeric>
+
+#include "core/error.h"
+#include "core/statistics.h"
+#include "losses/registry.h"
+#include "training/encoded_data.h"
+
+namespace prefusion::training {
+namespace {
+
+AlignOptions reading_options(const PreferencePairsOptions& options, const std::filesystem::path& model_dir,
+                             uint64_t seed) {
+  AlignOptions align;
+  align.model = model_dir;
+  align.data = {options.data};
+  align.eval_data = options.data;
+  align.eval_groups = options.num_pairs;
+  align.batch_size = options.batch_size;
+  align.no_cache = true;
+  align.no_hflip = true;
+  align.seed = seed;
+  align.progress = false;
+  return align;
+}
+
+Interval accuracy_of(const at::Tensor& margins) {
+  const double wins = (margins > 0).sum().item<double>() + 0.5 * (margins == 0).sum().item<double>();
+  const Proportion share = wilson_proportion(wins, static_cast<double>(margins.numel()));
+  return {.value = share.rate, .low = share.low, .high = share.high};
+}
+
+Interval mean_of(const at::Tensor& margins) {
+  const at::Tensor values = margins.contiguous();
+  std::vector<int64_t> clusters(static_cast<size_t>(values.numel()));
+  std::iota(clusters.begin(), clusters.end(), int64_t{0});
+  return bootstrap_mean({values.data_ptr<double>(), clusters.size()}, clusters, /*seed=*/0);
+}
+
+}  // namespace
+
+ImplicitPreferenceTest::ImplicitPreferenceTest(const PreferencePairsOptions& options,
+                                               const std::filesystem::path& model_dir,
+                                               std::shared_ptr<unet::Denoiser> baseline, uint64_t seed,
+                                               at::ScalarType dtype, at::Device device)
+    : schedule_(schedulers::read_scheduler_config(model_dir)) {
+  const AlignOptions reading = reading_options(options, model_dir, seed);
+  const auto data = open_encoded_data(reading, losses::DataKind::kPair, dtype, device);
+  batches_ = data->held_out();
+  check_input(!batches_.empty(), options.data.string(), ": holds no labelled pair");
+  const int64_t num_train_timesteps = schedule_.num_train_timesteps();
+  for (int64_t band = 0; band < options.num_timesteps; ++band) {
+    timesteps_.push_back(num_train_timesteps * (2 * band + 1) / (2 * options.num_timesteps));
+  }
+  step_options_.scaling = data->scaling();
+  step_options_.seed = seed;
+  step_options_.dtype = dtype;
+  baseline_errors_ = errors(*baseline);
+}
+
+at::Tensor ImplicitPreferenceTest::errors(unet::Denoiser& network) const {
+  const TrainStep step(network, nullptr, schedule_, losses::find_objective("diffusion-dpo"), step_options_);
+  std::vector<at::Tensor> rows;
+  for (EncodedBatch batch : batches_) {
+    std::vector<at::Tensor> of_timesteps;
+    for (size_t band = 0; band < timesteps_.size(); ++band) {
+      // Noise and posterior samples of their own at each timestep.
+      for (GroupRef& group : batch.groups) group.draw = band;
+      const auto at_band = at::full({batch.size()}, timesteps_[band], batch.mean.options().dtype(at::kLong));
+      of_timesteps.push_back(step.policy_errors(batch, at_band));
+    }
+    rows.push_back(at::stack(of_timesteps, 1));
+  }
+  return at::cat(rows).to(at::kCPU, at::kDouble);
+}
+
+ImplicitPreference ImplicitPreferenceTest::measure(unet::Denoiser& model) const {
+  const at::Tensor reward = (baseline_errors_ - errors(model)).mean(1);  // [N, 2]
+  const at::Tensor margins = reward.select(1, 0) - reward.select(1, 1);
+  return {.num_pairs = margins.numel(), .accuracy = accuracy_of(margins), .margin = mean_of(margins)};
+}
+
+}  // namespace prefusion::training
