@@ -20,7 +20,7 @@ if(PREFUSION_WERROR)
 endif()
 if(PREFUSION_SANITIZE)
   target_compile_options(prefusion_flags INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${PREFUSION_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all>)
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${PREFUSION_SANITIZE} -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all>)
   target_link_options(prefusion_flags INTERFACE -fsanitize=${PREFUSION_SANITIZE})
 endif()
 

@@ -14,6 +14,9 @@ function(prefusion_library name)
   endif()
 endfunction()
 
+# What scripts/check.sh --sanitize runs: unit tests, and the program for the malformed-file tests.
+add_custom_target(sanitizer_tests)
+
 # prefusion_test(NAME SOURCES a_test.cpp ... DEPENDS prefusion::x ... [LABELS unit])
 # makes the executable tests/NAME. Every TEST of a unit test becomes a ctest of its own; a reference test is one ctest.
 function(prefusion_test name)
@@ -33,6 +36,7 @@ function(prefusion_test name)
     add_test(NAME ${name} COMMAND ${name})
     set_tests_properties(${name} PROPERTIES LABELS reference TIMEOUT 1200 ENVIRONMENT OMP_NUM_THREADS=1)
   else()
+    add_dependencies(sanitizer_tests ${name})
     gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
                          PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600 ENVIRONMENT OMP_NUM_THREADS=1)
   endif()

@@ -30,7 +30,7 @@ check_tidy() {
 
 check_sanitize() {
   echo "== sanitizers"
-  PREFUSION_BUILD_DIR=build-sanitize \
+  PREFUSION_BUILD_DIR=build-sanitize PREFUSION_BUILD_TARGET=sanitizer_tests \
     PREFUSION_CMAKE_ARGS="-DPREFUSION_SANITIZE=address,undefined -DPREFUSION_CUDA=OFF" scripts/setup.sh
   # LibTorch and Python allocate for the life of the process, and Arrow's and OpenCV's containers are not instrumented.
   ASAN_OPTIONS=detect_leaks=0:detect_container_overflow=0 UBSAN_OPTIONS=print_stacktrace=1 \

@@ -2,7 +2,7 @@
 # Sets up everything on a fresh Debian 12 machine and builds: apt packages, .venv with LibTorch and Arrow, build/prefusion.
 # Safe to run again: what is there already is left as it is.
 #   scripts/setup.sh                  everything
-#   PREFUSION_BUILD_DIR=... PREFUSION_CMAKE_ARGS="-DPREFUSION_CUDA=OFF" scripts/setup.sh
+#   PREFUSION_BUILD_DIR=... PREFUSION_CMAKE_ARGS="-DPREFUSION_CUDA=OFF" PREFUSION_BUILD_TARGET=... scripts/setup.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -49,7 +49,8 @@ build() {
   cmake -S . -B "$build_dir" -G Ninja ${PREFUSION_CMAKE_ARGS:-} >"$build_dir.configure.log" 2>&1 || {
     tail -n 30 "$build_dir.configure.log" >&2; exit 1; }
   rm -f "$build_dir.configure.log"
-  cmake --build "$build_dir"
+  # shellcheck disable=SC2086
+  cmake --build "$build_dir" ${PREFUSION_BUILD_TARGET:+--target $PREFUSION_BUILD_TARGET}
 }
 
 install_packages
