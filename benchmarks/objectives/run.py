@@ -6,10 +6,13 @@
 A run aligns assets/shapes (all weights, weight average 0.9), then compares it with the start on held-out captions under
 the judge (docs/shapes.md). The sweep tries learning rates at the middle kappa, then kappas at the best learning rate, on
 short runs with a seed of their own; the best is the highest win rate among those that lose at most 2 points of
-correctness. Every finished run is a file below --work: an interrupted benchmark goes on where it was.
+correctness. Every finished run is a line of --results: an interrupted benchmark goes on where it was, and the results
+behind the table of docs/objectives.md go on with --results benchmarks/objectives/results.jsonl.
 """
 
 import argparse
+import concurrent.futures
+import itertools
 import json
 import os
 import pathlib
@@ -17,6 +20,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import typing
 
@@ -24,6 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LEARNING_RATES = (1e-5, 2e-5, 5e-5)
 KAPPA_FACTORS = (0.1, 0.4, 1.6)  # of an objective's default; DPO's 2500 becomes 250, 1000 and 4000
 SWEEP_SEED = 100
+SWEEP_CAPTIONS = 96
 LARGEST_LOSS = 0.02  # of correctness, that a setting of the sweep may have
 
 # The shapes world has no dual captions, wrong prompts or masks.
@@ -39,9 +44,12 @@ def parse_arguments():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--captions", type=int, default=320, help="held-out captions of a comparison")
-    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="objectives at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of a job")
     parser.add_argument("--binary", default=str(ROOT / "build" / "prefusion"))
-    parser.add_argument("--work", default=str(ROOT / "build" / "objectives"))
+    parser.add_argument("--work", default=str(ROOT / "build" / "objectives"), help="data and runs")
+    parser.add_argument("--results", help="file of finished runs (WORK/results.jsonl)")
+    parser.add_argument("--table", action="store_true", help="print the table of what is finished, run nothing")
     options = parser.parse_args()
     if options.quick:
         options.seeds, options.steps, options.captions = 1, 40, 96
@@ -66,17 +74,62 @@ def listed_objectives(binary):
     return rows + [Objective("diffusion-dpo on lists", "pair", 2500.0, True)]
 
 
+class Run(typing.NamedTuple):
+    """One alignment."""
+    objective: str
+    lr: float
+    kappa: float | None
+    seed: int
+    steps: int
+
+    def name(self):
+        kappa = "" if self.kappa is None else f"-kappa{self.kappa:g}"
+        return f"{self.objective.replace(' ', '-')}-lr{self.lr:g}{kappa}-seed{self.seed}-{self.steps}"
+
+
+class Results:
+    """Finished runs, a line each; a key is everything that a result depends on besides the program."""
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = threading.Lock()
+        self.rows = {}
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                row = json.loads(line)
+                self.rows[self.key(row)] = row
+
+    @staticmethod
+    def key(row):
+        return tuple(row[name] for name in (*Run._fields, "captions"))
+
+    def find(self, run, captions):
+        return self.rows.get((*run, captions))
+
+    def add(self, row):
+        with self.lock:
+            self.rows[self.key(row)] = row
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
 class Benchmark:
     def __init__(self, options):
         self.options = options
         self.work = pathlib.Path(options.work)
-        (self.work / "results").mkdir(parents=True, exist_ok=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.results = Results(options.results or self.work / "results.jsonl")
+        self.lists_lock = threading.Lock()
+        self.workers = threading.local()
+        self.worker_numbers = itertools.count()
 
     def command(self, program, **arguments):
         command = [self.options.binary, program] if program in ("align", "evaluate") else [str(program)]
         for name, value in arguments.items():
             flag = "--" + name.replace("_", "-")
-            command += [flag] if value is True else [flag, str(value)]
+            for item in value if isinstance(value, list) else [value]:
+                command += [flag] if item is True else [flag, str(item)]
         return command + ["--threads", str(self.options.threads), "--device", "cpu", "--quiet"]
 
     def execute(self, command):
@@ -84,20 +137,27 @@ class Benchmark:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         if status != 0:
-            sys.exit(f"failed: {' '.join(command)}")
+            raise RuntimeError(f"failed: {' '.join(command)}")
         return usage.ru_maxrss * 1024
 
     def lists(self):
         """Ranked lists of four of the model's own pictures, made once."""
         captions = 120 if self.options.quick else 600
         path = self.work / f"lists-{captions}.parquet"
-        if not path.exists():
-            print("sampling ranked lists", file=sys.stderr)
-            maker = pathlib.Path(self.options.binary).parent / "shapes_preferences"
-            self.execute(self.command(maker, model=ROOT / "assets" / "shapes", output=path, layout="lists",
-                                      captions=captions, num_images=4, scheduler="dpm++", steps=12, guidance_scale=3,
-                                      seed=2))
+        with self.lists_lock:
+            if not path.exists():
+                print("sampling ranked lists", file=sys.stderr)
+                maker = pathlib.Path(self.options.binary).parent / "shapes_preferences"
+                self.execute(self.command(maker, model=ROOT / "assets" / "shapes", output=path, layout="lists",
+                                          captions=captions, num_images=4, scheduler="dpm++", steps=12,
+                                          guidance_scale=3, seed=2))
         return path
+
+    def cache(self):
+        """A cache folder of the calling thread: one process at a time may write it."""
+        if not hasattr(self.workers, "number"):
+            self.workers.number = next(self.worker_numbers)
+        return self.work / f"cache-{self.workers.number}"
 
     def captions(self):
         """Training captions for online objectives: those of the pairs."""
@@ -110,47 +170,59 @@ class Benchmark:
 
     def data_of(self, row):
         name, kind = row.name, row.data
+        if name == "longalign":  # follows a gradient: its reward is a stand-in for the judge
+            return dict(prompts=self.captions(), reward="shapes-soft", online_steps=12, online_guidance=3, batch_size=12,
+                        objective_args="gradient_every=4")
         if kind == "online":
             return dict(prompts=self.captions(), reward="shapes", online_steps=12, online_guidance=3, batch_size=2,
                         group_size=6, prompts_per_round=8)
         uses_lists = kind == "list" or name in NEEDS_SCORES or name.endswith(" on lists")
         data = self.lists() if uses_lists else ROOT / "assets" / "shapes-preferences.parquet"
         groups = {"list": 12, "unpaired": 48}.get(kind, 24)  # 48 pictures a step for all
-        arguments = dict(data=data, cache=self.work / "cache", batch_size=groups, no_hflip=True,
+        arguments = dict(data=data, cache=self.cache(), batch_size=groups, no_hflip=True,
                          empty_prompt_rate=0.1, eval_every=20)
         if name not in LIVE_REFERENCE and row.has_reference:
             arguments["reference"] = "cached"
         return arguments
 
-    def run(self, row, lr, kappa, seed, steps, captions):
-        """One alignment and its comparison with the start; the result of an earlier one is taken."""
-        name = row.name
-        key = f"{name.replace(' ', '-')}-lr{lr:g}-kappa{kappa if kappa is None else f'{kappa:g}'}-seed{seed}-{steps}"
-        result_path = self.work / "results" / f"{key}.json"
-        if result_path.exists():
-            return json.loads(result_path.read_text())
-        began = time.monotonic()
-        output = self.work / "runs" / key
-        arguments = dict(model=ROOT / "assets" / "shapes", objective=name.split(" ")[0], adapter="full", lr=lr, warmup=5,
-                         steps=steps, ema=0.9, seed=seed, save_every=0, log_every=1, output=output,
+    def align(self, row, run):
+        """Trains one run; its folder, and what it took."""
+        output = self.work / "runs" / run.name()
+        arguments = dict(model=ROOT / "assets" / "shapes", objective=row.name.split(" ")[0], adapter="full", lr=run.lr,
+                         warmup=5, steps=run.steps, ema=0.9, seed=run.seed, save_every=0, log_every=1, output=output,
                          **self.data_of(row))
-        if kappa is not None:
-            arguments["kappa"] = kappa
+        if run.kappa is not None:
+            arguments["kappa"] = run.kappa
         subprocess.run(["rm", "-rf", str(output)], check=True)
-        memory = self.execute(self.command("align", **arguments))
-        self.execute(self.command("evaluate", model=output, baseline=ROOT / "assets" / "shapes", held_out=captions,
-                                  reward="shapes", scheduler="dpm++", steps=12, guidance_scale=3, seed=seed,
-                                  output=output / "evaluation"))
-        result = {"objective": name, "lr": lr, "kappa": kappa, "seed": seed, "steps": steps, "peak_bytes": memory,
-                  **self.measured(output)}
-        result_path.write_text(json.dumps(result))
-        subprocess.run(["rm", "-rf", str(output)], check=True)
-        print(f"{key}: win rate {result['win_rate']:.3f}, correct {result['correct_before']:.3f} -> "
-              f"{result['correct_after']:.3f} ({time.monotonic() - began:.0f} s)", file=sys.stderr)
-        return result
+        return output, self.execute(self.command("align", **arguments))
 
-    def measured(self, output):
-        summary = json.loads((output / "evaluation" / "summary.json").read_text())
+    def run_all(self, row, runs, captions):
+        """Results of runs, those that are not known yet aligned and compared with the start together."""
+        missing = [run for run in runs if self.results.find(run, captions) is None]
+        began = time.monotonic()
+        trained = [self.align(row, run) for run in missing]
+        if missing:
+            comparison = self.work / "runs" / f"{missing[0].name()}-evaluation"
+            subprocess.run(["rm", "-rf", str(comparison)], check=True)
+            # One seed for the pictures of all: the start's are drawn once.
+            self.execute(self.command("evaluate", model=[output for output, _ in trained],
+                                      baseline=ROOT / "assets" / "shapes", held_out=captions, reward="shapes",
+                                      scheduler="dpm++", steps=12, guidance_scale=3, seed=missing[0].seed,
+                                      output=comparison))
+        for run, (output, memory) in zip(missing, trained):
+            summary = comparison / output.name / "summary.json" if len(missing) > 1 else comparison / "summary.json"
+            result = {**run._asdict(), "captions": captions, "peak_bytes": memory,
+                      **self.measured(output, json.loads(summary.read_text()))}
+            self.results.add(result)
+            subprocess.run(["rm", "-rf", str(output)], check=True)
+            print(f"{run.name()}: win rate {result['win_rate']:.3f}, correct {result['correct_before']:.3f} -> "
+                  f"{result['correct_after']:.3f}", file=sys.stderr)
+        if missing:
+            subprocess.run(["rm", "-rf", str(comparison)], check=True)
+            print(f"{row.name}: {len(missing)} runs in {time.monotonic() - began:.0f} s", file=sys.stderr)
+        return [self.results.find(run, captions) for run in runs]
+
+    def measured(self, output, summary):
         rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
         last = next((row for row in reversed(rows) if "eval/error_chosen_ref" in row), {})
 
@@ -166,26 +238,39 @@ class Benchmark:
                 "drift_chosen": drift("chosen"), "drift_rejected": drift("rejected"),
                 "seconds_per_step": statistics.median(seconds)}
 
+    def best(self, row, settings):
+        """The (lr, kappa) that wins most without losing correctness, on short runs."""
+        runs = [Run(row.name, lr, kappa, SWEEP_SEED, self.options.steps // 2) for lr, kappa in settings]
+
+        def score(result):
+            lost = result["correct_before"] - result["correct_after"]
+            return (lost <= LARGEST_LOSS, result["win_rate"] if lost <= LARGEST_LOSS else -lost)
+
+        results = self.run_all(row, runs, SWEEP_CAPTIONS)
+        _, setting = max(zip(results, settings), key=lambda pair: score(pair[0]))
+        return setting
+
     def settings(self, row):
         """Learning rate and kappa: of the middle, or of the sweep."""
         middle = None if row.kappa is None else row.kappa * KAPPA_FACTORS[1]
         if self.options.quick:
             return LEARNING_RATES[1], middle
-
-        def score(lr, kappa):
-            result = self.run(row, lr, kappa, SWEEP_SEED, self.options.steps // 2, 96)
-            lost = result["correct_before"] - result["correct_after"]
-            return (lost <= LARGEST_LOSS, result["win_rate"] if lost <= LARGEST_LOSS else -lost)
-
-        lr = max(LEARNING_RATES, key=lambda candidate: score(candidate, middle))
+        lr, _ = self.best(row, [(lr, middle) for lr in LEARNING_RATES])
         if middle is None:
             return lr, None
-        return lr, max((row.kappa * factor for factor in KAPPA_FACTORS), key=lambda candidate: score(lr, candidate))
+        return self.best(row, [(lr, row.kappa * factor) for factor in KAPPA_FACTORS])
 
-    def results(self, row):
+    def measure(self, row):
         lr, kappa = self.settings(row)
-        return [self.run(row, lr, kappa, seed, self.options.steps, self.options.captions)
-                for seed in range(self.options.seeds)]
+        runs = [Run(row.name, lr, kappa, seed, self.options.steps) for seed in range(self.options.seeds)]
+        return self.run_all(row, runs, self.options.captions)
+
+    def finished(self, row):
+        """Results of the full runs, if all of them are there."""
+        found = [result for result in self.results.rows.values()
+                 if result["objective"] == row.name and result["steps"] == self.options.steps
+                 and result["captions"] == self.options.captions]
+        return sorted(found, key=lambda result: result["seed"]) if len(found) >= self.options.seeds else []
 
 
 def table_row(results):
@@ -208,19 +293,29 @@ HEADER = """| objective | lr | kappa | win rate (each seed) | correctness, point
 |---|---|---|---|---|---|---|---|---|"""
 
 
+def table(benchmark, rows):
+    lines = [HEADER]
+    for row in rows:
+        if row.name in WITHOUT_DATA:
+            lines.append(f"| {row.name} | not run: the shapes world has no {WITHOUT_DATA[row.name]} | | | | | | | |")
+        elif results := benchmark.finished(row):
+            lines.append(table_row(results))
+    return "\n".join(lines)
+
+
 def main():
     options = parse_arguments()
     benchmark = Benchmark(options)
-    lines = [HEADER]
-    for row in listed_objectives(options.binary):
-        if options.only and row.name not in options.only:
-            continue
-        if row.name in WITHOUT_DATA:
-            lines.append(f"| {row.name} | not run: the shapes world has no {WITHOUT_DATA[row.name]} | | | | | | | |")
-            continue
-        lines.append(table_row(benchmark.results(row)))
-        (benchmark.work / "table.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    rows = listed_objectives(options.binary)
+    if options.only:
+        known = {row.name for row in rows}
+        if unknown := set(options.only) - known:
+            sys.exit(f"--only: no such objective: {', '.join(sorted(unknown))}")
+        rows = [row for row in rows if row.name in options.only]
+    if not options.table:
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(benchmark.measure, [row for row in rows if row.name not in WITHOUT_DATA]))
+    print(table(benchmark, rows))
 
 
 main()

@@ -34,7 +34,7 @@ def parse_arguments():
     parser.add_argument("--batch-size", type=int, default=4, help="pairs a step")
     parser.add_argument("--resolution", type=int, default=256, help="pixels")
     parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--only", nargs="*", help="variants to run: script, no-cache, cached")
+    parser.add_argument("--only", nargs="*", help="variants to run: script, no-cache, cached, cached-reference, mapo")
     parser.add_argument("--work", help="folder for model, data and outputs; kept when given")
     return parser.parse_args()
 
@@ -58,6 +58,9 @@ VARIANTS = {
     "script": script_command,
     "no-cache": lambda options, work, output: prefusion_command(options, work, output, "--no-cache"),
     "cached": prefusion_command,
+    # Errors of the reference computed ahead: what a step then costs beside an objective that needs no reference.
+    "cached-reference": lambda options, work, output: prefusion_command(options, work, output, "--reference", "cached"),
+    "mapo": lambda options, work, output: prefusion_command(options, work, output, "--objective", "mapo"),
 }
 
 
