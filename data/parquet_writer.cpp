@@ -97,6 +97,42 @@ int64_t append(arrow::RecordBatchBuilder& builder, const RankedRow& row) {
   return bytes;
 }
 
+// An empty list is written as null: the data has no such values.
+template <typename ValueBuilder, typename Value>
+void append_list(arrow::RecordBatchBuilder& builder, int index, const std::vector<Value>& values) {
+  auto& list = field<arrow::ListBuilder>(builder, index);
+  if (values.empty()) return check_status(list.AppendNull());
+  check_status(list.Append());
+  check_status(static_cast<ValueBuilder&>(*list.value_builder()).AppendValues(values));
+}
+
+std::shared_ptr<arrow::Schema> schema_of(const GroupRow*) {
+  using namespace arrow;
+  const auto numbers = list(float64());
+  return arrow::schema({arrow::field("id", utf8()), arrow::field("prompt", utf8()), arrow::field("labels", numbers),
+                        arrow::field("scores", numbers), arrow::field("errors", numbers),
+                        arrow::field("errors_ref", numbers), arrow::field("timesteps", list(int64())),
+                        arrow::field("errors_by_timestep", numbers), arrow::field("errors_ref_by_timestep", numbers),
+                        arrow::field("margin", float64()), arrow::field("hardness", float64()),
+                        arrow::field("is_flipped", boolean())});
+}
+
+int64_t append(arrow::RecordBatchBuilder& builder, const GroupRow& row) {
+  check_status(field<arrow::StringBuilder>(builder, 0).Append(row.id));
+  check_status(field<arrow::StringBuilder>(builder, 1).Append(row.prompt));
+  append_list<arrow::DoubleBuilder>(builder, 2, row.labels);
+  append_list<arrow::DoubleBuilder>(builder, 3, row.scores);
+  append_list<arrow::DoubleBuilder>(builder, 4, row.errors);
+  append_list<arrow::DoubleBuilder>(builder, 5, row.errors_ref);
+  append_list<arrow::Int64Builder>(builder, 6, row.timesteps);
+  append_list<arrow::DoubleBuilder>(builder, 7, row.errors_by_timestep);
+  append_list<arrow::DoubleBuilder>(builder, 8, row.errors_ref_by_timestep);
+  check_status(field<arrow::DoubleBuilder>(builder, 9).Append(row.margin));
+  check_status(field<arrow::DoubleBuilder>(builder, 10).Append(row.hardness));
+  check_status(field<arrow::BooleanBuilder>(builder, 11).Append(row.is_flipped));
+  return static_cast<int64_t>(row.errors_by_timestep.size() * 2 * sizeof(double));
+}
+
 }  // namespace
 
 template <typename Row>
@@ -158,6 +194,7 @@ int64_t ParquetRowWriter<Row>::num_rows() const {
   return state_->num_rows;
 }
 
+template class ParquetRowWriter<GroupRow>;
 template class ParquetRowWriter<PickapicRow>;
 template class ParquetRowWriter<RankedRow>;
 

@@ -36,6 +36,20 @@ struct RankedRow {
   std::vector<RankedItem> images;
 };
 
+// What a model made of one held-out group (docs/formats.md). Items stand best first.
+struct GroupRow {
+  std::string id;
+  std::string prompt;
+  std::vector<double> labels, scores;          // k; scores empty where the data has none
+  std::vector<double> errors, errors_ref;      // k, means over the timesteps
+  std::vector<int64_t> timesteps;              // G
+  std::vector<double> errors_by_timestep;      // G * k, timestep by timestep
+  std::vector<double> errors_ref_by_timestep;  // the same
+  double margin = 0;                           // implicit reward of the first item minus that of the last
+  double hardness = 0;                         // error_ref of the first item minus that of the last
+  bool is_flipped = false;                     // the policy prefers the last item
+};
+
 // Writes Parquet row group by row group; the file appears, whole, with finish(). Memory holds one row group.
 // Run error when the disk is full; destroyed without finish() it leaves nothing.
 template <typename Row>
@@ -61,6 +75,9 @@ using PickapicWriter = ParquetRowWriter<PickapicRow>;
 // `prompt`, `images`: list of struct {image, model, seed, scores map, rank}.
 using RankedListWriter = ParquetRowWriter<RankedRow>;
 
+using GroupTableWriter = ParquetRowWriter<GroupRow>;
+
+extern template class ParquetRowWriter<GroupRow>;
 extern template class ParquetRowWriter<PickapicRow>;
 extern template class ParquetRowWriter<RankedRow>;
 

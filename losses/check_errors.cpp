@@ -30,8 +30,8 @@ void check_shapes(const std::string& name, const GroupErrors& errors) {
   check_shape(errors.error_ref, items, name, "error_ref");
   check_shape(errors.labels, items, name, "labels");
   check_shape(errors.scores, items, name, "scores");
-  check_shape(errors.ranks, items, name, "ranks");
   check_shape(errors.drift, items, name, "drift");
+  check_shape(errors.residual_square, items, name, "residual_square");
   check_shape(errors.weights, groups, name, "weights");
   check_shape(errors.residual_dot, groups, name, "residual_dot");
   check_shape(errors.drop_margin, groups, name, "drop_margin");

@@ -21,12 +21,13 @@ struct GroupErrors {
   at::Tensor
       labels;  // [B, k] how good each item is, larger is better: 1 chosen / 0 rejected, or a preference value in [0, 1]
   at::Tensor scores;   // [B, k] reward model outputs
-  at::Tensor ranks;    // [B, k] list order, 0 is best
   at::Tensor weights;  // [B] factor of each group's loss, 1 where undefined
 
   // For the objectives that ask (ObjectiveInfo::needs_...), means over C,H,W like the errors.
   at::Tensor drift;         // [B, k] of (prediction - prediction_ref)^2, differentiable
-  at::Tensor residual_dot;  // [B] of (prediction - target)_chosen * (prediction - target)_rejected, a pair's; constant
+  at::Tensor residual_dot;  // [B] of (prediction - target)_chosen * (prediction - target)_rejected, a pair's; constant.
+                            // Under masks m each residual is the error's gradient, (prediction - target) m / mean m
+  at::Tensor residual_square;  // [B, k] of the squares of the same; undefined without masks, where they are the errors
   at::Tensor prompt_distance;  // [B, B] 1 - cosine of the prompts' text states, averaged over tokens; constant
 
   // How the errors were made.

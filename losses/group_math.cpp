@@ -24,16 +24,16 @@ at::Tensor pair_improvement(const GroupErrors& errors) {
   return s.select(1, 0) - s.select(1, 1);
 }
 
+at::Tensor residual_squares(const GroupErrors& errors) {
+  return (errors.residual_square.defined() ? errors.residual_square : errors.error).detach();
+}
+
 at::Tensor preference(const GroupErrors& errors) {
   const auto options = errors.error.options();
   if (errors.labels.defined()) return errors.labels.detach().to(options);
   const int64_t k = errors.error.size(1);
-  if (errors.ranks.defined()) {
-    const at::Tensor beats = errors.ranks.unsqueeze(2) < errors.ranks.unsqueeze(1);  // [B, k, k]: item i beats item j
-    return beats.to(options.dtype()).sum(2).to(options) / static_cast<double>(std::max<int64_t>(1, k - 1));
-  }
   if (errors.scores.defined()) return errors.scores.detach().to(options);
-  check_run(k == 2, "groups of ", k, " items need labels, ranks or scores to be ordered");
+  check_run(k == 2, "groups of ", k, " items need labels or scores to be ordered");
   return at::stack({at::ones({errors.error.size(0)}, options), at::zeros({errors.error.size(0)}, options)}, 1).detach();
 }
 

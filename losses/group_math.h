@@ -17,12 +17,14 @@ at::Tensor smoothed_logistic(const at::Tensor& u, double eps);
 // s = error_ref - error: how much better the policy models an item than the reference does. [B, k]
 at::Tensor improvement(const GroupErrors& errors);
 
+// Squared norm of each item's residual as residual_dot takes it, [B, k], constant.
+at::Tensor residual_squares(const GroupErrors& errors);
+
 // D = s_chosen - s_rejected of pairs, index 0 chosen. [B]
 at::Tensor pair_improvement(const GroupErrors& errors);
 
-// How good each item is, larger is better, [B, k] in the errors' dtype, constant: the labels where given; else from
-// ranks the share of rivals an item beats; else the scores; else, for a pair, (1, 0). Run error for a list without any
-// of them.
+// How good each item is, larger is better, [B, k] in the errors' dtype, constant: the labels where given; else the
+// scores; else, for a pair, (1, 0). Run error for a list with neither.
 at::Tensor preference(const GroupErrors& errors);
 
 // What a reward model said of each item, [B, k] in the errors' dtype, constant: the scores where given, else the

@@ -39,6 +39,17 @@ Extremes extremes(const GroupErrors& errors, bool is_list) {
   return {.chosen = order.slice(1, 0, 1), .rejected = order.slice(1, order.size(1) - 1)};
 }
 
+// Mean sigmoid(-u) over the ordered pairs: how hard a logistic loss would still push.
+void add_gradient_factor(const GroupErrors& errors, const at::Tensor& reward, bool is_list,
+                         std::map<std::string, at::Tensor>& metrics) {
+  if (!is_list) {
+    metrics["gradient_factor"] = (reward.select(1, 1) - reward.select(1, 0)).sigmoid().mean();
+    return;
+  }
+  const at::Tensor pairs = preferred_pairs(preference(errors));
+  metrics["gradient_factor"] = ((-pair_differences(reward)).sigmoid() * pairs).sum() / pairs.sum();
+}
+
 // `is_list`: preference says which items are better, not the position.
 std::map<std::string, at::Tensor> grouped_metrics(const GroupErrors& errors, const at::Tensor& reward, bool is_list) {
   std::map<std::string, at::Tensor> metrics;
@@ -100,6 +111,7 @@ std::map<std::string, at::Tensor> common_metrics(const ObjectiveInfo& info, cons
   const bool is_list = errors.error.size(1) > 2 || info.data == DataKind::kList;
   std::map<std::string, at::Tensor> metrics = grouped_metrics(errors, reward, is_list);
   if (is_list) add_ranking_metrics(errors, metrics);
+  if (info.has_kappa()) add_gradient_factor(errors, reward, is_list, metrics);
   return metrics;
 }
 

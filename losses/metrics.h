@@ -13,6 +13,8 @@ namespace prefusion::losses {
 //   accuracy   share of ordered pairs whose better item has the larger implicit reward, a tie counting one half
 //   margin     mean over groups of the implicit reward of the chosen minus that of the rejected item
 //   error_chosen, error_rejected, and with reference errors error_chosen_ref, error_rejected_ref
+//   gradient_factor  with a kappa: mean over ordered pairs of sigmoid(-difference of their implicit rewards), the share
+//              of its strength with which a logistic loss still pushes: 1/2 at the start
 //   ranking_accuracy   on lists: Kendall's tau between preference and -error over all pairs of different preference,
 //              from -1 to 1, equal errors counting 0; with reference errors ranking_accuracy_ref is the reference's own
 // The implicit reward is kappa * (error_ref - error), without the kappa for objectives that have none, and with -error

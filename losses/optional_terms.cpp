@@ -12,7 +12,7 @@ namespace {
 // The errors with `map` applied to everything that is one number an item.
 template <typename Map>
 GroupErrors mapped(GroupErrors errors, const Map& map) {
-  for (at::Tensor* tensor : {&errors.error, &errors.error_ref, &errors.drift}) {
+  for (at::Tensor* tensor : {&errors.error, &errors.error_ref, &errors.drift, &errors.residual_square}) {
     if (tensor->defined()) *tensor = map(*tensor);
   }
   return errors;
@@ -60,8 +60,9 @@ GroupErrors with_lighter_losers(const Objective& objective, const GroupErrors& e
   GroupErrors result = errors;
   at::Tensor of_losers;
   if (options.safe_loser) {
+    const at::Tensor is_chosen = chosen_items(objective, errors).to(error.dtype());
     const at::Tensor factor =
-        safe_loser_factor(chosen_error(objective, errors), errors.residual_dot, *options.safe_loser);
+        safe_loser_factor((is_chosen * residual_squares(errors)).sum(1), errors.residual_dot, *options.safe_loser);
     of_losers = scale_gradient(error, factor);
   } else {
     const at::Tensor start = objective.info.needs_reference ? errors.error_ref.detach() : at::zeros_like(error);

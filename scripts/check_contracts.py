@@ -8,11 +8,13 @@ root = pathlib.Path(__file__).resolve().parent.parent
 
 # file of the code -> names it must contain between quotes
 CONTRACTS = {
-    "tools/align.cpp": """--model --data --objective --output --adapter --rank --lora-alpha --target-modules --beta --kappa
-        --objective-args --reference --reference-model --steps --epochs --batch-size --accumulate --lr --lr-schedule --warmup
-        --max-grad-norm --weight-decay --resolution --random-crop --no-hflip --empty-prompt-rate --gradient-checkpointing
-        --ema --cache --no-cache --save-every --keep --resume --sample-every --sample-prompts --eval-every --eval-data
-        --trace --trace-steps --dry-run --list-objectives""",
+    "tools/align.cpp": """--model --objective --output --adapter --rank --lora-alpha --target-modules --beta --kappa
+        --objective-args --reference --steps --epochs --batch-size --accumulate --lr --lr-schedule --warmup --max-grad-norm
+        --weight-decay --random-crop --gradient-checkpointing --ema --cache --no-cache --save-every --keep --resume
+        --sample-every --sample-prompts --eval-every --trace --trace-steps --dry-run --list-objectives""",
+    "tools/preference_options.cpp": """--data --reference-model --init-lora --resolution --no-hflip --empty-prompt-rate
+        --eval-data""",
+    "tools/cache.cpp": "--model --reference-errors",
     "tools/generate.cpp": """--model --prompt --prompts --negative-prompt --num-images --steps --guidance-scale --scheduler
         --height --width --lora --output""",
     "tools/command.cpp": "--config --device --dtype --seed --threads --log-level --quiet",

@@ -6,6 +6,7 @@
 #include "losses/registry.h"
 #include "tools/command.h"
 #include "tools/commands.h"
+#include "tools/preference_options.h"
 
 namespace prefusion::tools {
 namespace {
@@ -29,9 +30,6 @@ void add_model_options(CLI::App& app, training::AlignOptions& o) {
   app.add_option("--target-modules", o.target_modules, "Layers that get a LoRA, by path ending (comma-separated)")
       ->delimiter(',')
       ->capture_default_str()
-      ->group(group);
-  app.add_option("--init-lora", o.init_lora,
-                 "LoRA file or folder to start from, with its rank and layers; the reference has it as well")
       ->group(group);
   app.add_option("--lora-format", o.lora_format, "Names in the written LoRA: diffusers or kohya")
       ->check(CLI::IsMember({"diffusers", "kohya"}))
@@ -59,13 +57,12 @@ void add_objective_options(CLI::App& app, training::AlignOptions& o) {
                  "none, frozen, adapter-off, cached (errors computed ahead and kept), ema:DECAY, refresh:N[:MIX] or "
                  "extrapolated:A; by default what objective and adapter ask for")
       ->group(group);
-  app.add_option("--reference-model", o.reference_model, "Model folder of a reference other than the starting weights")
-      ->group(group);
-  app.add_option("--timestep-sampling", o.timestep_sampling,
-                 "uniform, logit-normal[:MEAN,STD], mode[:SCALE] or list:T1,T2,... (larger timesteps are noisier)")
+  app.add_option(
+         "--reference-draws", o.reference_draws,
+         "With --reference cached: draws (of noise, timestep, flip, ...) a group has, used in turn from epoch to "
+         "epoch; 0 draws anew in every epoch, which costs a reference pass for each")
       ->capture_default_str()
       ->group(group);
-  app.add_option("--timestep-range", o.timestep_range, "LOW:HIGH trains on timesteps LOW to HIGH-1 only")->group(group);
 }
 
 void add_loss_options(CLI::App& app, training::AlignOptions& o) {
@@ -135,33 +132,8 @@ void add_online_options(CLI::App& app, training::AlignOptions& o) {
 
 void add_data_options(CLI::App& app, training::AlignOptions& o) {
   const std::string group = "Data";
-  app.add_option("--data", o.data,
-                 "Pick-a-Pic Parquet files, JSONL manifests, or folders of either or of chosen/ and rejected/")
-      ->group(group);
-  app.add_option("--score-name", o.score_name,
-                 "Reward score of the data to take, by name; rows without it are dropped. Default: the only one")
-      ->group(group);
-  app.add_option("--curriculum", o.curriculum,
-                 "Easy groups first: margin:CHUNKS, or margin:CHUNKS:MIN_GAP to leave out groups of smaller margin")
-      ->group(group);
-  app.add_flag("--keep-ties", o.keep_ties, "Keep ties, with labels of one half, for objectives with soft labels")
-      ->group(group);
-  app.add_option("--resolution", o.resolution, "Pixels of the shorter side, then centre crop; 0 takes the model's own")
-      ->capture_default_str()
-      ->group(group);
+  add_record_options(app, o);
   app.add_flag("--random-crop", o.random_crop, "Crop at random instead of at the centre (needs --no-cache)")
-      ->group(group);
-  app.add_flag("--no-hflip", o.no_hflip, "Never mirror pictures")->group(group);
-  app.add_option("--empty-prompt-rate", o.empty_prompt_rate, "Share of prompts replaced by the empty one")
-      ->capture_default_str()
-      ->group(group);
-  app.add_option("--max-bad", o.max_bad, "Share of records that may be unreadable before the run stops")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str()
-      ->group(group);
-  app.add_option("--workers", o.workers, "Threads that read and decode pictures")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str()
       ->group(group);
   app.add_option("--cache", o.cache, "Folder of the cache of encoded pictures and prompts; default OUTPUT/cache")
       ->group(group);
@@ -242,15 +214,9 @@ void add_tracking_options(CLI::App& app, training::AlignOptions& o) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
-  app.add_option("--eval-data", o.eval_data, "Held-out preference data; by default a share of the prompts of --data")
-      ->group(group);
-  app.add_option("--eval-fraction", o.eval_fraction, "That share of prompts")
-      ->check(CLI::Range(0.0, 0.5))
-      ->capture_default_str()
-      ->group(group);
-  app.add_option("--eval-groups", o.eval_groups, "Held-out groups measured at most")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str()
+  app.add_option("--dump-groups", o.dump_groups,
+                 "Parquet file with a row a held-out group, written with every measurement: errors, margin, hardness "
+                 "(docs/formats.md)")
       ->group(group);
   app.add_option("--alarm-drift", o.alarm_drift,
                  "Over-optimisation alarm: held-out chosen error above the reference's by this share")
@@ -285,7 +251,10 @@ void add_options(CLI::App& app, AlignCommand& command) {
   add_objective_options(app, command.align);
   add_loss_options(app, command.align);
   add_online_options(app, command.align);
+  add_start_options(app, command.align);
+  add_timestep_options(app, command.align);
   add_data_options(app, command.align);
+  add_held_out_options(app, command.align);
   add_optimisation_options(app, command.align);
   add_tracking_options(app, command.align);
   app.add_flag("--list-objectives", command.list_objectives, "Print every objective with what it needs, and exit")
@@ -296,6 +265,16 @@ void add_options(CLI::App& app, AlignCommand& command) {
       "      --batch-size 24 --kappa 1000 --lr 1e-4 --no-hflip");
 }
 
+// An adapter to start from brings its own shape.
+const std::vector<std::string> kAdapterShape = {"rank", "lora-alpha", "target-modules"};
+
+void check_adapter_shape(const CLI::App& app) {
+  for (const auto& flag : kAdapterShape) {
+    check_usage(app.count("--" + flag) == 0, "--", flag,
+                " beside --init-lora: rank, alpha and layers are those of the file; leave --", flag, " out");
+  }
+}
+
 void run(const AlignCommand& command, const CLI::App& app) {
   if (command.list_objectives) {
     std::printf("%s", losses::objective_table().c_str());
@@ -304,7 +283,9 @@ void run(const AlignCommand& command, const CLI::App& app) {
   training::AlignOptions options = command.align;
   options.seed = command.seed;
   options.progress = !command.quiet;
-  options.resolved_config = resolved_config(app);
+  const bool has_shape = !options.init_lora.empty();
+  if (has_shape) check_adapter_shape(app);
+  options.resolved_config = resolved_config(app, has_shape ? kAdapterShape : std::vector<std::string>());
   const at::Device device = command.torch_device();
   const at::ScalarType dtype = command.scalar_type();
   training::validate(options);

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <toml++/toml.h>
+#include <algorithm>
 #include <cstdlib>
 #include <set>
 #include <sstream>
@@ -160,12 +161,13 @@ std::vector<std::string> split_default_list(std::string text) {
 
 }  // namespace
 
-std::string resolved_config(const CLI::App& app) {
+std::string resolved_config(const CLI::App& app, const std::vector<std::string>& left_out) {
   std::string out = "# The resolved configuration of this run: prefusion " + app.get_name() + " --config run.toml\n";
   for (const CLI::Option* option : app.get_options()) {
     if (option->get_lnames().empty()) continue;
     const std::string& key = option->get_lnames().front();
     if (key == "help" || key == "config" || key == "list-objectives") continue;
+    if (std::find(left_out.begin(), left_out.end(), key) != left_out.end()) continue;
     if (option->get_expected_min() == 0) {
       out += key + " = " + (option->count() && option->as<bool>() ? "true" : "false") + "\n";
     } else if (option->get_items_expected_max() > 1) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/device.h"
 
@@ -47,7 +48,7 @@ void add_command(CLI::App& root, const std::string& name, const std::string& des
 // Input error for a file that is no TOML, usage error for a key that is no flag of `app`.
 std::vector<std::string> merge_config_file(const CLI::App& root, std::vector<std::string> arguments);
 
-// All flags of a parsed subcommand with their resolved values, as TOML that --config reads back.
-std::string resolved_config(const CLI::App& app);
+// All flags of a parsed subcommand but `left_out` with their resolved values, as TOML that --config reads back.
+std::string resolved_config(const CLI::App& app, const std::vector<std::string>& left_out = {});
 
 }  // namespace prefusion::tools

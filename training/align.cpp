@@ -21,6 +21,7 @@
 #include "training/policy.h"
 #include "training/preference_steps.h"
 #include "training/report.h"
+#include "training/run_fingerprint.h"
 #include "training/sample_pictures.h"
 #include "training/tensorboard.h"
 
@@ -92,6 +93,7 @@ class AlignRun {
                                          AdamWOptions{.lr = options_.lr, .weight_decay = options_.weight_decay});
     if (options_.ema > 0) ema_ = std::make_unique<Ema>(optimizer_->master_weights(), options_.ema);
     num_steps_ = steps_->num_steps();
+    fingerprint_ = run_fingerprint(options_, params_, policy_, dtype_, num_steps_);
     log_plan();
   }
 
@@ -134,22 +136,16 @@ class AlignRun {
 
   // What must be the same for a resumed run to be the same run.
   Json fingerprint() const {
-    Json same = steps_->fingerprint();
-    same.update({{"adapter", options_.adapter},
-                 {"seed", options_.seed},
-                 {"batch_size", options_.batch_size},
-                 {"accumulate", options_.accumulate}});
+    Json same = fingerprint_;
+    same.update(steps_->fingerprint());
     return same;
   }
 
   void check_is_same_run(const Checkpoint& checkpoint, const std::string& where) const {
     const Json run = checkpoint.state.value("run", Json());
     check_input(run.is_object() && checkpoint.tensors.contains("optimizer"), where, ": is no checkpoint of align");
-    const Json expected = fingerprint();
-    for (const auto& [key, value] : expected.items()) {
-      check_usage(run.value(key, Json()) == value, "--resume ", where, ": its ", key, " was ",
-                  run.value(key, Json()).dump(), ", this run's is ", value.dump());
-    }
+    const std::string changes = changed_keys(run, fingerprint());
+    check_usage(changes.empty(), "--resume ", where, ": ", changes);
     check_usage(!ema_ || checkpoint.tensors.contains("ema"), "--resume ", where, ": was saved without --ema");
   }
 
@@ -271,6 +267,10 @@ class AlignRun {
                                                value("eval/error_chosen"), value("eval/error_chosen_ref"));
       if (!warning.empty()) log_warn(warning);
       metrics["eval/alarm"] = warning.empty() ? 0.0 : 1.0;
+      const std::string displacement = displacement_warning(step_number_, value("eval/displaced"),
+                                                            value("eval/displaced_low"), value("eval/margin"));
+      if (!displacement.empty()) log_warn(displacement);
+      metrics["eval/alarm_displacement"] = displacement.empty() ? 0.0 : 1.0;
       if (step_number_ > 0 && value("eval/accuracy") > best_accuracy_) {
         best_accuracy_ = value("eval/accuracy");
         best_step_ = step_number_;
@@ -313,6 +313,7 @@ class AlignRun {
   std::unique_ptr<TensorBoardWriter> events_;
   std::unique_ptr<SamplePictures> samples_;
 
+  Json fingerprint_;  // of the run, but for its steps
   int64_t num_steps_ = 0;
   int64_t step_number_ = 0;  // optimizer steps done
   int64_t saved_step_ = -1;

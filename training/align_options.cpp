@@ -84,12 +84,44 @@ void check_reference(const AlignOptions& o, const losses::ObjectiveInfo& objecti
               "--reference adapter-off needs --adapter lora; use --reference frozen");
   check_usage(o.reference_model.empty() || spec.kind == ReferenceKind::kFrozen || spec.kind == ReferenceKind::kCached,
               "--reference-model needs --reference frozen or cached");
+  check_usage(o.reference_draws >= 0, "--reference-draws must not be negative");
+  check_usage(o.reference_draws == 0 || spec.kind == ReferenceKind::kCached,
+              "--reference-draws says how many draws a cached reference has: it needs --reference cached");
   if (spec.kind != ReferenceKind::kCached) return;
   check_usage(!o.no_cache, "--reference cached keeps the reference's errors in the cache: leave --no-cache out");
   check_usage(!objective.needs_drift, "--reference cached keeps errors, but --objective ", o.objective,
               " (or --anchor-weight) needs the reference's predictions; use --reference frozen or adapter-off");
   check_usage(objective.latent_source == losses::LatentSource::kForwardNoise, "--reference cached: --objective ",
               o.objective, " inverts latents with the policy, which moves; use --reference frozen or adapter-off");
+}
+
+// A tie has no chosen item: only an objective that reads the labels can learn from it.
+void check_ties(const AlignOptions& o, const losses::Objective& objective) {
+  const bool takes_the_first =
+      objective.info.data == losses::DataKind::kSingle ||
+      (objective.info.data == losses::DataKind::kPair && !objective.labels && !o.loss.soft_labels);
+  check_usage(!o.keep_ties || !takes_the_first, "--keep-ties: objective ", o.objective,
+              " takes the first item of every pair for the chosen one, of ties as well",
+              objective.info.data == losses::DataKind::kPair ? "; add --soft-labels, or leave --keep-ties out"
+                                                             : "; leave --keep-ties out");
+}
+
+void check_curriculum(const AlignOptions& o, const losses::ObjectiveInfo& objective) {
+  if (!Curriculum::parse(o.curriculum).is_by_hardness()) return;
+  const bool compares = objective.data == losses::DataKind::kPair || objective.data == losses::DataKind::kList;
+  check_usage(compares, "--curriculum ", o.curriculum, ": objective ", o.objective,
+              " sees single pictures, of which none is better than another; it needs pairs or lists");
+  check_usage(!o.no_cache, "--curriculum ", o.curriculum,
+              " keeps the model's errors in the cache: leave --no-cache out");
+}
+
+void check_dump(const AlignOptions& o, Problems& problems) {
+  if (o.dump_groups.empty()) return;
+  problems.check(
+      o.eval_every > 0 && o.eval_groups > 0,
+      "--dump-groups writes the held-out groups that are measured: --eval-every and --eval-groups must not be 0");
+  problems.check(o.dump_groups.extension() == ".parquet",
+                 concat("--dump-groups ", o.dump_groups.string(), ": expected a name that ends in .parquet"));
 }
 
 void check_online(const AlignOptions& o, Problems& problems) {
@@ -154,6 +186,7 @@ void validate(const AlignOptions& o) {
   problems.check(!o.random_crop || o.no_cache, "--random-crop needs --no-cache: a cached latent has its crop fixed");
   problems.check(o.no_cache || o.cache.empty() || !fs::is_regular_file(o.cache), "--cache expects a folder");
   problems.check(o.sample_every == 0 || !o.sample_prompts.empty(), "--sample-every needs --sample-prompts FILE");
+  check_dump(o, problems);
   problems.attempt([&] { parse_lr_schedule(o.lr_schedule); });
   problems.attempt([&] { Curriculum::parse(o.curriculum); });
   problems.attempt([&] { TimestepWeighting::parse(o.logit_weighting, "--logit-weighting"); });
@@ -166,6 +199,8 @@ void validate(const AlignOptions& o) {
     const auto& objective = losses::find_objective(o.objective);
     losses::check_loss_options(objective, o.loss);
     check_auto_kappa(o, objective.info);
+    check_ties(o, objective);
+    check_curriculum(o, objective.info);
     check_reference(o, losses::with_needs_of(o.loss, objective.info));
   });
   problems.throw_if_any();

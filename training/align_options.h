@@ -52,6 +52,7 @@ struct AlignOptions {
   std::string lora_format = "diffusers";  // diffusers or kohya
 
   std::string reference;                  // parse_reference; empty: what the objective and adapter ask for
+  int64_t reference_draws = 0;            // of a cached reference: draws a group has; 0: a new one every epoch
   std::filesystem::path reference_model;  // a reference other than the starting weights
   std::filesystem::path init_lora;        // start from this adapter: it is the reference's too
 
@@ -99,8 +100,9 @@ struct AlignOptions {
   std::string resume;  // "", "auto" or a checkpoint folder
   int64_t eval_every = 100;
   std::filesystem::path eval_data;
-  double eval_fraction = 0.05;  // share of prompts held out when there is no --eval-data
-  int64_t eval_groups = 64;     // at most so many held-out groups are measured; 0 turns evaluation off
+  double eval_fraction = 0.05;        // share of prompts held out when there is no --eval-data
+  std::filesystem::path dump_groups;  // Parquet table of the held-out groups, written with every measurement
+  int64_t eval_groups = 64;           // at most so many held-out groups are measured; 0 turns evaluation off
   int64_t sample_every = 0;
   std::filesystem::path sample_prompts;
   int64_t sample_steps = 20;

@@ -11,7 +11,7 @@ namespace prefusion::training {
 // Which record a group of a batch is, and which draw of it.
 struct GroupRef {
   int64_t item = 0;   // index in the data set
-  uint64_t draw = 0;  // the epoch it is used in
+  uint64_t draw = 0;  // the epoch it is used in, modulo --reference-draws
 };
 
 // What a run asks of its data beyond labelled pictures under a prompt.

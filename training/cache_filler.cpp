@@ -5,13 +5,14 @@
 #include <algorithm>
 
 #include "core/interrupt.h"
+#include "core/logging.h"
 #include "core/progress.h"
 #include "training/live_data.h"
 
 namespace prefusion::training {
 namespace {
 
-constexpr int64_t kCommitEvery = 64;  // groups lost at most when the process is killed
+constexpr int64_t kCommitEvery = 64;  // encoded groups lost at most when the process is killed
 
 }  // namespace
 
@@ -30,7 +31,9 @@ CacheFiller::CacheFiller(data::LatentCache& cache, GroupEncoder& encoder, const 
 
 void CacheFiller::add_prompt(const std::string& prompt) {
   const ContentHash key = prompt_key(prompt);
-  if (!cache_.contains(key)) cache_.append_text({key}, encoder_.encode_prompts({prompt}));
+  if (cache_.contains(key)) return;
+  cache_.append_text({key}, encoder_.encode_prompts({prompt}));
+  ++prompts_encoded_;
 }
 
 void CacheFiller::add_prompts(const data::LoadedGroup& group) {
@@ -59,6 +62,8 @@ GroupTable CacheFiller::fill(const data::PreferenceDataset& dataset, const std::
       encode_pictures(entry, group.pixel_values);
       encode_masks(entry, group.masks);
       if (++encoded % kCommitEvery == 0) cache_.commit();
+    } else {
+      ++groups_found_;
     }
     table.emplace(group.index, std::move(entry));
     progress.update(batch->next_position);
@@ -67,6 +72,11 @@ GroupTable CacheFiller::fill(const data::PreferenceDataset& dataset, const std::
   }
   cache_.commit();
   return table;
+}
+
+void CacheFiller::log_counts() const {
+  log_info("cache ", cache_.tensors().path().string(), ": encoded ", pictures_encoded_, " pictures, ", prompts_encoded_,
+           " prompts, ", masks_encoded_, " masks; the pictures of ", groups_found_, " groups were there");
 }
 
 CachedGroup CacheFiller::describe(const data::LoadedGroup& group) const {
@@ -100,14 +110,17 @@ void CacheFiller::encode_pictures(const CachedGroup& entry, const at::Tensor& pi
       if ((flipped && !flips_) || cache_.contains(key)) continue;
       const EncodedPictures latents = encoder_.encode_pictures(flipped ? picture.flip({3}) : picture);
       cache_.append_latents({key}, latents.mean.cpu(), latents.std.cpu());
+      ++pictures_encoded_;
     }
   }
 }
 
 void CacheFiller::encode_masks(const CachedGroup& entry, const at::Tensor& masks) {
   for (size_t item = 0; item < entry.masks.size(); ++item) {
+    if (cache_.contains(entry.masks[item])) continue;
     const at::Tensor mask = masks[static_cast<int64_t>(item)].unsqueeze(0);
     cache_.append_masks({entry.masks[item]}, encoder_.encode_masks(mask));
+    ++masks_encoded_;
   }
 }
 

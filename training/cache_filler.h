@@ -36,6 +36,9 @@ class CacheFiller {
   // Encodes what is missing for `indices` and returns where everything is. Groups that cannot be read are left out.
   GroupTable fill(const data::PreferenceDataset& dataset, const std::vector<int64_t>& indices, const char* title);
 
+  // Says how much was encoded and how much was there already.
+  void log_counts() const;
+
  private:
   CachedGroup describe(const data::LoadedGroup& group) const;
   bool is_complete(const CachedGroup& entry) const;
@@ -50,6 +53,8 @@ class CacheFiller {
   std::string vae_key_, text_key_;
   data::TransformOptions transform_;
   bool flips_ = false;
+  int64_t pictures_encoded_ = 0, prompts_encoded_ = 0, masks_encoded_ = 0;
+  int64_t groups_found_ = 0;  // complete before
 };
 
 }  // namespace prefusion::training

@@ -2,10 +2,13 @@
 
 #include <ATen/ATen.h>
 
+#include <numeric>
+
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "training/cache_filler.h"
 #include "training/cache_reader.h"
+#include "training/curriculum.h"
 
 namespace prefusion::training {
 namespace fs = std::filesystem;
@@ -43,8 +46,8 @@ class CachedData : public EncodedData {
  public:
   CachedData(const AlignOptions& options, losses::DataKind kind, PreferenceSplit split,
              std::shared_ptr<GroupEncoder> encoder)
-      : options_(options),
-        split_(std::move(split)),
+      : EncodedData(std::move(split)),
+        options_(options),
         scaling_(encoder->scaling()),
         latent_shape_(encoder->latent_shape()) {
     items_ = kind == losses::DataKind::kSingle ? 1 : split_.train->group_size();
@@ -56,8 +59,8 @@ class CachedData : public EncodedData {
     std::vector<int64_t> held_out;
     for (const auto& request : held_out_requests(split_, options)) held_out.push_back(request.index);
     if (!held_out.empty()) held_out_ = filler.fill(*split_.held_out, held_out, "encoding held-out groups");
-    GroupOrder order = train_order(split_, options);
-    train_ = filler.fill(*split_.train, order.items_until(num_positions(split_, options)), "encoding groups");
+    train_ = filler.fill(*split_.train, needed_items(), "encoding groups");
+    filler.log_counts();
     const ContentHash empty = filler.prompt_key("");
     const auto empty_text = cache_->find_text(empty);
     check_input(empty_text.has_value(), (folder / "latents.h5").string(),
@@ -74,32 +77,52 @@ class CachedData : public EncodedData {
 
   std::vector<EncodedBatch> held_out() override {
     std::vector<EncodedBatch> batches;
-    std::vector<CachedRequest> groups;
-    const auto flush = [&] {
-      // Held-out prompts are never dropped: the measurement is of the conditional model.
-      if (!groups.empty()) batches.push_back(reader_->read(groups, /*empty_prompt_rate=*/0.0));
-      groups.clear();
-    };
-    for (const auto& request : held_out_requests(split_, options_)) {
-      const auto found = held_out_.find(request.index);
-      if (found != held_out_.end()) groups.emplace_back(request, &found->second);
-      if (static_cast<int64_t>(groups.size()) == options_.batch_size) flush();
-    }
-    flush();
+    // Held-out prompts are never dropped: the measurement is of the conditional model.
+    read_batches(held_out_, held_out_requests(split_, options_), options_.batch_size, /*empty_prompt_rate=*/0.0,
+                 [&](const EncodedBatch& batch) { batches.push_back(batch); });
     return batches;
   }
 
+  void for_each_batch(const std::vector<data::LoadRequest>& requests, int64_t batch_size, double empty_prompt_rate,
+                      const std::function<void(const EncodedBatch&)>& use) override {
+    read_batches(train_, requests, batch_size, empty_prompt_rate, use);
+  }
+
+  bool can_read(int64_t index) const override { return train_.contains(index); }
   data::TensorCache& cache() override { return cache_->tensors(); }
 
-  int64_t num_train_groups() const override { return split_.train->size(); }
   int64_t items_per_group() const override { return items_; }
   LatentScaling scaling() const override { return scaling_; }
   std::vector<int64_t> latent_shape() const override { return latent_shape_; }
   std::vector<int64_t> text_shape() const override { return text_shape_; }
 
  private:
+  // Which chunk of a curriculum by hardness a group is in shows only when the model has seen them all.
+  std::vector<int64_t> needed_items() const {
+    if (!Curriculum::parse(options_.curriculum).is_by_hardness()) {
+      return train_order(split_, options_).items_until(num_positions(split_, options_));
+    }
+    std::vector<int64_t> all(static_cast<size_t>(split_.train->size()));
+    std::iota(all.begin(), all.end(), int64_t{0});
+    return all;
+  }
+
+  void read_batches(const GroupTable& table, const std::vector<data::LoadRequest>& requests, int64_t batch_size,
+                    double empty_prompt_rate, const std::function<void(const EncodedBatch&)>& use) const {
+    std::vector<CachedRequest> groups;
+    const auto flush = [&] {
+      if (!groups.empty()) use(reader_->read(groups, empty_prompt_rate));
+      groups.clear();
+    };
+    for (const auto& request : requests) {
+      const auto found = table.find(request.index);
+      if (found != table.end()) groups.emplace_back(request, &found->second);
+      if (static_cast<int64_t>(groups.size()) == batch_size) flush();
+    }
+    flush();
+  }
+
   const AlignOptions& options_;
-  PreferenceSplit split_;
   int64_t items_ = 0;
   LatentScaling scaling_;
   std::vector<int64_t> latent_shape_, text_shape_;

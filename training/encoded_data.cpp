@@ -3,7 +3,6 @@
 #include "training/cached_data.h"
 #include "training/group_encoder.h"
 #include "training/live_data.h"
-#include "training/preference_split.h"
 
 namespace prefusion::training {
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -7,6 +8,7 @@
 #include "losses/objective.h"
 #include "training/align_options.h"
 #include "training/batch_source.h"
+#include "training/preference_split.h"
 #include "training/train_step.h"
 
 namespace prefusion::training {
@@ -15,6 +17,7 @@ namespace prefusion::training {
 // cache (the default; the encoders are then freed), or batch by batch with --no-cache.
 class EncodedData {
  public:
+  explicit EncodedData(PreferenceSplit split) : split_(std::move(split)) {}
   virtual ~EncodedData() = default;
 
   // The stream of training batches from `position` (groups consumed since the start of the run) on.
@@ -22,15 +25,28 @@ class EncodedData {
   // Held-out groups in a fixed order, in batches of the run's size; empty when there are none.
   virtual std::vector<EncodedBatch> held_out() = 0;
 
+  // Gives these draws of training groups to `use`, in batches; records that could not be read are left out. A usage
+  // error without a cache.
+  virtual void for_each_batch(const std::vector<data::LoadRequest>& requests, int64_t batch_size,
+                              double empty_prompt_rate, const std::function<void(const EncodedBatch&)>& use) = 0;
+  // Whether a training group could be read; unknown, so true, without a cache.
+  virtual bool can_read(int64_t /*index*/) const { return true; }
   // Where encoded data is kept, for further kinds of entries; a usage error without a cache.
   virtual data::TensorCache& cache() = 0;
 
-  virtual int64_t num_train_groups() const = 0;
+  // The records themselves. Chunks of the curriculum that are set here hold for sources made afterwards.
+  PreferenceSplit& split() { return split_; }
+  const PreferenceSplit& split() const { return split_; }
+  int64_t num_train_groups() const { return split_.train->size(); }
+
   virtual int64_t items_per_group() const = 0;
   virtual LatentScaling scaling() const = 0;
   // Shapes of one group's tensors, for the dry run: latents [C, h, w], text [L, D].
   virtual std::vector<int64_t> latent_shape() const = 0;
   virtual std::vector<int64_t> text_shape() const = 0;
+
+ protected:
+  PreferenceSplit split_;
 };
 
 // Opens the data, splits off the held-out prompts, and (unless this is a dry run) encodes what the run needs. Input

@@ -73,6 +73,14 @@ std::string OverOptimisationAlarm::check(int64_t step, double accuracy, double m
   return warning;
 }
 
+std::string displacement_warning(int64_t step, double displaced, double displaced_low, double margin) {
+  if (!(displaced_low > 0.5 && margin > 0)) return "";
+  return concat("likelihood displacement: at step ", step, " the margin is ", margin, ", but ",
+                std::round(displaced * 1000) / 10,
+                " % of the held-out chosen pictures have a larger error than at the start; add --sft-weight or "
+                "--anchor-weight, or lower --loser-weight");
+}
+
 Json OverOptimisationAlarm::state() const {
   return {{"first_error", first_error_}, {"best_accuracy", best_accuracy_}};
 }

@@ -53,4 +53,9 @@ class OverOptimisationAlarm {
   double best_accuracy_ = -1;
 };
 
+// Likelihood displacement: the margin is positive although most held-out chosen items (`displaced_low`, the lower 95 %
+// bound of their share, is above 1/2) have become less likely than at the start. Returns the warning to show, or an
+// empty text.
+std::string displacement_warning(int64_t step, double displaced, double displaced_low, double margin);
+
 }  // namespace prefusion::training

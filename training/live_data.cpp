@@ -94,13 +94,17 @@ class LiveSource : public BatchSource {
   data::PairLoader loader_;
 };
 
+[[noreturn]] void fail_without_cache() {
+  fail_usage("--no-cache: there is no cache to keep anything in");
+}
+
 class LiveData : public EncodedData {
  public:
   LiveData(const AlignOptions& options, losses::DataKind kind, PreferenceSplit split,
            std::shared_ptr<GroupEncoder> encoder)
-      : options_(options),
+      : EncodedData(std::move(split)),
+        options_(options),
         keeps_all_items_(kind != losses::DataKind::kSingle),
-        split_(std::move(split)),
         encoder_(std::move(encoder)) {}
 
   std::unique_ptr<BatchSource> train_source(int64_t position) override {
@@ -119,9 +123,12 @@ class LiveData : public EncodedData {
     return batches;
   }
 
-  data::TensorCache& cache() override { fail_usage("--no-cache: there is no cache to keep anything in"); }
+  void for_each_batch(const std::vector<data::LoadRequest>&, int64_t, double,
+                      const std::function<void(const EncodedBatch&)>&) override {
+    fail_without_cache();
+  }
+  data::TensorCache& cache() override { fail_without_cache(); }
 
-  int64_t num_train_groups() const override { return split_.train->size(); }
   int64_t items_per_group() const override { return keeps_all_items_ ? split_.train->group_size() : 1; }
   LatentScaling scaling() const override { return encoder_->scaling(); }
   std::vector<int64_t> latent_shape() const override { return encoder_->latent_shape(); }
@@ -130,7 +137,6 @@ class LiveData : public EncodedData {
  private:
   const AlignOptions& options_;
   bool keeps_all_items_;
-  PreferenceSplit split_;
   std::shared_ptr<GroupEncoder> encoder_;
 };
 

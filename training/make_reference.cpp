@@ -13,6 +13,19 @@ std::shared_ptr<unet::Denoiser> load_reference_denoiser(const AlignOptions& opti
   return load_start_denoiser(folder, options, dtype, device);
 }
 
+// Reads all the weights.
+std::string reference_weights_key(const AlignOptions& options, const Policy& policy, at::ScalarType dtype,
+                                  at::Device device) {
+  if (!options.reference_model.empty()) {
+    return weights_key("denoiser", nn::tensor_map(*load_reference_denoiser(options, dtype, device)));
+  }
+  std::string key = weights_key("denoiser", nn::tensor_map(*policy.denoiser));
+  if (options.init_lora.empty() || !policy.adapter) return key;  // a fresh adapter has no effect yet
+  TensorMap adapter;
+  for (const auto& [name, tensor] : policy.trainable) adapter[name] = tensor.detach();
+  return concat(key, " ", weights_key("adapter", adapter));
+}
+
 }  // namespace
 
 std::unique_ptr<ReferencePolicy> make_reference(const ReferenceSpec& spec, const AlignOptions& options,
@@ -31,16 +44,13 @@ std::unique_ptr<ReferencePolicy> make_reference(const ReferenceSpec& spec, const
   }
 }
 
-std::string reference_weights_key(const AlignOptions& options, const Policy& policy, at::ScalarType dtype,
-                                  at::Device device) {
-  if (!options.reference_model.empty()) {
-    return weights_key("denoiser", nn::tensor_map(*load_reference_denoiser(options, dtype, device)));
-  }
-  std::string key = weights_key("denoiser", nn::tensor_map(*policy.denoiser));
-  if (options.init_lora.empty() || !policy.adapter) return key;  // a fresh adapter has no effect yet
-  TensorMap adapter;
-  for (const auto& [name, tensor] : policy.trainable) adapter[name] = tensor.detach();
-  return concat(key, " ", weights_key("adapter", adapter));
+std::string reference_run_key(const AlignOptions& options, const Policy& policy,
+                              const schedulers::NoiseSchedule& schedule, const LatentScaling& scaling,
+                              at::ScalarType dtype, at::Device device) {
+  return concat(reference_weights_key(options, policy, dtype, device), " ",
+                weights_key("schedule", {{"alphas_cumprod", schedule.alphas_cumprod()}}), " ",
+                prediction_type_name(schedule.prediction_type()), " ", c10::toString(dtype), " ", scaling.scale, " ",
+                scaling.shift, " ", options.seed);
 }
 
 }  // namespace prefusion::training

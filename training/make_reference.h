@@ -3,7 +3,9 @@
 #include <memory>
 #include <string>
 
+#include "schedulers/noise_schedule.h"
 #include "training/align_options.h"
+#include "training/group_inputs.h"
 #include "training/policy.h"
 #include "training/reference_policy.h"
 
@@ -14,8 +16,10 @@ namespace prefusion::training {
 std::unique_ptr<ReferencePolicy> make_reference(const ReferenceSpec& spec, const AlignOptions& options,
                                                 const Policy& policy, at::ScalarType dtype, at::Device device);
 
-// Key of the weights a reference that does not move has: reads them all.
-std::string reference_weights_key(const AlignOptions& options, const Policy& policy, at::ScalarType dtype,
-                                  at::Device device);
+// Key of everything that errors at the start (or of --reference-model) depend on and that is the same for all groups of
+// a run: weights, schedule, precision, scaling of latents, seed.
+std::string reference_run_key(const AlignOptions& options, const Policy& policy,
+                              const schedulers::NoiseSchedule& schedule, const LatentScaling& scaling,
+                              at::ScalarType dtype, at::Device device);
 
 }  // namespace prefusion::training

@@ -1,7 +1,10 @@
 #include "training/preference_split.h"
 
 #include <algorithm>
+#include <set>
+#include <string_view>
 
+#include "core/content_hash.h"
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/dataset.h"
@@ -68,12 +71,29 @@ PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind, D
              *curriculum.min_gap);
     split.train = data::subset(split.train, std::move(kept));
   }
+  const int64_t num_chunks = curriculum.is_by_hardness() ? 1 : curriculum.num_chunks;
+  split.chunks.assign(static_cast<size_t>(split.train->size()), 0);
+  if (num_chunks > 1) {
+    split.chunks = chunks_by_ease(margins_of(*split.train), num_chunks, "margin (of --score-name or soft labels)");
+  }
   return split;
 }
 
+std::string records_key(const data::PreferenceDataset& dataset) {
+  ContentHasher hash;
+  const auto add = [&hash](const std::vector<double>& values) {
+    hash.add(std::string_view(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(double)));
+  };
+  for (int64_t i = 0; i < dataset.size(); ++i) {
+    hash.add(dataset.id(i)).add(dataset.prompt(i));
+    add(dataset.labels(i));
+    add(dataset.scores(i));
+  }
+  return hash.finish().hex();
+}
+
 GroupOrder train_order(const PreferenceSplit& split, const AlignOptions& options) {
-  const int64_t num_chunks = Curriculum::parse(options.curriculum).num_chunks;
-  return {split.train, options.seed, chunks_by_margin(*split.train, num_chunks), num_needed(split, options)};
+  return {split.train, options.seed, split.chunks, num_needed(split, options), options.reference_draws};
 }
 
 std::vector<data::LoadRequest> train_requests(const PreferenceSplit& split, const AlignOptions& options, int64_t begin,
@@ -91,6 +111,23 @@ int64_t num_positions(const PreferenceSplit& split, const AlignOptions& options)
   const int64_t needed = num_needed(split, options);
   const auto spare = static_cast<int64_t>(static_cast<double>(needed) * options.max_bad * 2.0);
   return needed + spare + options.batch_size * options.accumulate;
+}
+
+std::vector<data::LoadRequest> distinct(const std::vector<data::LoadRequest>& requests) {
+  std::set<std::pair<int64_t, uint64_t>> seen;
+  std::vector<data::LoadRequest> kept;
+  for (const auto& request : requests) {
+    if (seen.emplace(request.index, request.draw).second) kept.push_back(request);
+  }
+  return kept;
+}
+
+std::vector<data::LoadRequest> all_draws(int64_t num_groups, int64_t num_draws) {
+  std::vector<data::LoadRequest> requests;
+  for (int64_t draw = 0; draw < num_draws; ++draw) {
+    for (int64_t index = 0; index < num_groups; ++index) requests.push_back({index, static_cast<uint64_t>(draw)});
+  }
+  return requests;
 }
 
 std::vector<data::LoadRequest> held_out_requests(const PreferenceSplit& split, const AlignOptions& options) {

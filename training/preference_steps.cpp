@@ -7,17 +7,23 @@
 #include "losses/registry.h"
 #include "schedulers/noise_schedule.h"
 #include "training/auto_kappa.h"
+#include "training/curriculum.h"
 #include "training/dry_run.h"
 #include "training/encoded_data.h"
 #include "training/evaluation.h"
+#include "training/group_table.h"
+#include "training/hardness.h"
 #include "training/make_reference.h"
 #include "training/reference_errors.h"
+#include "training/run_fingerprint.h"
 #include "training/trace.h"
 #include "training/train_step.h"
-#include "training/weights_key.h"
 
 namespace prefusion::training {
 namespace {
+
+// Of the tensors in a checkpoint: the chunk of each training group.
+constexpr const char* kChunks = "curriculum.chunks";
 
 // A pass without autograd has room for several training batches at once. A CPU gains nothing by that, and with batches
 // of the training's own size it computes the very numbers of the live reference.
@@ -37,12 +43,17 @@ class PreferenceSteps : public StepSource {
         params_(losses::resolve_params(objective_.info, options.objective_args, options.beta, options.kappa)),
         reference_spec_(options.reference_spec(losses::with_needs_of(options.loss, objective_.info))),
         schedule_(schedulers::read_scheduler_config(options.model)),
+        logit_weighting_(weighting(options.logit_weighting, "--logit-weighting")),
+        loss_weighting_(weighting(options.loss_weighting, "--loss-weighting")),
+        timesteps_(
+            TimestepSampler::parse(options.timestep_sampling, options.timestep_range, schedule_.num_train_timesteps())),
         data_(open_encoded_data(options, objective_.info.data, dtype, device,
                                 {.scores = objective_.info.needs_scores,
                                  .item_prompts = objective_.info.needs_item_prompts,
                                  .masks = objective_.info.needs_mask})),
         reference_(make_reference(reference_spec_, options, policy, dtype, device)),
-        step_(make_step(reference_.get())) {
+        step_(make_step(reference_.get())),
+        train_records_(records_key(*data_->split().train)) {
     if (options.auto_kappa) auto_kappa_ = std::make_unique<AutoKappa>(*options.auto_kappa, params_.kappa);
   }
 
@@ -56,10 +67,13 @@ class PreferenceSteps : public StepSource {
   }
 
   void prepare_start() override {
+    if (by_hardness()) order_by_hardness();
     if (auto batches = data_->held_out(); !batches.empty() && options_.eval_every > 0) {
       evaluation_ = std::make_unique<HeldOutEvaluation>(std::move(batches), schedule_.num_train_timesteps());
       evaluation_->set_baseline(*step_, reference_spec_.moves());
     }
+    check_usage(evaluation_ || options_.dump_groups.empty(), "--dump-groups ", options_.dump_groups.string(),
+                ": nothing is held out; give --eval-data, or data of two prompts or more");
     if (reference_spec_.kind == ReferenceKind::kCached) cache_reference();
     if (!options_.trace.empty()) {
       trace_ = std::make_unique<TraceWriter>(options_.trace, options_.trace_steps, trace_metadata(), options_.seed);
@@ -91,7 +105,14 @@ class PreferenceSteps : public StepSource {
   }
 
   bool has_held_out() const override { return evaluation_ != nullptr; }
-  Metrics measure() override { return evaluation_ ? evaluation_->measure(*step_) : Metrics{}; }
+  Metrics measure() override {
+    Metrics metrics = evaluation_->measure(*step_);
+    if (!options_.dump_groups.empty()) {
+      write_group_table(options_.dump_groups, evaluation_->errors(), *data_->split().held_out, objective_.info,
+                        step_->kappa());
+    }
+    return metrics;
+  }
 
   Json fingerprint() const override {
     return {
@@ -99,7 +120,16 @@ class PreferenceSteps : public StepSource {
         {"reference", options_.reference},
         {"curriculum", options_.curriculum.empty() ? "" : concat(options_.curriculum, " in ", num_steps(), " steps")},
         {"timestep_sampling", concat(options_.timestep_sampling, " ", options_.timestep_range)},
-        {"train_groups", data_->num_train_groups()}};
+        {"reference_model", options_.reference_model.filename().string()},
+        {"reference_draws", options_.reference_draws},
+        {"auto_kappa", options_.auto_kappa ? Json(*options_.auto_kappa) : Json("")},
+        {"resolution", options_.resolution},
+        {"random_crop", options_.random_crop},
+        {"no_hflip", options_.no_hflip},
+        {"empty_prompt_rate", options_.empty_prompt_rate},
+        {"score_name", options_.score_name},
+        {"train_groups", data_->num_train_groups()},
+        {"train_records", train_records_}};
   }
 
   Json state() const override {
@@ -108,12 +138,18 @@ class PreferenceSteps : public StepSource {
     return state;
   }
 
-  TensorMap tensors() const override { return reference_spec_.moves() ? reference_->state() : TensorMap{}; }
+  TensorMap tensors() const override {
+    TensorMap tensors = reference_spec_.moves() ? reference_->state() : TensorMap{};
+    if (by_hardness()) tensors[kChunks] = at::tensor(data_->split().chunks, at::kLong);
+    return tensors;
+  }
 
   void restore(const Json& state, const TensorMap& tensors, const std::string& where) override {
     position_ = state.at("position").get<int64_t>();
     if (auto_kappa_) step_->set_kappa(auto_kappa_->load_state(state.at("auto_kappa")));
-    if (reference_spec_.moves()) reference_->load_state(tensors, where);
+    TensorMap of_reference = tensors;
+    if (by_hardness()) restore_chunks(of_reference, where);
+    if (reference_spec_.moves()) reference_->load_state(of_reference, where);
   }
 
   void dry_run(AdamW& optimizer) override {
@@ -127,12 +163,11 @@ class PreferenceSteps : public StepSource {
     TrainStepOptions options;
     options.params = params_;
     options.loss = options_.loss;
-    options.logit_weighting = TimestepWeighting::parse(options_.logit_weighting, "--logit-weighting");
-    options.loss_weighting = TimestepWeighting::parse(options_.loss_weighting, "--loss-weighting");
+    options.logit_weighting = logit_weighting_;
+    options.loss_weighting = loss_weighting_;
     options.scaling = data_->scaling();
     options.latent_source = latent_source();
-    options.timesteps =
-        TimestepSampler::parse(options_.timestep_sampling, options_.timestep_range, schedule_.num_train_timesteps());
+    options.timesteps = timesteps_;
     options.seed = options_.seed;
     options.dtype = dtype_;
     return std::make_unique<TrainStep>(*policy_.denoiser, reference, schedule_, objective_, std::move(options));
@@ -148,21 +183,70 @@ class PreferenceSteps : public StepSource {
     return source;
   }
 
+  bool by_hardness() const { return Curriculum::parse(options_.curriculum).is_by_hardness(); }
+
+  // Known before any data is encoded.
+  TimestepWeighting weighting(const std::string& text, const char* flag) const {
+    const TimestepWeighting weighting = TimestepWeighting::parse(text, flag);
+    weighting.check_defined_for(schedule_.prediction_type());
+    return weighting;
+  }
+
+  std::string start_key() const {
+    return reference_run_key(options_, policy_, schedule_, data_->scaling(), dtype_, device_);
+  }
+
+  void order_by_hardness() {
+    const Curriculum curriculum = Curriculum::parse(options_.curriculum);
+    std::vector<double> ease = measure_hardness(
+        *data_, start_key(), questions_to_start(*step_, reference_batch_size(options_, device_), options_.progress),
+        schedule_.num_train_timesteps(), curriculum.num_timesteps);
+    for (double& value : ease) value = -value;
+    data_->split().chunks = chunks_by_ease(ease, curriculum.num_chunks, "hardness");
+  }
+
+  // The order the run began with, also where the model's errors come out otherwise on another device.
+  void restore_chunks(TensorMap& tensors, const std::string& where) {
+    const auto found = tensors.find(kChunks);
+    const auto is_whole = [this](const at::Tensor& chunks) {
+      const int64_t num_chunks = Curriculum::parse(options_.curriculum).num_chunks;
+      return chunks.scalar_type() == at::kLong && chunks.sizes() == at::IntArrayRef{data_->num_train_groups()} &&
+             chunks.min().item<int64_t>() == 0 && chunks.max().item<int64_t>() < num_chunks;
+    };
+    check_input(found != tensors.end() && is_whole(found->second), where,
+                ": the checkpoint lacks the chunks of --curriculum hardness");
+    const at::Tensor chunks = found->second.contiguous();
+    data_->split().chunks.assign(chunks.const_data_ptr<int64_t>(), chunks.const_data_ptr<int64_t>() + chunks.numel());
+    tensors.erase(found);
+  }
+
+  // The draws that training will use, each once.
+  std::vector<data::LoadRequest> requests_of_run() const {
+    std::vector<data::LoadRequest> requests =
+        train_requests(data_->split(), options_, 0, num_positions(data_->split(), options_));
+    std::erase_if(requests, [this](const data::LoadRequest& request) { return !data_->can_read(request.index); });
+    const auto needed = static_cast<size_t>(num_steps() * groups_a_step());
+    if (requests.size() > needed) requests.resize(needed);
+    return distinct(requests);
+  }
+
   // The reference's errors of the whole run, after which it is let go.
   void cache_reference() {
-    const std::string key = concat(reference_weights_key(options_, policy_, dtype_, device_), " ",
-                                   weights_key("schedule", {{"alphas_cumprod", schedule_.alphas_cumprod()}}), " ",
-                                   prediction_type_name(schedule_.prediction_type()), " ", c10::toString(dtype_), " ",
-                                   data_->scaling().scale, " ", data_->scaling().shift, " ", options_.seed);
-    reference_errors_ = std::make_unique<ReferenceErrors>(data_->cache(), key);
-    reference_errors_->prepare(*data_->train_source(0), *step_, num_steps() * groups_a_step(),
-                               reference_batch_size(options_, device_), options_.progress);
+    reference_errors_ = std::make_unique<ReferenceErrors>(data_->cache(), start_key());
+    reference_errors_->prepare(
+        *data_, questions_of_training(*step_, requests_of_run(), options_, reference_batch_size(options_, device_)));
     step_ = make_step(nullptr);
     reference_.reset();
   }
 
   Metadata trace_metadata() const {
-    Metadata metadata = losses::params_metadata(params_);
+    Metadata metadata;
+    const Json additions = loss_options_json(options_);
+    for (const auto& [name, value] : additions.items()) {
+      metadata[name] = value.is_string() ? value.get<std::string>() : value.dump();
+    }
+    // An objective with a parameter of an addition's name refuses the addition.
+    for (const auto& [name, value] : losses::params_metadata(params_)) metadata[name] = value;
     metadata["objective"] = options_.objective;
     metadata["prediction_type"] = prediction_type_name(schedule_.prediction_type());
     metadata["learning_rate"] = concat(options_.lr);
@@ -180,9 +264,12 @@ class PreferenceSteps : public StepSource {
   losses::ObjectiveParams params_;
   ReferenceSpec reference_spec_;
   schedulers::NoiseSchedule schedule_;
+  TimestepWeighting logit_weighting_, loss_weighting_;
+  TimestepSampler timesteps_;
   std::unique_ptr<EncodedData> data_;
   std::unique_ptr<ReferencePolicy> reference_;
   std::unique_ptr<TrainStep> step_;
+  std::string train_records_;  // records_key
   std::unique_ptr<ReferenceErrors> reference_errors_;
   std::unique_ptr<HeldOutEvaluation> evaluation_;
   std::unique_ptr<BatchSource> source_;

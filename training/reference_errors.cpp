@@ -14,6 +14,7 @@ namespace {
 
 constexpr const char* kKind = "reference_errors";
 constexpr const char* kColumn = "error";
+constexpr int64_t kCommitEvery = 1024;  // computed groups lost at most when the process is killed
 
 // What the errors of group `i` depend on besides the run.
 ContentHash group_key(const std::string& run_key, const EncodedBatch& batch, int64_t i, int64_t timestep) {
@@ -43,33 +44,35 @@ EncodedBatch select_groups(const EncodedBatch& batch, const std::vector<int64_t>
 
 }  // namespace
 
-void ReferenceErrors::prepare(BatchSource& source, const TrainStep& step, int64_t num_groups, int64_t batch_size,
-                              bool shows_progress) {
-  Progress progress("reference errors", num_groups, "group", shows_progress);
-  for (int64_t done = 0; done < num_groups;) {
-    const int64_t count = std::min(batch_size, num_groups - done);
-    add(source.next(count), step);
-    done += count;
-    progress.update(done);
-    if (pending_interrupt()) cache_.commit();
+void ReferenceErrors::prepare(EncodedData& data, const Questions& questions) {
+  const auto total = static_cast<int64_t>(questions.draws.size());
+  Progress progress(questions.title, total, "group", questions.shows_progress);
+  int64_t done = 0, computed_at_commit = 0;
+  items_per_group_ = data.items_per_group();
+  const auto use = [&](const EncodedBatch& batch) {
+    add(batch, questions);
+    progress.update(done += batch.size());
+    if (num_computed_ - computed_at_commit >= kCommitEvery || pending_interrupt()) {
+      cache_.commit();
+      computed_at_commit = num_computed_;
+    }
     throw_if_interrupted();
-  }
+  };
+  data.for_each_batch(questions.draws, questions.batch_size, questions.empty_prompt_rate, use);
   cache_.commit();
-  log_info("reference errors: computed ", num_computed_, " groups, the other ", num_groups - num_computed_,
+  log_info(questions.title, ": computed ", num_computed_, " groups, the other ", done - num_computed_,
            " were in the cache");
 }
 
-void ReferenceErrors::add(const EncodedBatch& batch, const TrainStep& step) {
-  const at::Tensor timesteps = step.draw_timesteps(batch);
+void ReferenceErrors::add(const EncodedBatch& batch, const Questions& questions) {
+  const at::Tensor timesteps = questions.timesteps(batch);
   const at::Tensor timesteps_cpu = timesteps.cpu();
   std::vector<int64_t> missing;
   std::vector<ContentHash> keys;
   for (int64_t i = 0; i < batch.size(); ++i) {
-    const GroupRef& group = batch.groups[i];
-    if (offsets_.contains({group.item, group.draw})) continue;
     const ContentHash key = group_key(run_key_, batch, i, timesteps_cpu[i].item<int64_t>());
     if (const auto entry = cache_.find(key)) {
-      remember(group, entry->at(kColumn));
+      remember(batch.groups[i], entry->at(kColumn));
     } else {
       missing.push_back(i);
       keys.push_back(key);
@@ -77,7 +80,7 @@ void ReferenceErrors::add(const EncodedBatch& batch, const TrainStep& step) {
   }
   if (missing.empty()) return;
   const at::Tensor rows = at::tensor(missing, at::kLong).to(timesteps.device());
-  const at::Tensor errors = step.reference_errors(select_groups(batch, missing), timesteps.index_select(0, rows)).cpu();
+  const at::Tensor errors = questions.errors_at(select_groups(batch, missing), timesteps.index_select(0, rows)).cpu();
   num_computed_ += static_cast<int64_t>(missing.size());
   std::vector<data::CacheItem> items;
   for (size_t i = 0; i < missing.size(); ++i) {
@@ -104,6 +107,30 @@ at::Tensor ReferenceErrors::find(const EncodedBatch& batch) const {
                 errors.mutable_data_ptr<float>() + i * k);
   }
   return errors.to(batch.mean.device());
+}
+
+std::vector<float> ReferenceErrors::find(const data::LoadRequest& draw) const {
+  const auto found = offsets_.find({draw.index, draw.draw});
+  if (found == offsets_.end()) return {};
+  const auto first = values_.begin() + static_cast<std::ptrdiff_t>(found->second);
+  return {first, first + items_per_group_};
+}
+
+ReferenceErrors::Questions questions_to_start(const TrainStep& step, int64_t batch_size, bool shows_progress) {
+  ReferenceErrors::Questions questions{.batch_size = batch_size, .shows_progress = shows_progress};
+  questions.errors_at = [&step](const EncodedBatch& batch, const at::Tensor& timesteps) {
+    return step.has_reference() ? step.reference_errors(batch, timesteps) : step.policy_errors(batch, timesteps);
+  };
+  return questions;
+}
+
+ReferenceErrors::Questions questions_of_training(const TrainStep& step, std::vector<data::LoadRequest> draws,
+                                                 const AlignOptions& options, int64_t batch_size) {
+  ReferenceErrors::Questions questions = questions_to_start(step, batch_size, options.progress);
+  questions.draws = std::move(draws);
+  questions.empty_prompt_rate = options.empty_prompt_rate;
+  questions.timesteps = [&step](const EncodedBatch& batch) { return step.draw_timesteps(batch); };
+  return questions;
 }
 
 }  // namespace prefusion::training

@@ -108,4 +108,12 @@ int64_t TimestepSampler::draw(const DrawKey& key) const {
   return low_ + std::clamp<int64_t>(static_cast<int64_t>(std::floor(u * static_cast<double>(count))), 0, count - 1);
 }
 
+std::vector<int64_t> timestep_grid(int64_t num_train_timesteps, int64_t num_points) {
+  std::vector<int64_t> grid;
+  for (int64_t band = 0; band < num_points; ++band) {
+    grid.push_back(num_train_timesteps * (2 * band + 1) / (2 * num_points));
+  }
+  return grid;
+}
+
 }  // namespace prefusion::training

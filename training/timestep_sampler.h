@@ -33,4 +33,7 @@ class TimestepSampler {
   std::vector<int64_t> list_;
 };
 
+// A fixed grid for measurements: the middles of `num_points` equal bands of the schedule, low noise first.
+std::vector<int64_t> timestep_grid(int64_t num_train_timesteps, int64_t num_points);
+
 }  // namespace prefusion::training

@@ -25,6 +25,10 @@ TimestepWeighting TimestepWeighting::parse(const std::string& text, const std::s
   return weighting;
 }
 
+void TimestepWeighting::check_defined_for(PredictionType type) const {
+  losses::check_timestep_weight(name, type);
+}
+
 at::Tensor TimestepWeighting::at(const at::Tensor& timesteps, const schedulers::NoiseSchedule& schedule) const {
   return losses::timestep_weight(name, schedule.snr(timesteps), schedule.prediction_type(), gamma);
 }

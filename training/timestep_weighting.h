@@ -18,7 +18,10 @@ struct TimestepWeighting {
 
   bool is_none() const { return name == "none"; }
 
-  // fp32 weights in the shape of `timesteps`. Usage error when it is not defined for the schedule's predictions.
+  // Usage error when the weighting is not defined for predictions of this type.
+  void check_defined_for(PredictionType type) const;
+
+  // fp32 weights in the shape of `timesteps`; only for predictions the weighting is defined for.
   at::Tensor at(const at::Tensor& timesteps, const schedulers::NoiseSchedule& schedule) const;
 };
 

@@ -39,6 +39,7 @@ void TraceWriter::add(const StepTensors& tensors, const EncodedBatch& batch) {
   keep("masks", batch.masks);
   keep("drift", errors.drift);
   keep("residual_dot", errors.residual_dot);
+  keep("residual_square", errors.residual_square);
   keep("prompt_distance", errors.prompt_distance);
   keep("error_scale", errors.error_scale);
   keep("drop_margin", errors.drop_margin);

@@ -21,14 +21,16 @@ at::Tensor prompt_distances(const at::Tensor& encoder_hidden_states) {
 // The smallest mean of a mask that is divided by; an empty mask gives no error.
 constexpr double kSmallestMaskMean = 1e-6;
 
-// Mean over C,H,W of the product of a pair's residuals, [B], each weighted as its error is: a mask m acts as
-// sqrt(m / mean m) on the residual.
-at::Tensor residual_dots(const at::Tensor& prediction, const at::Tensor& target, const at::Tensor& masks) {
+// Products of a pair's residuals and, under masks, their squares (GroupErrors). With a mask m a residual is what its
+// error's gradient is made of: the error is the mean of m / (mean m) times the squared difference.
+void add_residual_products(const at::Tensor& prediction, const at::Tensor& target, const at::Tensor& masks,
+                           losses::GroupErrors& errors) {
   at::Tensor residual = prediction.detach().to(at::kFloat) - target;
   if (masks.defined()) {
-    residual = residual * (masks / masks.mean({2, 3, 4}, /*keepdim=*/true).clamp_min(kSmallestMaskMean)).sqrt();
+    residual = residual * (masks / masks.mean({2, 3, 4}, /*keepdim=*/true).clamp_min(kSmallestMaskMean));
+    errors.residual_square = residual.square().flatten(2).mean(2);
   }
-  return (residual.select(1, 0) * residual.select(1, 1)).flatten(1).mean(1);
+  errors.residual_dot = (residual.select(1, 0) * residual.select(1, 1)).flatten(1).mean(1);
 }
 
 }  // namespace
@@ -62,7 +64,7 @@ StepTensors TrainStep::forward(const EncodedBatch& batch, const at::Tensor& time
   if (needs_.needs_drift && prediction_ref.defined()) {
     errors.drift = item_errors(step.prediction, prediction_ref.to(at::kFloat), batch.masks);
   }
-  if (needs_.needs_residual_dot) errors.residual_dot = residual_dots(step.prediction, target, batch.masks);
+  if (needs_.needs_residual_dot) add_residual_products(step.prediction, target, batch.masks, errors);
   errors.latent_source = options_.latent_source.source;
   add_draws(batch, timesteps, errors);
   step.kappa = options_.params.kappa;
@@ -70,16 +72,21 @@ StepTensors TrainStep::forward(const EncodedBatch& batch, const at::Tensor& time
   return step;
 }
 
-losses::LossOutput TrainStep::measure(const EncodedBatch& batch, const at::Tensor& timesteps,
-                                      const at::Tensor& error_ref) const {
-  losses::GroupErrors errors = known_of(batch);
+StepMeasurement TrainStep::measure(const EncodedBatch& batch, const at::Tensor& timesteps,
+                                   const at::Tensor& error_ref) const {
+  StepMeasurement measurement{.errors = known_of(batch), .output = {}};
+  losses::GroupErrors& errors = measurement.errors;
   errors.error = policy_errors(batch, timesteps);
   errors.error_ref = error_ref;
   const auto& info = objective_.info;
   const bool errors_suffice =
       !info.needs_drift && !info.needs_residual_dot && info.latent_source == losses::LatentSource::kForwardNoise;
-  if (errors_suffice) return objective_.compute(errors, options_.params);
-  return {.loss = {}, .group_loss = {}, .metrics = losses::common_metrics(info, errors, options_.params)};
+  if (errors_suffice) {
+    measurement.output = objective_.compute(errors, options_.params);
+  } else {
+    measurement.output.metrics = losses::common_metrics(info, errors, options_.params);
+  }
+  return measurement;
 }
 
 at::Tensor TrainStep::draw_timesteps(const EncodedBatch& batch) const {

@@ -25,6 +25,12 @@ struct StepTensors {
   losses::LossOutput loss;
 };
 
+// What a step finds of groups it does not train on.
+struct StepMeasurement {
+  losses::GroupErrors errors;  // constant
+  losses::LossOutput output;
+};
+
 // What a train step is made of besides the networks.
 struct TrainStepOptions {
   losses::ObjectiveParams params;
@@ -60,10 +66,12 @@ class TrainStep {
 
   // The objective's metrics, and its loss where errors are all it needs, on forward noise against known reference
   // errors [B, k]; without autograd and without the orthogonal options.
-  losses::LossOutput measure(const EncodedBatch& batch, const at::Tensor& timesteps, const at::Tensor& error_ref) const;
+  StepMeasurement measure(const EncodedBatch& batch, const at::Tensor& timesteps, const at::Tensor& error_ref) const;
 
   // The strength may follow the run.
   void set_kappa(double kappa) { options_.params.kappa = kappa; }
+  double kappa() const { return options_.params.kappa; }
+  const losses::ObjectiveInfo& objective() const { return objective_.info; }
 
   bool has_reference() const { return reference_ != nullptr; }
 

@@ -22,4 +22,14 @@ std::string weights_key(const std::string& what, const TensorMap& weights) {
   return hash.finish().hex();
 }
 
+std::string sampled_weights_key(const TensorMap& weights) {
+  constexpr int64_t kNumbers = 64;
+  ContentHasher hash;
+  for (const auto& [name, tensor] : weights) {
+    hash.add(name).add(shape_text(tensor.sizes()));
+    add_tensor(hash, tensor.flatten().slice(0, 0, kNumbers));
+  }
+  return hash.finish().hex();
+}
+
 }  // namespace prefusion::training

@@ -32,7 +32,7 @@ def exchanged(b, where=None):
             return value.flip(1)
         return torch.where(where.view(-1, *[1] * (value.dim() - 1)), value.flip(1), value)
 
-    names = ("error", "error_ref", "drift", "prediction", "prediction_ref", "target")
+    names = ("error", "error_ref", "drift", "residual_square", "prediction", "prediction_ref", "target")
     return b.replace(**{name: flipped(getattr(b, name)) for name in names})
 
 
@@ -42,7 +42,8 @@ def scaled(b, factor):
     def times(value, root=1.0):
         return None if value is None else value * (factor**root).view(-1, *[1] * (value.dim() - 1))
 
-    squares = {name: times(getattr(b, name)) for name in ("error", "error_ref", "drift", "residual_dot")}
+    names = ("error", "error_ref", "drift", "residual_dot", "residual_square")
+    squares = {name: times(getattr(b, name)) for name in names}
     linear = {name: times(getattr(b, name), 0.5) for name in ("prediction", "prediction_ref", "target")}
     return b.replace(**squares, **linear)
 
@@ -65,7 +66,8 @@ def with_loser_weight(b, factor):
 
 def with_safe_loser(b, mu):
     """Diffusion-SDPO: the gradient through the rejected errors is scaled, by one number for the batch."""
-    chosen = b.error[:, 0].detach().sum()
+    square = b.error if b.residual_square is None else b.residual_square
+    chosen = square[:, 0].detach().sum()
     product = b.residual_dot.sum()
     scale = ((1 - mu) * chosen / product).clamp(0, 1) if product > 0 else 1.0
     rejected = b.error[:, 1]

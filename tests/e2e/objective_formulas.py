@@ -19,6 +19,7 @@ class Batch:
     scores: torch.Tensor | None = None
     drift: torch.Tensor | None = None  # [B, k]
     residual_dot: torch.Tensor | None = None  # [B]
+    residual_square: torch.Tensor | None = None  # [B, k], where masks make it other than the error
     prompt_distance: torch.Tensor | None = None  # [B, B]
     prediction: torch.Tensor | None = None  # [B, k, C, H, W], as the following two
     prediction_ref: torch.Tensor | None = None

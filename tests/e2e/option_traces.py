@@ -27,6 +27,8 @@ def additions(prefusion, world, scratch):
         ("linear", dict(loser_weight=0.4)),
         ("diffusion-dpo", dict(safe_loser=0.8)),
         ("nca", dict(safe_loser=0.5)),
+        ("masked", dict(data=RICH, safe_loser=0.8)),
+        ("masked", dict(data=RICH, safe_loser=0.6, label_smoothing=0.2, logit_weighting="debiased")),
         ("diffusion-dpo", dict(sft_weight=3)),
         ("rankdpo", dict(sft_weight=3)),
         ("kto", dict(sft_weight=3)),

@@ -84,6 +84,22 @@ def curriculum(prefusion, world, scratch):
         check(first_pass == allowed, f"a pass of stage {stage} is {first_pass}, expected {allowed}")
 
 
+def hardness(prefusion, world, scratch):
+    """Three stages draw from the 8, 16 and 24 groups that are least hard by the table of the very same records."""
+    records = records_of(world)[:24]
+    groups = traced_groups(prefusion, world, scratch, records, 18, curriculum="hardness:3", eval_every=18,
+                           eval_data=scratch / "pairs.parquet", dump_groups=scratch / "groups.parquet")
+    table = pyarrow.parquet.read_table(scratch / "groups.parquet").to_pydict()
+    captions = [record["caption"] for record in records]
+    hardness_of = dict(zip((captions.index(prompt) for prompt in table["prompt"]), table["hardness"]))
+    order = sorted(range(24), key=lambda i: hardness_of[i])
+    check(hardness_of[order[0]] < 0 < hardness_of[order[-1]], "the test tells nothing: all groups are easy or hard")
+    for stage in range(3):
+        seen = [index for index, _, _ in groups[24 * stage : 24 * stage + 24]]
+        allowed = sorted(order[: 8 * (stage + 1)])
+        check(sorted(seen[: len(allowed)]) == allowed, f"a pass of stage {stage} is {sorted(seen)}, expected {allowed}")
+
+
 def small_margins_are_left_out(prefusion, world, scratch):
     records = records_of(world)
     groups = traced_groups(prefusion, world, scratch, records, 6, score_name="aes", curriculum="margin:2:1.0")
@@ -139,6 +155,7 @@ main({
     "scores": scores_and_weights,
     "unscored": unscored_rows_are_dropped,
     "curriculum": curriculum,
+    "hardness": hardness,
     "min_gap": small_margins_are_left_out,
     "masks_and_item_prompts": masks_and_item_prompts,
 })

@@ -108,6 +108,14 @@ def killed_curriculum(prefusion, world, scratch):
     check("curriculum" in text.splitlines()[-1], text)
 
 
+def killed_hardness(prefusion, world, scratch):
+    """The order is that of the start although the policy moves on."""
+    killed(prefusion, world, scratch, "lora", curriculum="hardness:4")
+    options = {**options_of(world, "lora"), "curriculum": "hardness:4", "steps": 80}
+    text = prefusion.run("align", exit_code=2, **options, output=scratch / "whole", resume="auto")
+    check("curriculum" in text.splitlines()[-1], text)
+
+
 def wait_for_checkpoint(process, output):
     for _ in range(2000):
         if list(output.glob("checkpoints/step-*")):
@@ -118,7 +126,7 @@ def wait_for_checkpoint(process, output):
 
 
 def interrupted(prefusion, world, scratch, number, exit_code):
-    options = {**options_of(world, "lora"), "steps": 400}
+    options = {**options_of(world, "lora"), "steps": 400, "lr_schedule": "constant"}
     output = scratch / "interrupted"
     process = start(prefusion, options, output, resume=False)
     wait_for_checkpoint(process, output)
@@ -131,8 +139,8 @@ def interrupted(prefusion, world, scratch, number, exit_code):
     # What is finished with fewer steps must equal a run that was never stopped; 4 more steps are enough to see it.
     target = saved + 4
     for folder, resume in ((output, "auto"), (scratch / "whole", None)):
-        prefusion.run("align", **{**options, "steps": target, "lr_schedule": "constant", "warmup": 0}, output=folder,
-                      resume=resume)
+        prefusion.run("align", **{**options, "steps": target}, output=folder, resume=resume)
+    check(weights_of(output) == weights_of(scratch / "whole"), "weights differ from those of the run that was not stopped")
     print(f"  saved at step {saved}")
     steps = [row["step"] for row in read_metrics(output)]
     check(steps == sorted(set(steps)) and steps[-1] == target, f"logged steps {steps}")
@@ -152,8 +160,33 @@ def same_after_interrupt(prefusion, world, scratch):
     check_same_run(output, scratch / "whole")
 
 
+def other_numbers_are_refused(prefusion, world, scratch):
+    """Key, old and new value of whatever changes the run's numbers are named, all at once."""
+    options = {**options_of(world, "lora"), "steps": 6, "kappa": 500}
+    output = scratch / "out"
+    prefusion.run("align", **options, output=output)
+    data = pyarrow.parquet.read_table(world / "pairs.parquet")
+    column = data.column_names.index("caption")
+    captions = pyarrow.array([f"{caption}!" for caption in data["caption"].to_pylist()])
+    pyarrow.parquet.write_table(data.set_column(column, "caption", captions), scratch / "pairs.parquet")
+    for change, words in (({"kappa": 600}, ("kappa", "500", "600")), ({"lr": 2e-3}, ("lr", "0.001", "0.002")),
+                          ({"steps": 8}, ("lr_schedule", "6 steps", "8 steps")), ({"warmup": 2}, ("warmup 5", "warmup 2")),
+                          ({"sft_weight": 0.5}, ("sft_weight", "0.0", "0.5")), ({"safe_loser": 0.5}, ("safe_loser", "null")),
+                          ({"loss_weighting": "min-snr"}, ("loss_weighting", "none", "min-snr")),
+                          ({"rank": 4}, ("rank", "8", "4")), ({"ema": 0.9}, ("ema", "0.99", "0.9")),
+                          ({"max_grad_norm": 2}, ("max_grad_norm",)), ({"weight_decay": 0.5}, ("weight_decay",)),
+                          ({"empty_prompt_rate": 0.5}, ("empty_prompt_rate", "0.2", "0.5")),
+                          ({"auto_kappa": 0.2}, ("auto_kappa", "0.2")), ({"no_hflip": True}, ("no_hflip", "false", "true")),
+                          ({"model": world / "models" / "epsilon_other"}, ("start",)),
+                          ({"data": scratch / "pairs.parquet"}, ("train_records",)),
+                          ({"dtype": "bf16", "accumulate": 2}, ("dtype", "Float", "BFloat16", "accumulate was 1"))):
+        text = prefusion.run("align", exit_code=2, **{**options, **change}, output=output, resume="auto")
+        check(all(word in text.splitlines()[-1] for word in words), f"{change}: {text}")
+    prefusion.run("align", **options, output=output, resume="auto")
+
+
 def other_run_is_refused(prefusion, world, scratch):
-    options = {**options_of(world, "lora"), "steps": 6}
+    options = {**options_of(world, "lora"), "steps": 6, "lr_schedule": "constant"}
     output = scratch / "out"
     prefusion.run("align", **options, output=output)
     before = weights_of(output)
@@ -168,7 +201,7 @@ def other_run_is_refused(prefusion, world, scratch):
 
 
 def damaged_checkpoints_are_refused(prefusion, world, scratch):
-    options = {**options_of(world, "lora"), "steps": 6}
+    options = {**options_of(world, "lora"), "steps": 6, "lr_schedule": "constant"}
     output = scratch / "out"
     prefusion.run("align", **options, output=output)
     newest = max(output.glob("checkpoints/step-*"))
@@ -189,6 +222,8 @@ main({
     "killed_lora": lambda *a: killed(*a, "lora"),
     "killed_full": lambda *a: killed(*a, "full"),
     "killed_curriculum": killed_curriculum,
+    "killed_hardness": killed_hardness,
+    "other_numbers_are_refused": other_numbers_are_refused,
     "killed_moving_reference": lambda *a: killed(*a, "lora", reference="ema:0.9"),
     "killed_online": killed_online,
     "killed_cached_reference": lambda *a: killed(*a, "full", reference="cached"),

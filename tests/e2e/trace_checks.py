@@ -1,6 +1,7 @@
 """Runs `prefusion align` with a trace and recomputes what is in it (objective_traces.py)."""
 
 import functools
+import json
 
 import torch
 from diffusers import DDIMInverseScheduler, DDPMScheduler, UNet2DConditionModel
@@ -20,6 +21,8 @@ STEPS = 2
 COMMON = dict(adapter="full", steps=STEPS, accumulate=2, batch_size=MICRO, lr=1e-3, eval_every=0, seed=7,
               empty_prompt_rate=0.3, trace_steps=STEPS)
 LOSS_OPTIONS = ("loser_weight", "safe_loser", "sft_weight", "anchor_weight", "label_smoothing", "soft_labels")
+ADDITIONS = {"loser_weight": 1, "sft_weight": 0, "anchor_weight": 0, "margin_drop": 0, "soft_labels": False,
+             "swap_empty_prompts": False, "logit_weighting": "none", "loss_weighting": "none"}
 LOSS_TENSORS = ("swap", "drop_margin", "error_scale", "weights")
 
 
@@ -55,9 +58,13 @@ def mean_square(difference, trace):
     return (weight * square).sum(dim=(2, 3, 4)) / weight.sum(dim=(2, 3, 4))
 
 
-def residual_dot(trace):
-    residual = (trace["prediction"] - trace["target"]).double()
-    return (residual[:, 0] * residual[:, 1]).mean(dim=(1, 2, 3))
+def residual_products(trace):
+    """Of a pair [B], and of each item with itself [B, 2]: of what the errors' gradients are made of."""
+    prediction = trace["prediction"].double().requires_grad_()
+    errors = mean_square(prediction - trace["target"].double(), trace).sum()
+    size = prediction[0, 0].numel()
+    gradient = torch.autograd.grad(errors, prediction)[0] * size / 2
+    return (gradient[:, 0] * gradient[:, 1]).mean(dim=(1, 2, 3)), (gradient**2).mean(dim=(2, 3, 4))
 
 
 def prompt_distance(states):
@@ -119,7 +126,10 @@ def check_follows(trace, prediction_ref):
     if "drift" in trace:
         near(trace["drift"], mean_square(trace["prediction"] - prediction_ref, trace), "drift")
     if "residual_dot" in trace:
-        near(trace["residual_dot"], residual_dot(trace), "residual_dot")
+        product, square = residual_products(trace)
+        near(trace["residual_dot"], product, "residual_dot")
+        check(("residual_square" in trace) == ("masks" in trace), "residual_square is there only with masks")
+        near(trace.get("residual_square", trace["error"]), square, "residual_square")
     if "prompt_distance" in trace:
         states = trace["encoder_hidden_states"].split(MICRO)
         expected = torch.cat([prompt_distance(part) for part in states])
@@ -192,10 +202,21 @@ def params_of(metadata):
     return numbers
 
 
+def check_metadata(metadata, options):
+    """Additions to the objective stand under the names of their flags, also those that change nothing."""
+    for name, default in ADDITIONS.items():
+        value, found = options.get(name, default), metadata[name]
+        check(found == value or not isinstance(value, str) and json.loads(found) == value,
+              f"metadata: {name} is {found}, expected {value}")
+    check(metadata.get("safe_loser") == (str(options["safe_loser"]) if "safe_loser" in options else None),
+          f"metadata: safe_loser is {metadata.get('safe_loser')}")
+
+
 def check_step(step, path, name, model, options):
     trace = load_file(path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
+    check_metadata(metadata, options)
     params = params_of(metadata)
     check(metadata["objective"] == name, f"the trace is of {metadata['objective']}")
     if "beta" in options and "auto_kappa" not in options:

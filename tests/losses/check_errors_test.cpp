@@ -55,8 +55,8 @@ TEST(CheckErrors, RefusesTensorsOfOtherShapes) {
   const ObjectiveInfo info{.name = "asking", .data = DataKind::kPair};
   using Tensor = at::Tensor GroupErrors::*;
   for (const Tensor tensor :
-       {&GroupErrors::error_ref, &GroupErrors::labels, &GroupErrors::scores, &GroupErrors::ranks, &GroupErrors::drift,
-        &GroupErrors::weights, &GroupErrors::residual_dot, &GroupErrors::drop_margin, &GroupErrors::swap,
+       {&GroupErrors::error_ref, &GroupErrors::labels, &GroupErrors::scores, &GroupErrors::drift, &GroupErrors::weights,
+        &GroupErrors::residual_dot, &GroupErrors::residual_square, &GroupErrors::drop_margin, &GroupErrors::swap,
         &GroupErrors::error_scale, &GroupErrors::prompt_distance}) {
     GroupErrors errors = make_errors(3, 2);
     errors.*tensor = at::ones({3, 4});

@@ -119,6 +119,17 @@ TEST(SafeLoser, ScalesTheRejectedGradientOfAnyPairObjective) {
   }
 }
 
+TEST(SafeLoser, TakesTheSquaresOfMaskedResidualsForTheErrors) {
+  GroupErrors errors = complete_errors(find_objective("masked").info, 4);
+  const at::Tensor plain = gradient_of("masked", errors);
+  errors.residual_square = at::stack({0.3 * errors.error.select(1, 0), 7 * errors.error.select(1, 1)}, 1);
+  const double factor =
+      0.5 * errors.residual_square.select(1, 0).sum().item<double>() / errors.residual_dot.sum().item<double>();
+  const at::Tensor safe = gradient_with({.safe_loser = 0.5}, "masked", errors);
+  EXPECT_TRUE(near(safe.select(1, 0), plain.select(1, 0), 1e-12));
+  EXPECT_TRUE(near(safe.select(1, 1), factor * plain.select(1, 1), 1e-9));
+}
+
 TEST(SftWeight, AddsTheErrorOfTheChosenItem) {
   const GroupErrors pair = make_errors(3, 2);
   EXPECT_NEAR(loss_with({.sft_weight = 2}, "diffusion-dpo", pair),

@@ -57,8 +57,8 @@ inline losses::GroupErrors groups_at(const losses::GroupErrors& errors, const st
   const at::Tensor index = at::tensor(positions, at::kLong);
   losses::GroupErrors some = errors;
   for (at::Tensor* tensor :
-       {&some.error, &some.error_ref, &some.labels, &some.scores, &some.ranks, &some.weights, &some.drift,
-        &some.residual_dot, &some.prompt_distance, &some.drop_margin, &some.swap, &some.error_scale}) {
+       {&some.error, &some.error_ref, &some.labels, &some.scores, &some.weights, &some.drift, &some.residual_dot,
+        &some.residual_square, &some.prompt_distance, &some.drop_margin, &some.swap, &some.error_scale}) {
     if (tensor->defined()) *tensor = tensor->index_select(0, index);
   }
   if (some.prompt_distance.defined()) some.prompt_distance = some.prompt_distance.index_select(1, index);

@@ -37,6 +37,21 @@ TEST(CommonMetrics, ReferenceFreeObjectivesCompareTheErrorsThemselves) {
   EXPECT_NEAR(metric(compute("simpo", errors), "margin"), 250, 1e-9);
 }
 
+TEST(CommonMetrics, GradientFactorIsTheMeanSlopeOfALogisticLoss) {
+  GroupErrors errors;
+  errors.error_ref = at::full({2, 2}, 0.5, at::kDouble);
+  errors.error = at::tensor({0.5, 0.5004, 0.5004, 0.5}, at::kDouble).view({2, 2});
+  EXPECT_NEAR(metric(compute("diffusion-dpo", errors), "gradient_factor"),
+              (1 / (1 + std::exp(1.0)) + 1 / (1 + std::exp(-1.0))) / 2, 1e-9);
+  errors.error = at::full({2, 2}, 0.5, at::kDouble);
+  EXPECT_NEAR(metric(compute("diffusion-dpo", errors), "gradient_factor"), 0.5, 1e-12);
+  EXPECT_FALSE(compute("mapo", errors).metrics.contains("gradient_factor"));
+  errors.error_ref = at::full({1, 3}, 0.5, at::kDouble);
+  errors.error = at::tensor({0.5, 0.5004, 0.5}, at::kDouble).view({1, 3});
+  errors.labels = at::tensor({1.0, 0.0, 0.0}, at::kDouble).view({1, 3});
+  EXPECT_NEAR(metric(compute("plackett-luce", errors), "gradient_factor"), (1 / (1 + std::exp(1.0)) + 0.5) / 2, 1e-9);
+}
+
 TEST(CommonMetrics, ListsCountAllPairsOfDifferentPreference) {
   GroupErrors errors;
   errors.error_ref = at::full({1, 4}, 0.5, at::kDouble);

@@ -71,13 +71,13 @@ TEST(RankDpo, SumsOverPairsAndAveragesOverGroups) {
   EXPECT_NEAR(loss_of("rankdpo", at_reference), reference_loss({1, 0.5, 0}, {0, 0, 0}, 2500), 1e-12);
 }
 
-TEST(RankDpo, DerivesPreferencesFromRanks) {
+TEST(RankDpo, NeedsLabelsOrScores) {
   GroupErrors errors = one_list({0, 1, 0.5}, {1e-4, 2e-4, 3e-4});
   const double expected = loss_of("rankdpo", errors);
-  errors.labels = at::Tensor();
-  EXPECT_THROW(loss_of("rankdpo", errors), Error);
-  errors.ranks = at::tensor({2, 0, 1}, at::kLong).unsqueeze(0);
+  std::swap(errors.labels, errors.scores);
   EXPECT_NEAR(loss_of("rankdpo", errors), expected, 1e-12);
+  errors.scores = at::Tensor();
+  EXPECT_THROW(loss_of("rankdpo", errors), Error);
 }
 
 }  // namespace

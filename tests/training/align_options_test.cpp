@@ -199,5 +199,50 @@ TEST_F(AlignOptionsTest, AutoKappaIsForPairsAndListsWithAKappa) {
   EXPECT_NE(problem().find("compares no items"), std::string::npos);
 }
 
+TEST_F(AlignOptionsTest, DrawsAreThoseOfACachedReference) {
+  options.reference_draws = 2;
+  EXPECT_NE(problem().find("needs --reference cached"), std::string::npos);
+  options.reference = "cached";
+  EXPECT_EQ(problem(), "");
+  options.reference_draws = -1;
+  EXPECT_NE(problem().find("--reference-draws"), std::string::npos);
+}
+
+TEST_F(AlignOptionsTest, TiesNeedAnObjectiveThatReadsLabels) {
+  options.keep_ties = true;
+  EXPECT_NE(problem().find("--keep-ties: objective diffusion-dpo takes the first item"), std::string::npos);
+  options.loss.soft_labels = true;
+  EXPECT_EQ(problem(), "");
+  options.loss.soft_labels = false;
+  for (const char* reads_labels : {"smpo", "kto", "rankdpo"}) {
+    options.objective = reads_labels;
+    EXPECT_EQ(problem(), "") << reads_labels;
+  }
+  options.objective = "sft";
+  EXPECT_NE(problem().find("leave --keep-ties out"), std::string::npos);
+}
+
+TEST_F(AlignOptionsTest, CurriculumByHardnessIsForGroupsInACache) {
+  options.curriculum = "hardness:3";
+  EXPECT_EQ(problem(), "");
+  options.no_cache = true;
+  EXPECT_NE(problem().find("leave --no-cache out"), std::string::npos);
+  options.no_cache = false;
+  for (const char* single : {"sft", "kto"}) {
+    options.objective = single;
+    EXPECT_NE(problem().find("needs pairs or lists"), std::string::npos) << single;
+  }
+}
+
+TEST_F(AlignOptionsTest, DumpedGroupsAreMeasuredOnes) {
+  options.dump_groups = folder / "groups.parquet";
+  EXPECT_EQ(problem(), "");
+  options.eval_groups = 0;
+  EXPECT_NE(problem().find("--dump-groups"), std::string::npos);
+  options.eval_groups = 8;
+  options.dump_groups = folder / "groups.csv";
+  EXPECT_NE(problem().find(".parquet"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace prefusion::training

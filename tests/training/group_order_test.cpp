@@ -76,5 +76,16 @@ TEST(GroupOrder, ItemsUntilAreThoseOfThePositions) {
   }
 }
 
+TEST(GroupOrder, UsesDrawsInTurnWhereThereAreFew) {
+  const auto dataset = groups(4);
+  GroupOrder few(dataset, 3, Chunks(4, 0), 24, /*num_draws=*/2);
+  GroupOrder endless(dataset, 3, Chunks(4, 0), 24);
+  for (int64_t position = 0; position < 24; ++position) {
+    EXPECT_EQ(few.at(position).item, endless.at(position).item);  // every pass has an order of its own all the same
+    EXPECT_EQ(endless.at(position).draw, static_cast<uint64_t>(position / 4));
+    EXPECT_EQ(few.at(position).draw, static_cast<uint64_t>(position / 4 % 2));
+  }
+}
+
 }  // namespace
 }  // namespace prefusion::training

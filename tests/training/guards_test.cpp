@@ -111,5 +111,14 @@ TEST(OverOptimisationAlarm, WithoutAReferenceComparesWithTheStart) {
   EXPECT_NE(resumed.check(2, 0.5, 0.1, 0.106, 0.0), "");
 }
 
+TEST(DisplacementWarning, IsForAMarginThatMostChosenItemsPayFor) {
+  EXPECT_EQ(displacement_warning(7, 0.6, 0.49, 1.0), "");
+  EXPECT_EQ(displacement_warning(7, 0.8, 0.6, -1.0), "");
+  const std::string text = displacement_warning(7, 0.8125, 0.6, 0.3);
+  for (const char* part : {"displacement", "step 7", "0.3", "81.3 %"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in: " << text;
+  }
+}
+
 }  // namespace
 }  // namespace prefusion::training
