@@ -2,10 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "core/error.h"
 #include "core/interrupt.h"
+#include "nn/activation_checkpoint.h"
 
 namespace prefusion::pipelines {
 namespace {
@@ -49,6 +51,23 @@ Candidates only_candidate(const GaussianStep& distribution, at::ScalarType dtype
 at::Tensor pick(const at::Tensor& candidates, const at::Tensor& chosen) {
   return candidates.flatten(0, 1).index_select(
       0, at::arange(chosen.size(0), chosen.options()) * candidates.size(1) + chosen);
+}
+
+// [M], or [M, n] where each row has n draws.
+at::Tensor log_probs_of(const GaussianStep& step, const at::Tensor& next) {
+  if (next.dim() == step.mean.dim()) return schedulers::mean_log_prob(step, next);
+  const int64_t count = next.size(1);
+  const GaussianStep repeated{.mean = step.mean.repeat_interleave(count, 0),
+                              .std = step.std.repeat_interleave(count, 0)};
+  return schedulers::mean_log_prob(repeated, next.flatten(0, 1)).view({-1, count});
+}
+
+Transitions slice(const Transitions& all, int64_t begin, int64_t end) {
+  return {.latents = all.latents.slice(0, begin, end),
+          .next = all.next.slice(0, begin, end),
+          .timesteps = all.timesteps.slice(0, begin, end),
+          .previous_timesteps = all.previous_timesteps.slice(0, begin, end),
+          .conditioning = select_rows(all.conditioning, at::arange(begin, end, all.timesteps.options()))};
 }
 
 void check_options(const TrajectoryOptions& options) {
@@ -143,8 +162,30 @@ ReplayedTransitions replay(unet::Denoiser& denoiser, const DdimPolicy& policy, c
   ReplayedTransitions replayed;
   replayed.step = policy.step(denoiser, transitions.latents, transitions.timesteps, transitions.previous_timesteps,
                               transitions.conditioning, policy.eta);
-  replayed.log_probs = schedulers::mean_log_prob(replayed.step, transitions.next);
+  replayed.log_probs = log_probs_of(replayed.step, transitions.next);
   return replayed;
+}
+
+ReplayedTransitions replay_in_pieces(unet::Denoiser& denoiser, const DdimPolicy& policy, const Transitions& transitions,
+                                     int64_t rows_at_once) {
+  const int64_t count = transitions.latents.size(0);
+  check_usage(rows_at_once >= 1, "decisions are replayed at least one at a time, found ", rows_at_once);
+  if (rows_at_once >= count) return replay(denoiser, policy, transitions);
+  std::vector<at::Tensor> means, deviations, log_probs;
+  for (int64_t begin = 0; begin < count; begin += rows_at_once) {
+    const Transitions piece = slice(transitions, begin, std::min(count, begin + rows_at_once));
+    const auto forward = [&denoiser, policy, piece](const std::vector<at::Tensor>& latents) {
+      Transitions same = piece;
+      same.latents = latents[0];
+      const ReplayedTransitions replayed = replay(denoiser, policy, same);
+      return std::vector<at::Tensor>{replayed.step.mean, replayed.step.std, replayed.log_probs};
+    };
+    const auto found = nn::activation_checkpoint(forward, {piece.latents}, nn::trainable_tensors(denoiser));
+    means.push_back(found[0]);
+    deviations.push_back(found[1].detach());
+    log_probs.push_back(found[2]);
+  }
+  return {.step = {.mean = at::cat(means), .std = at::cat(deviations)}, .log_probs = at::cat(log_probs)};
 }
 
 }  // namespace prefusion::pipelines

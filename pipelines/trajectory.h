@@ -88,7 +88,7 @@ Trajectory sample_trajectories(TextToImage& pipeline, std::span<const KeyedReque
 // M decisions, of any items and steps.
 struct Transitions {
   at::Tensor latents;             // [M, C, h, w] x_t
-  at::Tensor next;                // [M, C, h, w] x_prev as it was drawn
+  at::Tensor next;                // [M, C, h, w] x_prev as it was drawn; [M, n, C, h, w] for n draws from each x_t
   at::Tensor timesteps;           // [M] int64
   at::Tensor previous_timesteps;  // [M] int64
   GuidedConditioning conditioning;
@@ -106,12 +106,17 @@ Transitions select_transitions(const Trajectory& trajectory, std::span<const Tra
 // A decision as a network sees it.
 struct ReplayedTransitions {
   schedulers::GaussianStep step;  // [M, C, h, w] and [M]; for the KL to another network's
-  at::Tensor log_probs;           // [M] fp32, MEAN over elements
+  at::Tensor log_probs;           // [M] or [M, n] fp32, MEAN over elements
 };
 
 // The log-probability of stored decisions under the weights of now, differentiable in them. With unchanged weights it
-// is that of sampling: to the bit on the CPU in batches of the same size. Large sets go in pieces of the caller's
-// choice.
+// is that of sampling: to the bit on the CPU in batches of the same size.
 ReplayedTransitions replay(unet::Denoiser& denoiser, const DdimPolicy& policy, const Transitions& transitions);
+
+// The same, `rows_at_once` decisions at a time, with the activations of one such piece in memory: values are found
+// without recording, and the backward pass makes each piece again with the gradient that the loss has for it. One more
+// forward pass than `replay`; the denoiser must not be changed before the backward pass. `step.std` is a constant here.
+ReplayedTransitions replay_in_pieces(unet::Denoiser& denoiser, const DdimPolicy& policy, const Transitions& transitions,
+                                     int64_t rows_at_once);
 
 }  // namespace prefusion::pipelines

@@ -132,6 +132,51 @@ TEST(Trajectory, ReplayGradientEqualsFiniteDifferences) {
   }
 }
 
+TEST(Trajectory, ReplayInPiecesEqualsReplayWithItsGradients) {
+  TextToImage pipeline = load_reference_model("plain", at::kDouble);
+  const Trajectory trajectory = sample_trajectories(pipeline, make_requests(3), {.num_inference_steps = 4});
+  unet::Denoiser& denoiser = *pipeline.components().denoiser;
+  std::vector<TransitionIndex> indices;
+  for (int64_t item = 0; item < 3; ++item) {
+    for (int64_t step = 0; step < 4; ++step) indices.push_back({item, step});
+  }
+  const Transitions transitions = select_transitions(trajectory, indices);
+  // A loss that is no sum over decisions, of values and of means.
+  const auto gradients = [&](const ReplayedTransitions& replayed) {
+    denoiser.zero_grad();
+    (replayed.log_probs.view({3, 4}).sum(1).square().sum() + replayed.step.mean.square().mean().exp()).backward();
+    TensorMap found;
+    for (const auto& item : denoiser.named_parameters()) found[item.key()] = item.value().grad().clone();
+    return found;
+  };
+  const ReplayedTransitions whole = replay(denoiser, trajectory.policy, transitions);
+  const TensorMap expected = gradients(whole);
+  for (const int64_t rows_at_once : {1, 5, 12, 100}) {
+    SCOPED_TRACE(rows_at_once);
+    const ReplayedTransitions found = replay_in_pieces(denoiser, trajectory.policy, transitions, rows_at_once);
+    EXPECT_TRUE(near(found.log_probs.detach(), whole.log_probs.detach(), 1e-10));
+    EXPECT_TRUE(near(found.step.mean.detach(), whole.step.mean.detach(), 1e-10));
+    EXPECT_TRUE(at::equal(found.step.std, whole.step.std));
+    const TensorMap gradient = gradients(found);
+    for (const auto& [name, tensor] : expected) EXPECT_TRUE(near(gradient.at(name), tensor, 1e-9)) << name;
+  }
+  EXPECT_THROW(replay_in_pieces(denoiser, trajectory.policy, transitions, 0), Error);
+}
+
+TEST(Trajectory, ReplaysSeveralDrawsFromOneState) {
+  TextToImage pipeline = load_reference_model("plain");
+  const Trajectory trajectory = sample_trajectories(pipeline, make_requests(2), {.num_inference_steps = 3});
+  unet::Denoiser& denoiser = *pipeline.components().denoiser;
+  Transitions transitions = select_transitions(trajectory, all_items_at(trajectory, 1));
+  const at::NoGradGuard no_grad;
+  const at::Tensor first = replay(denoiser, trajectory.policy, transitions).log_probs;
+  const at::Tensor draw = transitions.next;
+  transitions.next = draw + 0.1;
+  const at::Tensor second = replay(denoiser, trajectory.policy, transitions).log_probs;
+  transitions.next = at::stack({draw, draw + 0.1}, 1);
+  EXPECT_TRUE(at::equal(replay(denoiser, trajectory.policy, transitions).log_probs, at::stack({first, second}, 1)));
+}
+
 TEST(Trajectory, ReplayedStepsOfEqualNetworksHaveNoKl) {
   TextToImage pipeline = load_reference_model("plain");
   const Trajectory trajectory = sample_trajectories(pipeline, make_requests(2), {.num_inference_steps = 3});
