@@ -107,18 +107,22 @@ void add_online_options(CLI::App& app, training::AlignOptions& o) {
   auto& online = o.online;
   app.add_option("--prompts", online.prompts, "Prompts to sample: .txt with one a line, or .jsonl with 'prompt'")
       ->group(group);
-  app.add_option("--reward", online.reward, "What judges the samples: shapes")->capture_default_str()->group(group);
+  app.add_option("--reward", online.reward, "What judges the samples: shapes, or for longalign shapes-soft")
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--prompts-per-round", online.prompts_per_round, "Prompts sampled before training on what came out")
       ->capture_default_str()
       ->group(group);
-  app.add_option("--group-size", online.group_size, "Samples of a prompt")->capture_default_str()->group(group);
+  app.add_option("--group-size", online.group_size, "Samples (with spo: trajectories) of a prompt")
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--online-steps", online.sampling_steps, "Denoising steps of a sample")
       ->capture_default_str()
       ->group(group);
   app.add_option("--online-guidance", online.guidance, "Guidance scale of sampling and of training on the samples")
       ->capture_default_str()
       ->group(group);
-  app.add_option("--eta", online.eta, "Noise of the stochastic DDIM steps; 1 is DDPM's")
+  app.add_option("--eta", online.eta, "Noise of the stochastic DDIM steps; 1 is DDPM's, 0 none (diffusion-nft only)")
       ->capture_default_str()
       ->group(group);
   app.add_option("--sde-window", online.window,
@@ -241,8 +245,9 @@ void add_tracking_options(CLI::App& app, training::AlignOptions& o) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->group(group);
-  app.add_flag("--dry-run", o.dry_run,
-               "Print parameters, batch, kappa, memory, seconds per step and remaining time; train nothing")
+  app.add_flag(
+         "--dry-run", o.dry_run,
+         "Print parameters, batch, kappa, memory, seconds per step and per sample, and the run's time; train nothing")
       ->group(group);
 }
 

@@ -16,7 +16,7 @@
 #include "training/ema.h"
 #include "training/guards.h"
 #include "training/metrics_log.h"
-#include "training/online/policy_gradient_steps.h"
+#include "training/online/online_steps.h"
 #include "training/optimizer.h"
 #include "training/policy.h"
 #include "training/preference_steps.h"
@@ -99,7 +99,7 @@ class AlignRun {
 
   std::unique_ptr<StepSource> make_steps() const {
     if (const auto* online = losses::find_online_objective(options_.objective)) {
-      return make_policy_gradient_steps(options_, policy_, *online, dtype_, device_);
+      return make_online_steps(options_, policy_, *online, dtype_, device_);
     }
     return make_preference_steps(options_, policy_, dtype_, device_);
   }

@@ -4,7 +4,7 @@
 #include "losses/online/online_objective.h"
 #include "losses/registry.h"
 #include "training/curriculum.h"
-#include "training/picture_judge.h"
+#include "training/online/online_options.h"
 #include "training/timestep_weighting.h"
 
 namespace prefusion::training {
@@ -132,9 +132,7 @@ void check_online(const AlignOptions& o, Problems& problems) {
   problems.check(o.data.empty(), what + "leave --data out");
   problems.check(o.steps > 0, what + "--steps must say how many optimizer steps");
   problems.check(online.prompts_per_round > 0, "--prompts-per-round must be positive");
-  problems.check(online.group_size > 1, "--group-size must be 2 or more: samples of a prompt are compared");
   problems.check(online.sampling_steps > 0, "--online-steps must be positive");
-  problems.check(online.eta > 0 && online.eta <= 1, "--eta must lie above 0, at most 1");
   problems.check(online.window >= 0, "--sde-window must not be negative");
   problems.check(online.inner_epochs > 0, "--inner-epochs must be positive");
   problems.check(o.reference != "cached", what + "--reference cached knows no samples ahead; use another reference");
@@ -142,7 +140,6 @@ void check_online(const AlignOptions& o, Problems& problems) {
     problems.check(!is_given, what + flags + " is for objectives on data; leave it out");
   };
   const AlignOptions defaults;
-  refuse(!o.trace.empty(), "--trace");
   refuse(!o.eval_data.empty(), "--eval-data");
   refuse(o.loss != defaults.loss, "an addition to the objective (--sft-weight, --loser-weight, ...)");
   refuse(o.logit_weighting != defaults.logit_weighting, "--logit-weighting");
@@ -153,7 +150,8 @@ void check_online(const AlignOptions& o, Problems& problems) {
   refuse(!o.curriculum.empty(), "--curriculum");
   refuse(!o.score_name.empty(), "--score-name");
   refuse(o.keep_ties, "--keep-ties");
-  problems.attempt([&] { make_judge(online.reward, 0.0); });
+  for (const auto& problem : online_problems(o, *losses::find_online_objective(o.objective)))
+    problems.check(false, problem);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "core/device.h"
+#include "core/error.h"
 #include "core/progress.h"
 #include "losses/registry.h"
 
@@ -46,14 +47,25 @@ EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::De
 
 }  // namespace
 
+void print_parameters(const std::string& objective, const AdamW& optimizer) {
+  int64_t trainable = 0;
+  for (const auto& [name, parameter] : optimizer.parameters()) trainable += parameter.numel();
+  std::printf("objective            %s\n", objective.c_str());
+  std::printf("trainable parameters %lld\n", static_cast<long long>(trainable));
+}
+
+void print_memory(const AdamW& optimizer, const unet::Denoiser& denoiser, bool has_reference_copy, at::Device device) {
+  size_t trainable_bytes = 0;
+  for (const auto& [name, parameter] : optimizer.parameters()) trainable_bytes += parameter.nbytes();
+  const size_t weights = parameter_bytes(denoiser);
+  std::printf("memory               policy %.3f GB, reference %.3f GB, gradients %.3f GB, optimizer %.3f GB\n",
+              gigabytes(weights), gigabytes(has_reference_copy ? weights : 0), gigabytes(trainable_bytes),
+              gigabytes(optimizer.state_bytes()));
+  std::printf("peak memory          %.3f GB measured, with activations\n", gigabytes(peak_memory_bytes(device)));
+}
+
 void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, const EncodedData& data,
              const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params) {
-  int64_t trainable = 0;
-  size_t trainable_bytes = 0;
-  for (const auto& [name, parameter] : optimizer.parameters()) {
-    trainable += parameter.numel();
-    trainable_bytes += parameter.nbytes();
-  }
   const auto& objective = losses::find_objective(options.objective);
   const int64_t items = data.items_per_group();
   const EncodedBatch batch = synthetic_batch(data, options.batch_size, device, items, objective.info);
@@ -73,19 +85,13 @@ void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, 
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   }
   const int64_t effective = options.batch_size * options.accumulate;
-  const size_t weights = parameter_bytes(denoiser);
   const bool has_copy =
       options.reference_spec(losses::with_needs_of(options.loss, objective.info)).kind == ReferenceKind::kFrozen;
-  std::printf("objective            %s, %s\n", options.objective.c_str(),
-              losses::describe_params(objective.info, params).c_str());
-  std::printf("trainable parameters %lld\n", static_cast<long long>(trainable));
+  print_parameters(concat(options.objective, ", ", losses::describe_params(objective.info, params)), optimizer);
   std::printf("effective batch      %lld groups (%lld x %lld), %lld training groups\n",
               static_cast<long long>(effective), static_cast<long long>(options.batch_size),
               static_cast<long long>(options.accumulate), static_cast<long long>(data.num_train_groups()));
-  std::printf("memory               policy %.3f GB, reference %.3f GB, gradients %.3f GB, optimizer %.3f GB\n",
-              gigabytes(weights), gigabytes(has_copy ? weights : 0), gigabytes(trainable_bytes),
-              gigabytes(optimizer.state_bytes()));
-  std::printf("peak memory          %.3f GB measured, with activations\n", gigabytes(peak_memory_bytes(device)));
+  print_memory(optimizer, denoiser, has_copy, device);
   std::printf("seconds per step     %.3f measured\n", seconds);
   std::printf("steps                %lld, about %s\n", static_cast<long long>(num_steps),
               duration_text(seconds * static_cast<double>(num_steps)).c_str());

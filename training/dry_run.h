@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include "losses/objective.h"
 #include "training/align_options.h"
 #include "training/encoded_data.h"
@@ -12,5 +14,10 @@ namespace prefusion::training {
 // measured step on synthetic data with the whole run's duration. Nothing is written.
 void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, const EncodedData& data,
              const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params);
+
+// Lines of it that every dry run has: the objective with its parameters and what is trained; memory, as planned and at
+// its peak so far.
+void print_parameters(const std::string& objective, const AdamW& optimizer);
+void print_memory(const AdamW& optimizer, const unet::Denoiser& denoiser, bool has_reference_copy, at::Device device);
 
 }  // namespace prefusion::training

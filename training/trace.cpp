@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "core/atomic_file.h"
+#include "core/error.h"
 #include "kernels/noise_and_target/noise_and_target.h"
 
 namespace prefusion::training {
@@ -14,10 +15,11 @@ TraceWriter::TraceWriter(std::filesystem::path folder, int64_t num_steps, Metada
   make_folder(folder_);
 }
 
+void TraceWriter::keep(const std::string& name, const at::Tensor& tensor) {
+  if (tensor.defined()) parts_[name].push_back(tensor.detach().cpu());
+}
+
 void TraceWriter::add(const StepTensors& tensors, const EncodedBatch& batch) {
-  const auto keep = [&](const char* name, const at::Tensor& tensor) {
-    if (tensor.defined()) parts_[name].push_back(tensor.detach().cpu());
-  };
   const GroupInputs& inputs = tensors.inputs;
   const losses::GroupErrors& errors = tensors.errors;
   keep("latents", inputs.latents);
@@ -48,7 +50,14 @@ void TraceWriter::add(const StepTensors& tensors, const EncodedBatch& batch) {
 
 void TraceWriter::write(int64_t step, const at::Tensor& loss, const at::Tensor& grad_norm) {
   TensorMap joined;
-  for (const auto& [name, tensors] : parts_) joined[name] = at::cat(tensors);
+  for (const auto& [name, tensors] : parts_) {
+    for (const at::Tensor& tensor : tensors) {
+      check_run(tensor.sizes().slice(1) == tensors.front().sizes().slice(1), "--trace: micro-steps of step ", step,
+                " differ in the shape of ", name, " (", shape_text(tensor.sizes()), " and ",
+                shape_text(tensors.front().sizes()), "), so one tensor cannot hold them; use --accumulate 1");
+    }
+    joined[name] = at::cat(tensors);
+  }
   joined["loss"] = loss.detach().to(at::kFloat).cpu();
   joined["grad_norm"] = grad_norm.detach().to(at::kFloat).cpu();
   char name[40];

@@ -18,6 +18,8 @@ class TraceWriter {
 
   bool wants(int64_t step) const { return step <= num_steps_; }
   void add(const StepTensors& tensors, const EncodedBatch& batch);
+  // One tensor of a micro-step, joined with those of the others along its first dimension; undefined ones are left out.
+  void keep(const std::string& name, const at::Tensor& tensor);
   void write(int64_t step, const at::Tensor& loss, const at::Tensor& grad_norm);
 
  private:

@@ -21,6 +21,10 @@ ObjectiveParameter advantage_clip() {
   return {"advantage_clip", 5, 1e-3, 1e3, "largest advantage, either way"};
 }
 
+ObjectiveParameter whole(const char* name, double value, double min, double max, const char* help) {
+  return {.name = name, .default_value = value, .min = min, .max = max, .help = help, .is_whole = true};
+}
+
 std::vector<OnlineObjective> all_rows() {
   return {
       {.info = {.name = "ddpo",
@@ -68,14 +72,17 @@ std::vector<OnlineObjective> all_rows() {
       {.info = {.name = "spo",
                 .data = DataKind::kOnline,
                 .needs_reference = true,
-                .parameters = {{"clip", 0.1, 1e-9, 0.999, "how far the ratio to the reference counts"}},
+                .parameters = {{"clip", 0.1, 1e-9, 0.999, "how far the ratio to the reference counts"},
+                               whole("candidates", 4, 2, 1024, "draws from the same state that are compared"),
+                               whole("max_timestep", 750, 0, 1e6, "largest timestep with a comparison"),
+                               {"min_gap", 0, 0, 1e9, "pairs whose rewards differ by no more are left out"}},
                 .kappa_per_beta = 1,
                 .default_beta = 10,
                 .paper = "arXiv 2406.04314",
                 .summary = "DPO on steps that leave one common state"},
        .needs = {kLogProbRef},
        .is_pairwise = true,
-       .has_trainer = false,
+       .compares_candidates = true,
        .group_loss = d3po_loss},
       {.info = {.name = "prdp",
                 .data = DataKind::kOnline,
@@ -92,19 +99,21 @@ std::vector<OnlineObjective> all_rows() {
                 .data = DataKind::kOnline,
                 .needs_reference = true,
                 .needs_drift = true,
-                .parameters = {advantage_clip(), {"kl_weight", 1e-4, 0, 1e6, "weight of the drift from the reference"}},
+                .parameters = {advantage_clip(),
+                               {"kl_weight", 1e-4, 0, 1e6, "weight of the drift from the reference"},
+                               {"old_decay", 0.5, 0, 1, "largest decay of the policy that samples"},
+                               {"old_decay_rate", 1e-3, 0, 1, "how fast that decay rises, an optimizer step"}},
                 .kappa_per_beta = 1,
                 .default_beta = 1,
                 .paper = "arXiv 2509.16117",
                 .summary = "denoising towards good and away from bad samples"},
-       .has_trainer = false,
        .group_loss = diffusion_nft_loss},
       {.info = {.name = "longalign",
                 .data = DataKind::kOnline,
-                .parameters = {{"weight", 0.3, 0, 1, "share of the score common to all prompts that is kept"}},
+                .parameters = {{"weight", 0.3, 0, 1, "share of the score common to all prompts that is kept"},
+                               whole("gradient_every", 10, 1, 1e4, "every so many sampling steps have a gradient")},
                 .paper = "arXiv 2410.11817",
                 .summary = "back-propagation of a decomposed preference score"},
-       .has_trainer = false,
        .group_loss = longalign_loss},
   };
 }

@@ -21,6 +21,7 @@ struct OnlineObjective {
   ObjectiveInfo info;                  // data is kOnline; needs_reference says whether there must be one
   std::vector<TrajectoryInput> needs;  // of a TrajectoryLoss, besides log_prob
   bool is_pairwise = false;            // trains on pairs of trajectories, the better one first
+  bool compares_candidates = false;    // the pairs are draws of one step from a common state
   bool sums_over_steps = false;        // its loss is no mean over steps: it wants whole trajectories
   bool has_trainer = true;             // false: the loss is here for what cannot be trained yet, and is not listed
   std::variant<TrajectoryLoss, ForwardLoss, RewardLoss> group_loss;

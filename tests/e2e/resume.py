@@ -57,12 +57,12 @@ def run_whole(prefusion, options, output):
     return time.monotonic() - began
 
 
-def killed_online(prefusion, world, scratch):
+def killed_online(prefusion, world, scratch, **changes):
     """The samples of an unfinished round are part of a checkpoint."""
     prompts = scratch / "prompts.txt"
     prompts.write_text("a red circle\na blue square above a green circle\na cyan triangle\n")
     options = dict(model=SHAPES, objective="ddpo", prompts=prompts, steps=12, batch_size=2, prompts_per_round=2,
-                   group_size=3, online_steps=4, lr=1e-4, ema=0.9, save_every=3, log_every=1, seed=4)
+                   group_size=3, online_steps=4, lr=1e-4, ema=0.9, save_every=3, log_every=1, seed=4) | changes
     check_survives_kills(prefusion, options, scratch)
 
 
@@ -226,6 +226,11 @@ main({
     "other_numbers_are_refused": other_numbers_are_refused,
     "killed_moving_reference": lambda *a: killed(*a, "lora", reference="ema:0.9"),
     "killed_online": killed_online,
+    "killed_spo": lambda *a: killed_online(*a, objective="spo", group_size=1, objective_args="candidates=2"),
+    "killed_diffusion_nft": lambda *a: killed_online(*a, objective="diffusion-nft", reference="ema:0.9",
+                                                     prompts_per_round=1, objective_args="old_decay_rate=0.2"),
+    "killed_longalign": lambda *a: killed_online(*a, objective="longalign", reward="shapes-soft", group_size=None,
+                                                 prompts_per_round=None, objective_args="gradient_every=2"),
     "killed_cached_reference": lambda *a: killed(*a, "full", reference="cached"),
     "sigterm": lambda *a: interrupted(*a, signal.SIGTERM, 143),
     "sigint": lambda *a: interrupted(*a, signal.SIGINT, 130),

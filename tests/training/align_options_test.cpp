@@ -166,11 +166,9 @@ TEST_F(AlignOptionsTest, OptionsThatWouldDoNothingAreRefused) {
   options.curriculum = "margin:4";
   options.score_name = "taste";
   options.keep_ties = true;
-  options.trace = folder / "trace";
   const std::string text = problem();
-  for (const char* part :
-       {"--sft-weight", "--logit-weighting", "--loss-weighting", "--timestep-sampling", "--timestep-range",
-        "--auto-kappa", "--curriculum", "--score-name", "--keep-ties", "--trace"}) {
+  for (const char* part : {"--sft-weight", "--logit-weighting", "--loss-weighting", "--timestep-sampling",
+                           "--timestep-range", "--auto-kappa", "--curriculum", "--score-name", "--keep-ties"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in: " << text;
   }
 }

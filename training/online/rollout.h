@@ -3,14 +3,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/safetensors.h"
-#include "pipelines/trajectory.h"
-#include "training/align_options.h"
-#include "training/picture_judge.h"
+#include "training/online/policy_sampler.h"
 
 namespace prefusion::training {
 
@@ -27,33 +24,22 @@ struct Rollout {
   std::vector<int64_t> decisions() const;
 };
 
-// Samples rounds of trajectories from a network and judges their pictures. A round is a function of the network's
-// weights, the options and its number.
-class RolloutSampler {
+// Samples rounds of trajectories and judges their pictures. A round is a function of the network's weights, the options
+// and its number.
+class RolloutSampler : public PolicySampler {
  public:
-  // Reads --prompts. Input error when it holds none; usage error for one the judge cannot judge.
   RolloutSampler(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser, at::ScalarType dtype,
-                 at::Device device);
+                 at::Device device)
+      : PolicySampler(options, std::move(denoiser), dtype, device), group_size_(options.online.group_size) {}
 
-  Rollout sample(int64_t round);
+  Rollout sample_round(int64_t round);
 
   // What a checkpoint must hold of a round, and the round made from it.
   static TensorMap tensors(const Rollout& rollout);
   Rollout restore(int64_t round, const TensorMap& tensors, const std::string& where);
 
-  int64_t num_prompts() const { return static_cast<int64_t>(prompts_.size()); }
-
  private:
-  // Each pass over the prompts has an order of its own.
-  std::vector<std::string> prompts_of(int64_t round) const;
-  std::vector<pipelines::KeyedRequest> requests_of(int64_t round, const std::vector<std::string>& prompts) const;
-  pipelines::TrajectoryOptions trajectory_options(int64_t round) const;
-  at::Tensor judge(const at::Tensor& latents, const std::vector<std::string>& prompts);
-
-  const AlignOptions& options_;
-  pipelines::TextToImage pipeline_;
-  std::unique_ptr<PictureJudge> judge_;
-  std::vector<std::string> prompts_;
+  int64_t group_size_;
 };
 
 }  // namespace prefusion::training

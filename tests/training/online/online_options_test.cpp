@@ -1,0 +1,73 @@
+#include "training/online/online_options.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/training/online/online_options.h"
+
+namespace prefusion::training {
+namespace {
+
+class OnlineOptionsTest : public testing::Test {
+ protected:
+  // All problems of an objective's options in one text.
+  std::string problems(const std::string& objective) {
+    options_.objective = objective;
+    std::string text;
+    for (const auto& problem : online_problems(options_, *losses::find_online_objective(objective)))
+      text += problem + "\n";
+    return text;
+  }
+
+  tests::TempDir folder_;
+  AlignOptions options_ = tests::online_options(folder_, "ddpo");
+};
+
+TEST_F(OnlineOptionsTest, SuitTheirObjective) {
+  for (const char* objective : {"ddpo", "flow-grpo", "d3po", "prdp", "spo", "diffusion-nft"}) {
+    EXPECT_EQ(problems(objective), "") << objective;
+  }
+  options_.online = {};
+  options_.online.reward = "shapes-soft";
+  EXPECT_EQ(problems("longalign"), "");
+}
+
+TEST_F(OnlineOptionsTest, RewardWithoutAGradientIsRefusedByName) {
+  options_.online = {};
+  EXPECT_NE(problems("longalign").find("--reward shapes has no gradient"), std::string::npos);
+  options_.online.reward = "beauty";
+  EXPECT_NE(problems("longalign").find("beauty is not known; expected shapes-soft"), std::string::npos);
+  options_.online.reward = "shapes-soft";
+  EXPECT_NE(problems("ddpo").find("--reward shapes-soft"), std::string::npos);
+}
+
+TEST_F(OnlineOptionsTest, FlagsThatWouldDoNothingAreRefused) {
+  options_.online.reward = "shapes-soft";
+  options_.online.eta = 0.5;
+  options_.online.window = 2;
+  options_.online.inner_epochs = 3;
+  options_.reference = "frozen";
+  const std::string text = problems("longalign");
+  for (const char* flag :
+       {"--prompts-per-round", "--group-size", "--eta", "--sde-window", "--inner-epochs", "--reference"}) {
+    EXPECT_NE(text.find(flag), std::string::npos) << flag << " is missing in: " << text;
+  }
+  options_.online.reward = "shapes";
+  EXPECT_NE(problems("diffusion-nft").find("--sde-window"), std::string::npos);
+  EXPECT_NE(problems("ddpo").find("--reference"), std::string::npos);
+  EXPECT_EQ(problems("d3po"), "");
+}
+
+TEST_F(OnlineOptionsTest, RangesAreThoseOfTheObjective) {
+  options_.online.eta = 0;
+  EXPECT_NE(problems("spo").find("--eta"), std::string::npos);
+  EXPECT_EQ(problems("diffusion-nft"), "");  // any sampler will do
+  options_.online.eta = 1;
+  options_.online.group_size = 1;
+  EXPECT_NE(problems("ddpo").find("--group-size"), std::string::npos);
+  EXPECT_EQ(problems("spo"), "");  // compares candidates, not trajectories
+  options_.online.group_size = 0;
+  EXPECT_NE(problems("spo").find("--group-size"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace prefusion::training

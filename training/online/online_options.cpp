@@ -1,0 +1,68 @@
+#include "training/online/online_options.h"
+
+#include <functional>
+
+#include "core/error.h"
+#include "training/online/differentiable_reward.h"
+#include "training/picture_judge.h"
+
+namespace prefusion::training {
+namespace {
+
+class ProblemList {
+ public:
+  explicit ProblemList(const std::string& objective) : objective_(objective) {}
+
+  void check(bool condition, const std::string& problem) {
+    if (!condition) problems_.push_back(problem);
+  }
+  void refuse(bool is_given, const char* flag, const char* reason) {
+    check(!is_given, concat("--objective ", objective_, " ", reason, ": leave ", flag, " out"));
+  }
+  void attempt(const std::function<void()>& function) {
+    try {
+      function();
+    } catch (const Error& error) {
+      problems_.push_back(error.what());
+    }
+  }
+  std::vector<std::string> take() { return std::move(problems_); }
+
+ private:
+  const std::string& objective_;
+  std::vector<std::string> problems_;
+};
+
+}  // namespace
+
+std::vector<std::string> online_problems(const AlignOptions& options, const losses::OnlineObjective& objective) {
+  const OnlineOptions& online = options.online;
+  const OnlineOptions defaults;
+  const bool uses_forward = std::holds_alternative<losses::ForwardLoss>(objective.group_loss);
+  const bool uses_gradient = std::holds_alternative<losses::RewardLoss>(objective.group_loss);
+  ProblemList problems(objective.info.name);
+  if (uses_gradient) {
+    const char* reason = "makes every picture once and without noise on the way";
+    problems.refuse(online.prompts_per_round != defaults.prompts_per_round, "--prompts-per-round", reason);
+    problems.refuse(online.group_size != defaults.group_size, "--group-size", reason);
+    problems.refuse(online.inner_epochs != defaults.inner_epochs, "--inner-epochs", reason);
+    problems.refuse(online.eta != defaults.eta, "--eta", reason);
+    problems.attempt([&] { make_differentiable_reward(online.reward); });
+  } else {
+    problems.check(online.group_size > (objective.compares_candidates ? 0 : 1),
+                   objective.compares_candidates ? "--group-size must be positive"
+                                                 : "--group-size must be 2 or more: samples of a prompt are compared");
+    problems.check((uses_forward ? online.eta >= 0 : online.eta > 0) && online.eta <= 1,
+                   uses_forward ? "--eta must lie in [0, 1]" : "--eta must lie above 0, at most 1");
+    problems.attempt([&] { make_judge(online.reward, /*margin=*/0.0); });
+  }
+  if (uses_forward || uses_gradient)
+    problems.refuse(online.window != defaults.window, "--sde-window", "does not learn from random steps");
+  if (!objective.info.needs_reference) {
+    problems.refuse(!options.reference.empty() && options.reference != "none", "--reference", "compares with none");
+    problems.refuse(!options.reference_model.empty(), "--reference-model", "compares with none");
+  }
+  return problems.take();
+}
+
+}  // namespace prefusion::training
