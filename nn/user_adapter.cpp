@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/content_hash.h"
 #include "core/error.h"
+#include "core/rng.h"
 
 namespace prefusion::nn {
 namespace {
@@ -72,7 +74,9 @@ std::shared_ptr<UserAdapter> UserAdapter::create(torch::nn::Module& network, con
     at::Tensor& to_k = layer.attention->user_branch.to_k;
     to_k.copy_(at::empty(to_k.sizes(), at::kFloat).uniform_(-bound, bound, generator));
   }
-  adapter->users_[kEmptyUser] = adapter->fresh_states(generator);
+  constexpr double kSmall = 0.02;
+  const at::Tensor empty = at::empty({config.num_tokens, config.width}, at::kFloat).normal_(0.0, kSmall, generator);
+  adapter->users_[kEmptyUser] = empty.to(adapter->device());
   return adapter;
 }
 
@@ -109,9 +113,12 @@ void UserAdapter::save(const std::filesystem::path& path) const {
   write_safetensors(path, tensors, {{"format", "pt"}, {kKindKey, kKind}});
 }
 
-void UserAdapter::add_users(const std::vector<std::string>& names, at::Generator generator) {
+void UserAdapter::add_users(const std::vector<std::string>& names, uint64_t seed) {
   for (const std::string& name : names) {
-    if (!has_user(name)) users_[name] = fresh_states(generator);
+    if (has_user(name)) continue;
+    const uint64_t number = ContentHashHasher()(ContentHasher().add(name).finish());
+    const DrawKey key{.seed = seed, .item = number};
+    users_[name] = philox_randn({config_.num_tokens, config_.width}, key, RandomPurpose::kInit).to(device());
   }
 }
 
@@ -121,19 +128,15 @@ void UserAdapter::add_users_like_empty(const std::vector<std::string>& names) {
   }
 }
 
-void UserAdapter::read_users(const std::filesystem::path& path) {
+void UserAdapter::set_users(const TensorMap& states) {
   at::NoGradGuard no_grad;
-  const TensorMap tensors = read_safetensors(path);
-  check_input(!tensors.empty(), path.string(), ": holds no user");
   std::map<std::string, at::Tensor> users;
-  at::Tensor sum;
-  for (const auto& [name, tensor] : tensors) {
-    check_input(name != kEmptyUser, path.string(), ": a user has no name; that of the empty user is kept free");
-    const at::Tensor states = checked_states(tensor, config_, concat(path.string(), ": user '", name, "'"));
-    users[name] = states.to(device()).clone();
-    sum = sum.defined() ? sum + users[name] : users[name];
+  at::Tensor sum = at::zeros_like(users_.at(kEmptyUser));
+  for (const auto& [name, tensor] : states) {
+    users[name] = tensor.to(device()).clone();
+    sum += users[name];
   }
-  users[kEmptyUser] = sum / static_cast<double>(tensors.size());
+  users[kEmptyUser] = sum / static_cast<double>(states.size());
   users_ = std::move(users);
 }
 
@@ -185,13 +188,20 @@ std::vector<NamedTensor> UserAdapter::user_tensors() const {
   return tensors;
 }
 
-at::Tensor UserAdapter::fresh_states(at::Generator generator) const {
-  at::NoGradGuard no_grad;
-  return at::empty({config_.num_tokens, config_.width}, at::kFloat).normal_(0.0, 1.0, generator).to(device());
-}
-
 at::Device UserAdapter::device() const {
   return layers_.front().attention->to_q->weight.device();
+}
+
+TensorMap read_user_states(const std::filesystem::path& path) {
+  const std::string where = path.string();
+  TensorMap states = read_safetensors(path);
+  check_input(!states.empty(), where, ": holds no user");
+  const UserAdapterConfig config = config_of(states.begin()->second, where + ": user '" + states.begin()->first + "'");
+  for (auto& [name, tensor] : states) {
+    check_input(!name.empty(), where, ": a user has no name; the empty one is nobody's");
+    tensor = checked_states(tensor, config, concat(where, ": user '", name, "'"));
+  }
+  return states;
 }
 
 bool is_user_adapter(const Metadata& metadata) {

@@ -38,8 +38,8 @@ class UserAdapter {
   static constexpr const char* kEmptyUser = "";
 
   // A new adapter on all cross-attentions: keys uniform within 1 / sqrt(width), values zero, so that no user changes
-  // anything yet; the empty user's states normal. Drawn on the CPU, so that every device starts alike. Usage error for
-  // a network without cross-attention, and for one that has a user adapter already.
+  // anything yet; the empty user's states near zero. Drawn on the CPU, so that every device starts alike. Usage error
+  // for a network without cross-attention, and for one that has a user adapter already.
   static std::shared_ptr<UserAdapter> create(torch::nn::Module& network, const UserAdapterConfig& config,
                                              at::Generator generator);
 
@@ -47,13 +47,13 @@ class UserAdapter {
   static std::shared_ptr<UserAdapter> load(torch::nn::Module& network, const std::filesystem::path& path);
   void save(const std::filesystem::path& path) const;
 
-  // Adds users who are not in the table yet, with normal states or with those of the empty user.
-  void add_users(const std::vector<std::string>& names, at::Generator generator);
+  // Adds users who are not in the table yet: with standard normal states, which depend on seed and name alone, or with
+  // those of the empty user.
+  void add_users(const std::vector<std::string>& names, uint64_t seed);
   void add_users_like_empty(const std::vector<std::string>& names);
 
-  // Replaces the table by states made elsewhere: a safetensors file with a tensor [width] or [num_tokens, width] a
-  // user. The empty user is their mean. Input error when one has another shape or is not finite.
-  void read_users(const std::filesystem::path& path);
+  // Replaces the table by states made elsewhere. The empty user is their mean.
+  void set_users(const TensorMap& states);
 
   // [B, num_tokens, width] of these users, the empty user's where one is not in the table; with gradients.
   at::Tensor states(const std::vector<std::string>& names) const;
@@ -80,13 +80,16 @@ class UserAdapter {
 
   UserAdapter(torch::nn::Module& network, const UserAdapterConfig& config);
 
-  at::Tensor fresh_states(at::Generator generator) const;
   at::Device device() const;
 
   UserAdapterConfig config_;
   std::vector<Layer> layers_;
   std::map<std::string, at::Tensor> users_;  // by name, the empty one among them
 };
+
+// States of users made elsewhere: a safetensors file with a tensor [width] or [num_tokens, width] a user, all of one
+// shape; [num_tokens, width] fp32 by name. Input error when one has another shape, is not finite or has no name.
+TensorMap read_user_states(const std::filesystem::path& path);
 
 // Whether a safetensors file says that it is a user adapter.
 bool is_user_adapter(const Metadata& metadata);
