@@ -18,7 +18,8 @@ at::Tensor rows_of(const at::Tensor& tensor, const at::Tensor& rows) {
 unet::Conditioning rows_of(const unet::Conditioning& conditioning, const at::Tensor& rows) {
   return {.encoder_hidden_states = rows_of(conditioning.encoder_hidden_states, rows),
           .pooled = rows_of(conditioning.pooled, rows),
-          .time_ids = rows_of(conditioning.time_ids, rows)};
+          .time_ids = rows_of(conditioning.time_ids, rows),
+          .user_states = rows_of(conditioning.user_states, rows)};
 }
 
 }  // namespace
@@ -35,7 +36,8 @@ at::Tensor predict_guided(unet::Denoiser& denoiser, const at::Tensor& noisy_late
   const unet::Conditioning both{
       .encoder_hidden_states = join(negative.encoder_hidden_states, prompt.encoder_hidden_states),
       .pooled = join(negative.pooled, prompt.pooled),
-      .time_ids = join(negative.time_ids, prompt.time_ids)};
+      .time_ids = join(negative.time_ids, prompt.time_ids),
+      .user_states = join(negative.user_states, prompt.user_states)};
   const at::Tensor prediction =
       denoiser.forward(at::cat({noisy_latents, noisy_latents}), at::cat({timesteps, timesteps}), both);
   return apply_guidance(prediction, guidance);

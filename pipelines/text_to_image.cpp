@@ -160,8 +160,12 @@ at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& reques
   const std::unique_ptr<schedulers::Scheduler> scheduler = make_scheduler(options);
   scheduler->set_timesteps(options.num_inference_steps);
 
-  const GuidedConditioning conditioning = encode(texts_of(requests, &ImageRequest::prompt),
-                                                 texts_of(requests, &ImageRequest::negative_prompt), options.guidance);
+  GuidedConditioning conditioning = encode(texts_of(requests, &ImageRequest::prompt),
+                                           texts_of(requests, &ImageRequest::negative_prompt), options.guidance);
+  if (options.user_states.defined()) {
+    const at::Tensor states = options.user_states.unsqueeze(0).expand({static_cast<int64_t>(requests.size()), -1, -1});
+    conditioning.prompt.user_states = conditioning.negative.user_states = states;
+  }
   std::vector<at::Generator> generators;
   for (const ImageRequest& request : requests) generators.push_back(make_torch_generator(request.seed));
   const schedulers::NoiseSource noise = [&](const at::Tensor& like) { return draw_noise(generators, like); };

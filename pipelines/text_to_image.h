@@ -44,6 +44,7 @@ struct GenerateOptions {
   double eta = 0.0;                // DDIM only
   int64_t height_px = 0;           // 0: the model's own size
   int64_t width_px = 0;
+  at::Tensor user_states;  // [M, U], of whom the pictures are for (nn/user_adapter.h), with and without guidance
   std::function<void(const SamplingStep&)> on_step;  // may be empty
 };
 

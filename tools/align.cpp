@@ -20,7 +20,9 @@ void add_model_options(CLI::App& app, training::AlignOptions& o) {
   const std::string group = "Model";
   app.add_option("--model", o.model, "Diffusers-layout model folder to align")->group(group);
   app.add_option("--output", o.output, "Folder for weights, metrics, checkpoints and report")->group(group);
-  app.add_option("--adapter", o.adapter, "lora (low-rank adapter) or full (all denoiser weights)")
+  app.add_option(
+         "--adapter", o.adapter,
+         "lora (low-rank adapter; some objectives train an adapter of their own) or full (all denoiser weights)")
       ->capture_default_str()
       ->group(group);
   app.add_option("--rank", o.rank, "LoRA rank")->capture_default_str()->group(group);
@@ -30,6 +32,16 @@ void add_model_options(CLI::App& app, training::AlignOptions& o) {
   app.add_option("--target-modules", o.target_modules, "Layers that get a LoRA, by path ending (comma-separated)")
       ->delimiter(',')
       ->capture_default_str()
+      ->group(group);
+  app.add_option(
+         "--init-user-adapter", o.init_user_adapter,
+         "User adapter to start from; with --objective-args train=users it gets the data's users and stays else")
+      ->group(group);
+  app.add_option("--user-embeddings", o.user_embeddings,
+                 "Safetensors file with the states of each user, made elsewhere; they are not trained")
+      ->group(group);
+  app.add_option("--experts", o.experts, "LoRAs that a gate is trained to fuse (comma-separated)")
+      ->delimiter(',')
       ->group(group);
   app.add_option("--lora-format", o.lora_format, "Names in the written LoRA: diffusers or kohya")
       ->check(CLI::IsMember({"diffusers", "kohya"}))

@@ -48,6 +48,10 @@ void add_options(CLI::App& app, GenerateCommand& command) {
   app.add_option("--width", s.width_px, "Pixels, a multiple of 8; 0 is the model's own size")->capture_default_str();
   app.add_option("--lora", o.loras, "LoRA file or folder, with its weight: PATH[:SCALE]; repeatable, they add up")
       ->allow_extra_args(false);
+  app.add_option("--user-adapter", o.user_adapter, "Adapter that knows users, with its weight: PATH[:SCALE]");
+  app.add_option("--user", o.user,
+                 "Whom the pictures are for: ID of the adapter's users, or a mixture ID[:WEIGHT],ID[:WEIGHT],...; "
+                 "without, nobody in particular");
   app.add_option("--clip-skip", o.clip_skip, "Last layers of the text encoder to leave out")
       ->capture_default_str()
       ->check(CLI::Range(0, 1000));

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
+#include <optional>
 #include <sstream>
 
 #include "core/atomic_file.h"
@@ -16,6 +17,8 @@
 #include "core/logging.h"
 #include "core/progress.h"
 #include "nn/lora.h"
+#include "nn/lora_file.h"
+#include "nn/lora_gate.h"
 #include "tools/contact_sheet.h"
 #include "tools/png_text.h"
 
@@ -29,6 +32,13 @@ std::string lower_extension(const std::filesystem::path& path) {
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return std::tolower(c); });
   return extension;
+}
+
+std::optional<double> finite_number(const std::string& text) {
+  double value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool is_number = code == std::errc() && end == text.data() + text.size() && std::isfinite(value);
+  return is_number ? std::optional<double>(value) : std::nullopt;
 }
 
 std::string padded(size_t number, size_t count, size_t least_digits) {
@@ -89,23 +99,52 @@ void check_output(const GenerateImagesOptions& options, size_t num_pictures) {
 
 }  // namespace
 
-LoraArgument parse_lora_argument(const std::string& text) {
+AdapterArgument parse_lora_argument(const std::string& text, const char* flag) {
   const size_t colon = text.rfind(':');
   if (colon == std::string::npos || std::filesystem::exists(text)) return {text, 1.0};
   const std::string number = text.substr(colon + 1);
-  LoraArgument argument{text.substr(0, colon), 1.0};
-  const auto [end, code] = std::from_chars(number.data(), number.data() + number.size(), argument.scale);
-  check_usage(code == std::errc() && end == number.data() + number.size() && std::isfinite(argument.scale), "--lora ",
-              text, ": expected PATH or PATH:SCALE, and '", number, "' is no number");
-  return argument;
+  const std::optional<double> scale = finite_number(number);
+  check_usage(scale.has_value(), flag, " ", text, ": expected PATH or PATH:SCALE, and '", number, "' is no number");
+  return {text.substr(0, colon), *scale};
+}
+
+std::vector<nn::WeightedUser> parse_user_argument(const std::string& text) {
+  std::vector<nn::WeightedUser> users;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    const size_t colon = part.rfind(':');
+    const std::optional<double> weight =
+        colon == std::string::npos ? std::nullopt : finite_number(part.substr(colon + 1));
+    users.push_back(weight ? nn::WeightedUser{part.substr(0, colon), *weight} : nn::WeightedUser{part, 1.0});
+    check_usage(!users.back().name.empty(), "--user ", text, ": a name is empty; expected ID[:WEIGHT],...");
+  }
+  return users;
+}
+
+at::Tensor attach_user_adapter(const std::string& adapter, const std::string& users,
+                               const pipelines::PipelineComponents& components) {
+  const AdapterArgument argument = parse_lora_argument(adapter, "--user-adapter");
+  const auto loaded = nn::UserAdapter::load(*components.denoiser, argument.path);
+  loaded->set_scale(argument.scale);
+  log_info("user adapter ", argument.path.string(), ": ", loaded->users().size(), " users, scale ", argument.scale);
+  if (users.empty()) return loaded->states({nn::UserAdapter::kEmptyUser})[0];
+  return loaded->mixture(parse_user_argument(users));
 }
 
 void attach_loras(const std::vector<std::string>& loras, const pipelines::PipelineComponents& components) {
   for (const std::string& text : loras) {
-    const LoraArgument lora = parse_lora_argument(text);
+    const AdapterArgument lora = parse_lora_argument(text);
+    const std::filesystem::path file = nn::find_lora_file(lora.path);
+    if (nn::is_lora_gate(SafetensorsFile::open(file).metadata())) {
+      const auto gate = nn::LoraGate::load(*components.denoiser, file, lora.scale);
+      log_info("gated LoRA ", file.string(), ": ", gate->experts().size(), " experts, scale ", lora.scale);
+      continue;
+    }
     const nn::LoraLoadReport report =
         nn::load_lora(*components.denoiser, components.prompt_encoder->model().get(), lora.path, lora.scale);
     log_info("LoRA ", report.file.string(), ": ", report.matched.size(), " layers, scale ", lora.scale);
+    const auto& range = report.unet ? report.unet->config().timestep_range : std::nullopt;
+    if (range) log_info("  at timesteps ", range->text(), " alone");
   }
 }
 
@@ -150,8 +189,12 @@ std::string settings_json(const GenerateImagesOptions& options, const pipelines:
       {"loras", nlohmann::ordered_json::array()},
   };
   for (const std::string& text : options.loras) {
-    const LoraArgument lora = parse_lora_argument(text);
+    const AdapterArgument lora = parse_lora_argument(text);
     settings["loras"].push_back({{"name", model_name(lora.path)}, {"scale", lora.scale}});
+  }
+  if (!options.user_adapter.empty()) {
+    const AdapterArgument adapter = parse_lora_argument(options.user_adapter, "--user-adapter");
+    settings["user_adapter"] = {{"name", model_name(adapter.path)}, {"scale", adapter.scale}, {"user", options.user}};
   }
   // Bytes that are no UTF-8 have been refused by the tokenizer already.
   return settings.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::ordered_json::error_handler_t::replace);
@@ -172,6 +215,11 @@ std::string parameters_text(const std::string& settings) {
   for (const auto& lora : json["loras"]) {
     out << ", Lora: " << lora["name"].get<std::string>() << ':' << lora["scale"];
   }
+  if (json.contains("user_adapter")) {
+    const auto& adapter = json["user_adapter"];
+    out << ", User adapter: " << adapter["name"].get<std::string>() << ':' << adapter["scale"];
+    if (adapter["user"] != "") out << ", User: " << adapter["user"].get<std::string>();
+  }
   return out.str();
 }
 
@@ -179,6 +227,7 @@ std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& 
   check_usage(options.batch_size >= 1, "--batch-size must be at least 1");
   const std::vector<PictureJob> jobs = plan_pictures(options, gather_prompts(options));
   for (const std::string& lora : options.loras) parse_lora_argument(lora);
+  check_usage(options.user.empty() || !options.user_adapter.empty(), "--user needs --user-adapter, which knows users");
 
   pipelines::TextToImage pipeline =
       pipelines::TextToImage::load(options.model, options.dtype, options.device, {.clip_skip = options.clip_skip});
@@ -187,6 +236,10 @@ std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& 
       schedulers::scheduler_name(options.sampling.scheduler, pipeline.components().scheduler_config);
   pipeline.make_scheduler(options.sampling)->set_timesteps(options.sampling.num_inference_steps);
   attach_loras(options.loras, pipeline.components());
+  pipelines::GenerateOptions sampling = options.sampling;
+  if (!options.user_adapter.empty()) {
+    sampling.user_states = attach_user_adapter(options.user_adapter, options.user, pipeline.components());
+  }
 
   std::vector<const PictureJob*> open;
   for (const PictureJob& job : jobs) {
@@ -204,7 +257,7 @@ std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& 
     const size_t end = std::min(open.size(), begin + batch_size);
     std::vector<pipelines::ImageRequest> requests;
     for (size_t i = begin; i < end; ++i) requests.push_back(open[i]->request);
-    const at::Tensor images = pipeline.generate(requests, options.sampling);
+    const at::Tensor images = pipeline.generate(requests, sampling);
     for (size_t i = begin; i < end; ++i) {
       const std::string settings = settings_json(options, open[i]->request, size, scheduler);
       const std::string png = encode_png(images[static_cast<int64_t>(i - begin)]);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/prompt_list.h"
+#include "nn/user_adapter.h"
 #include "pipelines/text_to_image.h"
 
 namespace prefusion::tools {
@@ -24,6 +25,8 @@ struct GenerateImagesOptions {
   int64_t batch_size = 4;
   pipelines::GenerateOptions sampling;
   std::vector<std::string> loras;  // PATH[:SCALE]
+  std::string user_adapter;        // PATH[:SCALE], or empty
+  std::string user;                // ID[:WEIGHT],...: whom the pictures are for; empty: the empty user
   int64_t clip_skip = 0;
   std::filesystem::path output;         // FILE.png, or a folder
   std::filesystem::path contact_sheet;  // FILE.png; empty: none
@@ -33,13 +36,22 @@ struct GenerateImagesOptions {
   at::ScalarType dtype = at::kFloat;
 };
 
-struct LoraArgument {
+struct AdapterArgument {
   std::filesystem::path path;
   double scale = 1.0;
 };
 
-// PATH or PATH:SCALE; a colon that is part of an existing path is none. Usage error when SCALE is no number.
-LoraArgument parse_lora_argument(const std::string& text);
+// PATH or PATH:SCALE; a colon that is part of an existing path is none. Usage error, naming the flag, when SCALE is no
+// number.
+AdapterArgument parse_lora_argument(const std::string& text, const char* flag = "--lora");
+
+// ID[:WEIGHT],...: the users of --user with their weights, 1 by default. A colon belongs to the name where what follows
+// is no number. Usage error for an empty name.
+std::vector<nn::WeightedUser> parse_user_argument(const std::string& text);
+
+// Attaches a user adapter, PATH[:SCALE], to the denoiser of a pipeline; the states of the users asked for, [M, U].
+at::Tensor attach_user_adapter(const std::string& adapter, const std::string& users,
+                               const pipelines::PipelineComponents& components);
 
 // Hangs LoRAs, PATH[:SCALE] each, on the networks of a pipeline.
 void attach_loras(const std::vector<std::string>& loras, const pipelines::PipelineComponents& components);

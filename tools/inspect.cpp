@@ -6,7 +6,9 @@
 
 #include "core/error.h"
 #include "core/safetensors.h"
+#include "nn/lora_gate.h"
 #include "nn/lora_names.h"
+#include "nn/user_adapter.h"
 #include "tools/commands.h"
 
 namespace prefusion::tools {
@@ -49,6 +51,9 @@ Inspection inspect_file(const fs::path& file, const InspectOptions& options) {
   const std::string extension = file.extension().string();
   if (extension == ".safetensors") {
     try {
+      const Metadata metadata = SafetensorsFile::open(file).metadata();
+      if (nn::is_user_adapter(metadata)) return inspect_user_adapter(file, options.model);
+      if (nn::is_lora_gate(metadata)) return inspect_lora_gate(file, options.model);
       if (!holds_lora_keys(file)) return inspect_tensors(file);
     } catch (const Error& error) {
       Inspection inspection{.path = file.string(), .kind = "tensors"};
@@ -81,10 +86,11 @@ void run(const InspectOptions& options, const CLI::App&) {
 
 void add_inspect_options(CLI::App& app, InspectOptions& options) {
   app.add_option("path", options.path,
-                 "Model folder, component folder, LoRA, .safetensors, dataset (Parquet, JSONL, folder), cache (.h5), "
+                 "Model folder, component folder, LoRA, user adapter, .safetensors, dataset (Parquet, JSONL, folder), "
+                 "cache (.h5), "
                  "checkpoint or output folder of a run")
       ->required();
-  app.add_option("--model", options.model, "Model folder whose layers a LoRA is matched against");
+  app.add_option("--model", options.model, "Model folder whose layers a LoRA or user adapter is matched against");
   app.add_option("--max-groups", options.max_groups,
                  "Groups of a dataset whose images are read and decoded, evenly spread; 0 reads all")
       ->capture_default_str()

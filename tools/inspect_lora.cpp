@@ -85,6 +85,7 @@ void add_file_facts(const nn::LoraFile& file, Inspection& inspection) {
   facts["target_modules"] = targets;
   facts.update(tensor_facts(tensors, file.path.string(), inspection));
   facts["has_adapter_metadata"] = !file.description.is_null();
+  if (file.timestep_range) facts["timestep_range"] = file.timestep_range->text();
   for (const char* key : {"ss_network_module", "ss_base_model_version", "ss_network_dim", "ss_network_alpha"}) {
     const auto found = file.metadata.find(key);
     if (found != file.metadata.end()) facts[key] = found->second;

@@ -155,7 +155,11 @@ Inspection inspect_run(const fs::path& folder, const fs::path& model) {
   add_config(folder / "run.toml", inspection);
   add_metrics(folder / "metrics.jsonl", inspection);
   add_checkpoints(folder, inspection);
-  if (fs::exists(folder / "pytorch_lora_weights.safetensors")) {
+  if (fs::exists(folder / "user_adapter.safetensors")) {
+    inspection.add_part("user_adapter", inspect_user_adapter(folder / "user_adapter.safetensors", model));
+  } else if (fs::exists(folder / "gated_lora.safetensors")) {
+    inspection.add_part("gated_lora", inspect_lora_gate(folder / "gated_lora.safetensors", model));
+  } else if (fs::exists(folder / "pytorch_lora_weights.safetensors")) {
     inspection.add_part("lora", inspect_lora(folder / "pytorch_lora_weights.safetensors", model));
   } else if (fs::exists(folder / "model_index.json")) {
     inspection.add_part("model", inspect_model(folder));

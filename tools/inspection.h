@@ -16,7 +16,8 @@ using OrderedJson = nlohmann::ordered_json;
 // and harmless.
 struct Inspection {
   std::string path;
-  std::string kind;  // "model", "component", "lora", "dataset", "cache", "checkpoint", "run", "tensors"
+  std::string kind;  // "model", "component", "lora", "gated LoRA", "user adapter",
+                     // "dataset", "cache", "checkpoint", "run", "tensors"
   OrderedJson facts = OrderedJson::object();
   std::vector<std::string> problems;
   std::vector<std::string> notes;
@@ -35,6 +36,8 @@ Inspection inspect_model(const std::filesystem::path& folder);
 Inspection inspect_component(const std::filesystem::path& folder);
 // `model` (a model folder, may be empty) is what the LoRA's names and shapes are matched against.
 Inspection inspect_lora(const std::filesystem::path& path, const std::filesystem::path& model);
+Inspection inspect_lora_gate(const std::filesystem::path& file, const std::filesystem::path& model);
+Inspection inspect_user_adapter(const std::filesystem::path& file, const std::filesystem::path& model);
 Inspection inspect_tensors(const std::filesystem::path& file);
 Inspection inspect_run(const std::filesystem::path& folder, const std::filesystem::path& model);
 Inspection inspect_checkpoint(const std::filesystem::path& folder);

@@ -24,6 +24,7 @@
 #include "training/run_fingerprint.h"
 #include "training/sample_pictures.h"
 #include "training/tensorboard.h"
+#include "training/users.h"
 
 namespace prefusion::training {
 namespace fs = std::filesystem;
@@ -89,6 +90,7 @@ class AlignRun {
     // The policy first: what is wrong with it shows before the data is encoded.
     policy_ = make_policy(options_, dtype_, device_);
     steps_ = make_steps();
+    if (policy_.users) policy_.trainable = enroll_users(*policy_.users, steps_->users(), options_);
     optimizer_ = std::make_unique<AdamW>(policy_.trainable,
                                          AdamWOptions{.lr = options_.lr, .weight_decay = options_.weight_decay});
     if (options_.ema > 0) ema_ = std::make_unique<Ema>(optimizer_->master_weights(), options_.ema);
@@ -108,7 +110,7 @@ class AlignRun {
     int64_t trainable = 0;
     for (const auto& [name, parameter] : policy_.trainable) trainable += parameter.numel();
     log_info("objective ", options_.objective, ": ", losses::describe_params(info_, params_));
-    log_info(options_.adapter == "lora" ? "LoRA" : "full", " fine-tuning of ", trainable, " parameters, ", num_steps_,
+    log_info(adapter_title(options_.adapter_kind()), " fine-tuning of ", trainable, " parameters, ", num_steps_,
              " steps of ", steps_->groups_per_step(), " groups (batch ", options_.batch_size, " x accumulate ",
              options_.accumulate, ") ", steps_->description());
   }
@@ -124,8 +126,7 @@ class AlignRun {
     write_file(options_.output / "run.toml", options_.resolved_config);
     log_ = std::make_unique<MetricsLog>(options_.output / "metrics.jsonl", step_number_);
     events_ = std::make_unique<TensorBoardWriter>(options_.output);
-    if (options_.sample_every > 0)
-      samples_ = std::make_unique<SamplePictures>(options_, policy_.denoiser, dtype_, device_);
+    if (options_.sample_every > 0) samples_ = std::make_unique<SamplePictures>(options_, policy_, dtype_, device_);
   }
 
   std::optional<fs::path> find_checkpoint() const {

@@ -6,14 +6,29 @@
 #include "training/curriculum.h"
 #include "training/online/online_options.h"
 #include "training/timestep_weighting.h"
+#include "training/users.h"
 
 namespace prefusion::training {
 namespace fs = std::filesystem;
 
 AdapterKind AlignOptions::adapter_kind() const {
-  if (adapter == "lora") return AdapterKind::kLora;
   if (adapter == "full") return AdapterKind::kFull;
-  fail_usage("--adapter ", adapter, ": expected lora or full");
+  check_usage(adapter == "lora", "--adapter ", adapter, ": expected lora or full");
+  for (const losses::ObjectiveInfo* info : losses::listed_objectives()) {
+    if (info->name != objective) continue;
+    return info->needs_users ? AdapterKind::kUsers : info->fuses_experts ? AdapterKind::kGate : AdapterKind::kLora;
+  }
+  return AdapterKind::kLora;
+}
+
+const char* adapter_title(AdapterKind kind) {
+  switch (kind) {
+    case AdapterKind::kLora: return "LoRA";
+    case AdapterKind::kFull: return "full";
+    case AdapterKind::kUsers: return "user adapter";
+    case AdapterKind::kGate: return "gate";
+  }
+  return "?";
 }
 
 ReferenceSpec AlignOptions::reference_spec(const losses::ObjectiveInfo& objective) const {
@@ -22,7 +37,7 @@ ReferenceSpec AlignOptions::reference_spec(const losses::ObjectiveInfo& objectiv
   const bool has_default = !objective.default_reference.empty() && reference_model.empty();
   if (has_default) return parse_reference(objective.default_reference);
   // A LoRA run has its reference at hand: the same network with the adapter switched off.
-  const bool off_is_exact = adapter_kind() == AdapterKind::kLora && reference_model.empty();
+  const bool off_is_exact = adapter_kind() != AdapterKind::kFull && reference_model.empty();
   return {.kind = off_is_exact ? ReferenceKind::kAdapterOff : ReferenceKind::kFrozen};
 }
 
@@ -65,6 +80,25 @@ class Problems {
   std::string text_;
   bool has_usage_ = false;
 };
+
+// Some objectives train an adapter of their own.
+void check_own_adapter(const AlignOptions& o, const losses::ObjectiveInfo& objective) {
+  check_usage(objective.fuses_experts || o.experts.empty(), "--objective ", o.objective,
+              " fuses no experts: leave --experts out, or choose tlpo");
+  check_usage(!objective.fuses_experts || o.experts.size() > 1, "--objective ", o.objective,
+              " fuses LoRAs: --experts A.safetensors,B.safetensors,... must name two or more");
+  if (!objective.needs_users && !objective.fuses_experts) return;
+  const auto refuse = [&](bool is_given, const char* flag) {
+    check_usage(!is_given, "--objective ", o.objective, " trains an adapter of its own: leave ", flag, " out");
+  };
+  const AlignOptions defaults;
+  refuse(o.adapter != defaults.adapter, "--adapter");
+  refuse(o.rank != defaults.rank, "--rank");
+  refuse(o.lora_alpha != defaults.lora_alpha, "--lora-alpha");
+  refuse(o.target_modules != defaults.target_modules, "--target-modules");
+  refuse(o.lora_format != defaults.lora_format, "--lora-format");
+  refuse(!o.init_lora.empty(), "--init-lora");
+}
 
 void check_auto_kappa(const AlignOptions& o, const losses::ObjectiveInfo& objective) {
   if (!o.auto_kappa) return;
@@ -150,6 +184,7 @@ void check_online(const AlignOptions& o, Problems& problems) {
   refuse(!o.curriculum.empty(), "--curriculum");
   refuse(!o.score_name.empty(), "--score-name");
   refuse(o.keep_ties, "--keep-ties");
+  refuse(!o.dump_groups.empty(), "--dump-groups");
   for (const auto& problem : online_problems(o, *losses::find_online_objective(o.objective)))
     problems.check(false, problem);
 }
@@ -172,6 +207,9 @@ void validate(const AlignOptions& o) {
   problems.check_exists("--model", o.model, "folder");
   problems.check_exists("--reference-model", o.reference_model, "folder");
   problems.check_exists("--init-lora", o.init_lora, "file or folder");
+  problems.check_exists("--init-user-adapter", o.init_user_adapter, "file");
+  problems.check_exists("--user-embeddings", o.user_embeddings, "file");
+  for (const auto& expert : o.experts) problems.check_exists("--experts", expert, "file or folder");
   problems.check_exists("--sample-prompts", o.sample_prompts, "file");
   problems.check(o.batch_size > 0, "--batch-size must be positive");
   problems.check(o.accumulate > 0, "--accumulate must be positive");
@@ -193,6 +231,8 @@ void validate(const AlignOptions& o) {
   problems.attempt([&] {
     const losses::ObjectiveInfo& info = losses::find_objective_info(o.objective);
     losses::resolve_params(info, o.objective_args, o.beta, o.kappa);
+    if (is_online) check_own_adapter(o, info);
+    if (is_online) check_user_options(o, info);
     if (is_online) return check_reference(o, info);
     const auto& objective = losses::find_objective(o.objective);
     losses::check_loss_options(objective, o.loss);
@@ -200,6 +240,8 @@ void validate(const AlignOptions& o) {
     check_ties(o, objective);
     check_curriculum(o, objective.info);
     check_reference(o, losses::with_needs_of(o.loss, objective.info));
+    check_own_adapter(o, objective.info);
+    check_user_options(o, objective.info);
   });
   problems.throw_if_any();
 }

@@ -16,7 +16,7 @@ struct ObjectiveInfo;
 
 namespace prefusion::training {
 
-enum class AdapterKind { kLora, kFull };
+enum class AdapterKind { kLora, kFull, kUsers, kGate };
 
 // Of objectives that train on the policy's own samples.
 struct OnlineOptions {
@@ -55,6 +55,10 @@ struct AlignOptions {
   int64_t reference_draws = 0;            // of a cached reference: draws a group has; 0: a new one every epoch
   std::filesystem::path reference_model;  // a reference other than the starting weights
   std::filesystem::path init_lora;        // start from this adapter: it is the reference's too
+
+  std::filesystem::path init_user_adapter;     // of objectives that know users: start from this adapter
+  std::filesystem::path user_embeddings;       // the same: users' states made elsewhere, which stay as they are
+  std::vector<std::filesystem::path> experts;  // LoRAs whose gate is trained
 
   losses::LossOptions loss;              // what can be added to every objective that can bear it
   std::string logit_weighting = "none";  // TimestepWeighting::parse: of the errors inside the link function
@@ -120,11 +124,14 @@ struct AlignOptions {
   bool progress = true;
   std::string resolved_config;  // text of run.toml
 
-  AdapterKind adapter_kind() const;
+  AdapterKind adapter_kind() const;  // that of --adapter, or the objective's own
   // --reference, or without it what suits: none for an objective that needs none, else the objective's own default,
   // else adapter-off for LoRA and a frozen copy otherwise. `objective` as with_needs_of the options.
   ReferenceSpec reference_spec(const losses::ObjectiveInfo& objective) const;
 };
+
+// "LoRA", "full" and so on, for messages.
+const char* adapter_title(AdapterKind kind);
 
 // Optimizer steps of the run: --steps, or what --epochs passes over `num_groups` groups take.
 int64_t resolve_num_steps(const AlignOptions& options, int64_t num_groups);

@@ -19,6 +19,7 @@ struct DataNeeds {
   bool scores = false;        // every item has a reward score
   bool item_prompts = false;  // every item has a prompt of its own
   bool masks = false;         // every item has a mask
+  bool users = false;         // every group has a user who judged it
 };
 
 // A batch of groups as the train step needs it: encoded pictures and prompts. Flip, crop and caption drop of each group
@@ -35,6 +36,7 @@ struct EncodedBatch {
   at::Tensor scores;                 // [B, k] fp32 or undefined: reward scores
   std::vector<GroupRef> groups;      // B
   std::vector<std::string> ids;      // B, where each record comes from, for messages
+  std::vector<std::string> users;    // B, who judged each group; empty names where the data was not asked for them
   int64_t next_position = 0;         // where the stream goes on after this batch
 
   int64_t size() const { return mean.size(0); }

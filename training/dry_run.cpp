@@ -42,6 +42,7 @@ EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::De
   if (needs.needs_item_prompts)
     batch.item_hidden_states = batch.encoder_hidden_states.unsqueeze(1).repeat({1, items, 1, 1});
   for (int64_t i = 0; i < batch_size; ++i) batch.groups.push_back({i, 0});
+  batch.users.resize(static_cast<size_t>(batch_size));
   return batch;
 }
 

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/statistics.h"
 #include "training/timestep_sampler.h"
+#include "training/user_accuracy.h"
 
 namespace prefusion::training {
 
@@ -98,11 +99,13 @@ Metrics HeldOutEvaluation::measure(const TrainStep& step) {
   at::NoGradGuard no_grad;
   Metrics metrics;
   Means all;
+  UserAccuracy users;
   std::vector<at::Tensor> cells;
   for (size_t band = 0; band < grid_.size(); ++band) {
     Means means;
     for (const auto& batch : batches_) {
       const StepMeasurement found = step.measure(batch, timesteps(batch, band), baseline_.at(cells.size()));
+      if (step.knows_users()) users.add(batch.users, found.errors.error, found.errors.error_ref);
       cells.push_back(found.errors.error);
       means.add(found);
       all.add(found);
@@ -117,6 +120,7 @@ Metrics HeldOutEvaluation::measure(const TrainStep& step) {
     metrics["eval/accuracy_low"] = interval.low;
     metrics["eval/accuracy_high"] = interval.high;
   }
+  metrics.merge(users.metrics());
   errors_.error = gather(cells);
   for (const auto& [name, value] : held_out_metrics(errors_, step.objective(), step.kappa())) {
     metrics["eval/" + name] = value;

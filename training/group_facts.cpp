@@ -34,7 +34,7 @@ at::Tensor group_weights(const std::vector<DrawnFacts>& groups, at::Device devic
 }  // namespace
 
 GroupFacts facts_of(const data::LoadedGroup& group) {
-  return {.id = group.id, .labels = group.labels, .scores = group.scores, .weight = group.weight};
+  return {.id = group.id, .user = group.user, .labels = group.labels, .scores = group.scores, .weight = group.weight};
 }
 
 EncodedBatch start_batch(const std::vector<DrawnFacts>& groups, int64_t items_per_group, uint64_t seed,
@@ -49,6 +49,7 @@ EncodedBatch start_batch(const std::vector<DrawnFacts>& groups, int64_t items_pe
     is_dropped.push_back(drops_caption(empty_prompt_rate, key));
     batch.groups.push_back(group);
     batch.ids.push_back(facts->id);
+    batch.users.push_back(facts->user);
   }
   batch.is_caption_dropped = at::tensor(is_dropped, at::kByte).to(at::kBool).to(device);
   return batch;

@@ -12,6 +12,7 @@ namespace prefusion::training {
 // What a batch says of a group besides its pictures and prompts.
 struct GroupFacts {
   std::string id;
+  std::string user;
   std::vector<double> labels;  // k
   std::vector<double> scores;  // k, empty where the data has none
   std::optional<double> weight;
@@ -26,7 +27,7 @@ struct DrawnFacts {
 };
 
 // The batch of these draws with everything that needs no encoder: labels and scores of the first `items_per_group`
-// items, weights, ids, and whose captions are dropped.
+// items, weights, ids, users, and whose captions are dropped.
 EncodedBatch start_batch(const std::vector<DrawnFacts>& groups, int64_t items_per_group, uint64_t seed,
                          double empty_prompt_rate, at::Device device);
 

@@ -29,6 +29,7 @@ struct GroupInputs {
   at::Tensor inverted_noise;         // [B, k, C, h, w] fp32, each item's own; only from inversion
   at::Tensor timesteps;              // [B, k] int64
   at::Tensor encoder_hidden_states;  // [B, L, D], or [B, k, L, D] where items have prompts of their own
+  at::Tensor user_states;            // [B, M, U] of the groups' users, for the policy alone; undefined without
   at::Tensor noisy_latents;          // [B, k, C, h, w] fp32
   at::Tensor target;                 // [B, k, C, h, w] fp32
 

@@ -31,6 +31,10 @@ std::string reference_weights_key(const AlignOptions& options, const Policy& pol
 std::unique_ptr<ReferencePolicy> make_reference(const ReferenceSpec& spec, const AlignOptions& options,
                                                 const Policy& policy, at::ScalarType dtype, at::Device device) {
   const ReferenceSpec start{.kind = ReferenceKind::kFrozen};
+  const bool is_own = spec.kind == ReferenceKind::kAdapterOff || spec.kind == ReferenceKind::kCached;
+  // The policy's network answers as it did before, as long as it is asked for no user and the experts are off.
+  if ((policy.users || policy.gate) && is_own && options.reference_model.empty())
+    return adapter_off_reference(policy.denoiser, nullptr);
   switch (spec.kind) {
     case ReferenceKind::kNone: return nullptr;
     case ReferenceKind::kAdapterOff:

@@ -5,26 +5,51 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/rng.h"
+#include "losses/registry.h"
 #include "nn/layers.h"
 #include "training/ema.h"
+#include "training/users.h"
 
 namespace prefusion::training {
 namespace fs = std::filesystem;
 
 namespace {
 
-// The adapter of --init-lora on a network.
-std::shared_ptr<nn::LoraAdapter> load_init_lora(unet::Denoiser& denoiser, const AlignOptions& options) {
-  const nn::LoraLoadReport report = nn::load_lora(denoiser, nullptr, options.init_lora, 1.0);
+// The adapter of `flag` on a network.
+std::shared_ptr<nn::LoraAdapter> load_whole_lora(unet::Denoiser& denoiser, const fs::path& path, const char* flag) {
+  const nn::LoraLoadReport report = nn::load_lora(denoiser, nullptr, path, 1.0);
   check_input(report.unet != nullptr, report.file.string(), ": has no adapter for the denoiser");
   check_input(report.unmatched.empty(), report.file.string(), ": ", report.unmatched.size(),
               " keys fit no layer of the denoiser, the first is ",
-              report.unmatched.empty() ? "" : report.unmatched.front(), "; --init-lora would train without them");
+              report.unmatched.empty() ? "" : report.unmatched.front(), "; ", flag, " would train without them");
   return report.unet;
 }
 
+// The timesteps a LoRA is trained on are those at which it acts.
+void restrict_to_trained_timesteps(nn::LoraAdapter& adapter, unet::Denoiser& denoiser, const AlignOptions& options) {
+  if (options.timestep_range.empty()) return;
+  const auto range = nn::parse_timestep_range(options.timestep_range);
+  check_usage(range.has_value(), "--timestep-range ", options.timestep_range, ": expected LOW:HIGH with LOW < HIGH");
+  adapter.restrict_to(*range, denoiser);
+}
+
+std::string expert_name(const fs::path& path) {
+  return fs::is_directory(path) ? fs::absolute(path).lexically_normal().filename().string() : path.stem().string();
+}
+
+std::shared_ptr<nn::LoraGate> make_gate(unet::Denoiser& denoiser, const AlignOptions& options) {
+  const losses::ObjectiveParams params = losses::resolve_params(losses::find_objective_info(options.objective),
+                                                                options.objective_args, options.beta, options.kappa);
+  std::vector<nn::LoraExpert> experts;
+  for (const fs::path& path : options.experts) {
+    experts.push_back({expert_name(path), load_whole_lora(denoiser, path, "--experts")});
+  }
+  return nn::LoraGate::create(denoiser, std::move(experts), static_cast<int64_t>(params.get("gate_width")),
+                              make_torch_generator(options.seed));
+}
+
 std::shared_ptr<nn::LoraAdapter> make_adapter(unet::Denoiser& denoiser, const AlignOptions& options) {
-  if (!options.init_lora.empty()) return load_init_lora(denoiser, options);
+  if (!options.init_lora.empty()) return load_whole_lora(denoiser, options.init_lora, "--init-lora");
   const nn::LoraConfig config{.rank = options.rank,
                               .alpha = options.lora_alpha > 0 ? options.lora_alpha : static_cast<double>(options.rank),
                               .target_modules = options.target_modules};
@@ -35,11 +60,20 @@ std::shared_ptr<nn::LoraAdapter> make_adapter(unet::Denoiser& denoiser, const Al
 
 Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device device) {
   Policy policy;
-  if (options.adapter_kind() == AdapterKind::kLora) {
+  const AdapterKind kind = options.adapter_kind();
+  if (kind != AdapterKind::kFull) {
     policy.denoiser = unet::load_denoiser(options.model / "unet", dtype, device);
     for (auto& parameter : policy.denoiser->parameters()) parameter.set_requires_grad(false);
+  }
+  if (kind == AdapterKind::kLora) {
     policy.adapter = make_adapter(*policy.denoiser, options);
+    restrict_to_trained_timesteps(*policy.adapter, *policy.denoiser, options);
     policy.trainable = policy.adapter->parameters();
+  } else if (kind == AdapterKind::kUsers) {
+    policy.users = make_user_adapter(*policy.denoiser, options);
+  } else if (kind == AdapterKind::kGate) {
+    policy.gate = make_gate(*policy.denoiser, options);
+    policy.trainable = policy.gate->parameters();
   } else {
     policy.denoiser = load_start_denoiser(options.model, options, dtype, device);
     for (const auto& item : policy.denoiser->named_parameters()) policy.trainable.push_back({item.key(), item.value()});
@@ -54,7 +88,7 @@ std::shared_ptr<unet::Denoiser> load_start_denoiser(const fs::path& folder, cons
   auto denoiser = unet::load_denoiser(folder / "unet", dtype, device);
   const bool has_init = !options.init_lora.empty() && folder == options.model;
   if (has_init) {
-    load_init_lora(*denoiser, options);
+    load_whole_lora(*denoiser, options.init_lora, "--init-lora");
     nn::merge_lora(*denoiser);
   }
   return denoiser;
@@ -90,6 +124,16 @@ void copy_model(const fs::path& from, const fs::path& to) {
 }  // namespace
 
 void write_weights(const AlignOptions& options, const Policy& policy, const std::vector<NamedTensor>& weights) {
+  if (policy.users) {
+    const SwappedWeights swapped(policy.trainable, weights);
+    policy.users->save(options.output / "user_adapter.safetensors");
+    return;
+  }
+  if (policy.gate) {
+    const SwappedWeights swapped(policy.trainable, weights);
+    policy.gate->save(options.output / "gated_lora.safetensors");
+    return;
+  }
   if (policy.adapter) {
     const SwappedWeights swapped(policy.trainable, weights);
     nn::save_lora(options.output / "pytorch_lora_weights.safetensors", policy.adapter.get(), nullptr,

@@ -40,7 +40,8 @@ PreferenceSplit split_off_held_out(const AlignOptions& options, losses::DataKind
                                        .keep_ties = options.keep_ties,
                                        .score_name = options.score_name,
                                        .item_prompts = needs.item_prompts,
-                                       .masks = needs.masks};
+                                       .masks = needs.masks,
+                                       .users = needs.users};
   dataset_options.max_bad.fraction = options.max_bad;
   const auto all = open_data(options.data, dataset_options, needs, "data");
   const bool measures = options.eval_every > 0 && options.eval_groups > 0;

@@ -18,6 +18,7 @@
 #include "training/run_fingerprint.h"
 #include "training/trace.h"
 #include "training/train_step.h"
+#include "training/users.h"
 
 namespace prefusion::training {
 namespace {
@@ -50,7 +51,8 @@ class PreferenceSteps : public StepSource {
         data_(open_encoded_data(options, objective_.info.data, dtype, device,
                                 {.scores = objective_.info.needs_scores,
                                  .item_prompts = objective_.info.needs_item_prompts,
-                                 .masks = objective_.info.needs_mask})),
+                                 .masks = objective_.info.needs_mask,
+                                 .users = objective_.info.needs_users})),
         reference_(make_reference(reference_spec_, options, policy, dtype, device)),
         step_(make_step(reference_.get())),
         train_records_(records_key(*data_->split().train)) {
@@ -64,6 +66,10 @@ class PreferenceSteps : public StepSource {
   }
   std::string description() const override {
     return concat("over ", data_->num_train_groups(), " training groups of ", data_->items_per_group());
+  }
+
+  std::vector<std::string> users() const override {
+    return policy_.users ? distinct_users(*data_->split().train) : std::vector<std::string>{};
   }
 
   void prepare_start() override {
@@ -168,6 +174,8 @@ class PreferenceSteps : public StepSource {
     options.scaling = data_->scaling();
     options.latent_source = latent_source();
     options.timesteps = timesteps_;
+    options.users = policy_.users;
+    options.user_dropout = policy_.users ? user_dropout(params_) : 0.0;
     options.seed = options_.seed;
     options.dtype = dtype_;
     return std::make_unique<TrainStep>(*policy_.denoiser, reference, schedule_, objective_, std::move(options));

@@ -27,7 +27,7 @@ class AdapterOffReference : public ReferencePolicy {
       : policy_(std::move(policy)), adapter_(std::move(adapter)) {}
   void with_network(const std::function<void(unet::Denoiser&)>& use) override {
     at::NoGradGuard no_grad;
-    const nn::AdapterOff off(*adapter_);
+    const nn::AdapterOff off = adapter_ ? nn::AdapterOff(*adapter_) : nn::AdapterOff(*policy_);
     use(*policy_);
   }
 

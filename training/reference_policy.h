@@ -37,7 +37,8 @@ class ReferencePolicy {
 // A second network whose weights stay as they are.
 std::unique_ptr<ReferencePolicy> frozen_reference(std::shared_ptr<unet::Denoiser> denoiser);
 
-// The policy network itself with its trained adapter switched off for the call. Other adapters of the network stay on.
+// The policy network itself with its trained adapter switched off for the call. Other adapters of the network stay on;
+// without one given (null) all LoRAs are switched off.
 std::unique_ptr<ReferencePolicy> adapter_off_reference(std::shared_ptr<unet::Denoiser> policy,
                                                        std::shared_ptr<nn::LoraAdapter> adapter);
 

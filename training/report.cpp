@@ -43,16 +43,25 @@ std::string sample_pictures(const fs::path& folder) {
 
 std::string model_card(const AlignOptions& options, const losses::ObjectiveInfo& objective,
                        const losses::ObjectiveParams& params, int64_t num_steps) {
-  const bool is_lora = options.adapter == "lora";
-  std::string card =
-      concat("---\nlibrary_name: diffusers\ntags: [prefusion, preference-alignment, ", objective.name, "]\n---\n\n",
-             "# ", options.output.filename().string(), "\n\n", is_lora ? "A LoRA" : "A model", " aligned with ",
-             objective.name, " (", objective.paper, ") by prefusion.\n\n");
+  const bool is_lora = options.adapter_kind() == AdapterKind::kLora;
+  const bool is_full = options.adapter_kind() == AdapterKind::kFull;
+  std::string card = concat("---\nlibrary_name: diffusers\ntags: [prefusion, preference-alignment, ", objective.name,
+                            "]\n---\n\n", "# ", options.output.filename().string(), "\n\n",
+                            is_lora   ? "A LoRA"
+                            : is_full ? "A model"
+                                      : "An adapter",
+                            " aligned with ", objective.name, " (", objective.paper, ") by prefusion.\n\n");
   card += concat("- starting model: ", options.model.filename().string(),
                  "\n- objective: ", losses::describe_params(objective, params), "\n- steps: ", num_steps, ", ",
                  options.batch_size * options.accumulate, " groups a step, learning rate ", options.lr,
-                 "\n- seed: ", options.seed, "\n\n## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n");
-  if (is_lora) {
+                 "\n- seed: ", options.seed, "\n\n## Use\n\n");
+  if (is_lora || is_full) card += "```python\nfrom diffusers import DiffusionPipeline\n";
+  if (!is_lora && !is_full) {
+    const bool is_gate = options.adapter_kind() == AdapterKind::kGate;
+    card += concat("```sh\nprefusion generate --model ", options.model.filename().string(),
+                   is_gate ? " --lora gated_lora.safetensors" : " --user-adapter user_adapter.safetensors --user NAME",
+                   " --prompt ... --output out.png\n```\n");
+  } else if (is_lora) {
     card += concat("pipe = DiffusionPipeline.from_pretrained(\"", options.model.filename().string(),
                    "\")\npipe.load_lora_weights(\".\", weight_name=\"pytorch_lora_weights.safetensors\")\n```\n");
   } else {

@@ -24,7 +24,19 @@ std::string schedule_text(const AlignOptions& options, int64_t num_steps) {
 
 std::string start_key(const Policy& policy) {
   TensorMap weights = nn::tensor_map(*policy.denoiser);
-  for (const auto& [name, tensor] : policy.trainable) weights["trained " + name] = tensor.detach();
+  const auto add = [&weights](const std::string& what, const std::vector<NamedTensor>& tensors) {
+    for (const auto& [name, tensor] : tensors) weights[concat(what, " ", name)] = tensor.detach();
+  };
+  add("trained", policy.trainable);
+  // Adapters may hold more than what is trained.
+  if (policy.users) {
+    add("users", policy.users->projections());
+    add("users", policy.users->user_tensors());
+  }
+  if (policy.gate) {
+    size_t number = 0;
+    for (const auto& expert : policy.gate->experts()) add(concat("expert ", number++), expert.adapter->parameters());
+  }
   return sampled_weights_key(weights);
 }
 

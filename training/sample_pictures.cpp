@@ -21,10 +21,11 @@ std::vector<std::string> prompts_of(const std::filesystem::path& path) {
 
 }  // namespace
 
-SamplePictures::SamplePictures(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
-                               at::ScalarType dtype, at::Device device)
+SamplePictures::SamplePictures(const AlignOptions& options, const Policy& policy, at::ScalarType dtype,
+                               at::Device device)
     : options_(options),
-      pipeline_(policy_pipeline(options, std::move(denoiser), dtype, device)),
+      users_(policy.users),
+      pipeline_(policy_pipeline(options, policy.denoiser, dtype, device)),
       prompts_(prompts_of(options.sample_prompts)) {}
 
 void SamplePictures::write(int64_t step) {
@@ -35,6 +36,7 @@ void SamplePictures::write(int64_t step) {
   make_folder(folder);
   pipelines::GenerateOptions generate{.num_inference_steps = options_.sample_steps};
   generate.guidance.scale = options_.sample_guidance;
+  if (users_) generate.user_states = users_->states({nn::UserAdapter::kEmptyUser})[0];
   for (size_t i = 0; i < prompts_.size(); ++i) {
     const at::Tensor image = pipeline_.generate({{.prompt = prompts_[i], .seed = options_.seed}}, generate)[0];
     char name[16];

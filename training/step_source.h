@@ -33,6 +33,9 @@ class StepSource {
   virtual double groups_per_step() const = 0;   // for the rate that is logged
   virtual std::string description() const = 0;  // of the data, for the log: "over 900 training groups"
 
+  // The users of the training data, for a policy that knows users.
+  virtual std::vector<std::string> users() const { return {}; }
+
   // Whatever needs the weights of the start; called once, before a checkpoint is read.
   virtual void prepare_start() {}
 

@@ -29,6 +29,7 @@ void TraceWriter::add(const StepTensors& tensors, const EncodedBatch& batch) {
                                            inputs.latents.size(1)));
   keep("timesteps", inputs.timesteps);
   keep("encoder_hidden_states", inputs.encoder_hidden_states);
+  keep("user_states", inputs.user_states);
   keep("noisy_latents", inputs.noisy_latents);
   keep("target", inputs.target);
   keep("prediction", tensors.prediction);

@@ -49,6 +49,7 @@ StepTensors TrainStep::forward(const EncodedBatch& batch, const at::Tensor& time
                                const at::Tensor& known_error_ref) const {
   StepTensors step;
   step.inputs = inputs_.make(batch, timesteps, policy_);
+  step.inputs.user_states = user_states(batch, options_.user_dropout);
   step.errors = known_of(batch);
   losses::GroupErrors& errors = step.errors;
   const at::Tensor& target = step.inputs.target;
@@ -105,13 +106,18 @@ at::Tensor TrainStep::reference_errors(const EncodedBatch& batch, const at::Tens
 
 at::Tensor TrainStep::policy_errors(const EncodedBatch& batch, const at::Tensor& timesteps) const {
   at::NoGradGuard no_grad;
-  const GroupInputs inputs = inputs_.make_forward(batch, timesteps);
+  GroupInputs inputs = inputs_.make_forward(batch, timesteps);
+  inputs.user_states = user_states(batch, /*dropout=*/0.0);
   return item_errors(predict(policy_, inputs), inputs.target, batch.masks);
 }
 
 at::Tensor TrainStep::predict(unet::Denoiser& network, const GroupInputs& inputs) const {
   const at::ScalarType dtype = options_.dtype;
-  return network.forward(inputs.denoiser_latents(dtype), inputs.denoiser_timesteps(), inputs.conditioning(dtype))
+  unet::Conditioning conditioning = inputs.conditioning(dtype);
+  if (inputs.user_states.defined()) {
+    conditioning.user_states = inputs.user_states.repeat_interleave(inputs.timesteps.size(1), 0);
+  }
+  return network.forward(inputs.denoiser_latents(dtype), inputs.denoiser_timesteps(), conditioning)
       .view_as(inputs.latents);
 }
 
@@ -143,6 +149,19 @@ losses::GroupErrors TrainStep::known_of(const EncodedBatch& batch) const {
   errors.is_masked = batch.masks.defined();
   if (needs_.needs_prompt_distance) errors.prompt_distance = prompt_distances(batch.encoder_hidden_states);
   return errors;
+}
+
+// [B, M, U] of the users who judged the groups, some draws' exchanged for the empty user's; undefined for a policy that
+// knows no users.
+at::Tensor TrainStep::user_states(const EncodedBatch& batch, double dropout) const {
+  if (!options_.users) return {};
+  std::vector<std::string> users = batch.users;
+  for (size_t i = 0; i < users.size(); ++i) {
+    const GroupRef& group = batch.groups[i];
+    CounterRng rng({options_.seed, static_cast<uint64_t>(group.item), group.draw}, RandomPurpose::kOther);
+    if (rng.uniform() < dropout) users[i] = nn::UserAdapter::kEmptyUser;
+  }
+  return options_.users->states(users);
 }
 
 // What the options draw or look up for each group.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "losses/objective.h"
+#include "nn/user_adapter.h"
 #include "schedulers/noise_schedule.h"
 #include "training/batch_source.h"
 #include "training/group_inputs.h"
@@ -40,6 +41,8 @@ struct TrainStepOptions {
   LatentScaling scaling;
   LatentSourceOptions latent_source;
   TimestepSampler timesteps;
+  std::shared_ptr<const nn::UserAdapter> users;  // the policy's, asked for the users of a batch; null: nobody
+  double user_dropout = 0;                       // share of draws that ask for the empty user instead
   uint64_t seed = 0;
   at::ScalarType dtype = at::kFloat;
 };
@@ -74,12 +77,14 @@ class TrainStep {
   const losses::ObjectiveInfo& objective() const { return objective_.info; }
 
   bool has_reference() const { return reference_ != nullptr; }
+  bool knows_users() const { return options_.users != nullptr; }
 
  private:
   at::Tensor predict(unet::Denoiser& network, const GroupInputs& inputs) const;
   at::Tensor predict(ReferencePolicy& reference, const GroupInputs& inputs) const;
   at::Tensor item_errors(const at::Tensor& prediction, const at::Tensor& target, const at::Tensor& masks) const;
   losses::GroupErrors known_of(const EncodedBatch& batch) const;
+  at::Tensor user_states(const EncodedBatch& batch, double dropout) const;
   void add_draws(const EncodedBatch& batch, const at::Tensor& timesteps, losses::GroupErrors& errors) const;
 
   unet::Denoiser& policy_;

@@ -43,13 +43,26 @@ class Runs:
         print(label)
         models, row = self.world / "models", self.rows[name]
         options = {"model": models / model, "data": self.world / (data or DATA[row["data"]])} | options
+        if row["needs"] in ("users", "experts"):  # these train adapters of their own
+            options.setdefault("adapter", "lora")
         if (row["reference"] != "no" or "anchor_weight" in options) and "reference" not in options:
             options |= {"reference": "frozen", "reference_model": models / f"{model}_other"}
         if "kappa" in row["parameters"]:
             options.setdefault("beta", KAPPA.get(name, KAPPA_OF_DIFFERENCES) / BETA.get(name, USUAL_BETA)[1])
+        if row["needs"] == "experts":
+            options.setdefault("experts", self.experts(options["model"]))
         for folder in ("out", "trace"):
             shutil.rmtree(self.scratch / folder, ignore_errors=True)
         return self.expect(label, check_traces, self.prefusion, self.scratch, name, options) or []
+
+    def experts(self, model):
+        """Two LoRAs that a gate can fuse."""
+        folders = [self.scratch / f"expert-{seed}" for seed in (1, 2)]
+        for seed, folder in enumerate(folders):
+            if not folder.exists():
+                self.prefusion.run("align", model=model, data=self.world / DATA["pair"], steps=3, lr=1e-2, eval_every=0,
+                                   seed=seed, output=folder)
+        return ",".join(map(str, folders))
 
     def expect(self, label, function, *arguments):
         try:

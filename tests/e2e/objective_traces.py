@@ -18,7 +18,7 @@ from support import check, main
 # What an objective may need besides errors, and data that has it where not all data has.
 NEEDS = {"-": None, "drift": None, "residual products": None, "prompt distances": None, "DDIM inversion": None,
          "ReNoise inversion": None, "scores": "rich_pairs.parquet", "item prompts": "rich_pairs.parquet",
-         "masks": "rich_pairs.parquet"}
+         "masks": "rich_pairs.parquet", "users": "rich_pairs.parquet", "experts": None}
 OWN_DATA = {"tdpo": "prompt_pairs.jsonl"}
 
 # Defaults as published, of parameters that are.
@@ -38,7 +38,8 @@ VARIANTS = {
     "odpo": ["alpha=0.4"], "poly-dpo": ["alpha=-0.5"], "linear": ["eta=0.3"], "snpo": ["lambda=0.4"],
     "simpo": ["gamma=1.5"], "cpo": ["alpha=3"], "orpo": ["K=300,weight=0.5"], "mapo": ["T=500,snr=2,weight=0.7"],
     "sdpo": ["mu=0.2"], "smpo": ["gamma=4,score_range=1.5,inversion_steps=3"],
-    "ddim-inpo": ["inversion_steps=4,inversion_eta=0"], "rpo-cross": ["tau=0.5"],
+    "ddim-inpo": ["inversion_steps=4,inversion_eta=0"],
+    "tlpo": ["gate_width=7"], "ppd": ["user_tokens=2,user_width=16,user_dropout=0.5,train=all"], "rpo-cross": ["tau=0.5"],
     "kto-threshold": ["threshold=20"], "bco-unpaired": ["delta=-0.4"], "list-net": ["temperature=0.3"],
     "ranklist": ["strides=1", "strides=3"], "capo": ["scale=0.3"],
 }

@@ -25,7 +25,7 @@ def smoothed(logits, eps):
 
 
 
-@formula("diffusion-dpo", "spin", "ddim-inpo", "dcpo", "tdpo", "masked")
+@formula("diffusion-dpo", "spin", "ddim-inpo", "dcpo", "tdpo", "masked", "ppd", "tlpo")
 def dpo(b, p):
     return -logsigmoid(logit(b, p))
 

@@ -25,8 +25,9 @@ def options_of(world, adapter):
 
 
 def weights_of(folder):
-    single = folder / "pytorch_lora_weights.safetensors"
-    return (single if single.exists() else folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    names = ("pytorch_lora_weights.safetensors", "user_adapter.safetensors", "gated_lora.safetensors",
+             "unet/diffusion_pytorch_model.safetensors")
+    return next(folder / name for name in names if (folder / name).exists()).read_bytes()
 
 
 def logged(folder):
@@ -93,6 +94,25 @@ def check_survives_kills(prefusion, options, scratch):
     check_same_run(output, scratch / "whole")
     left = [path.name for path in (output / "checkpoints").iterdir() if path.name.startswith(".")]
     check(not left, f"unfinished checkpoints stay behind: {left}")
+
+
+def killed_gate(prefusion, world, scratch):
+    experts = []
+    for seed in (1, 2):
+        experts.append(str(scratch / f"expert-{seed}"))
+        prefusion.run("align", model=world / "models" / "epsilon", data=world / "pairs.parquet", steps=3, lr=1e-2,
+                      eval_every=0, seed=seed, output=experts[-1])
+    killed(prefusion, world, scratch, "lora", objective="tlpo", experts=",".join(experts))
+
+
+def killed_users(prefusion, world, scratch):
+    """Some users are asked for in some steps alone; their moments and step counts are part of a checkpoint."""
+    records = pyarrow.parquet.read_table(world / "pairs.parquet").to_pylist()
+    for i, record in enumerate(records):
+        record.update(user_id=i % 7)
+    data = scratch / "judged.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), data)
+    killed(prefusion, world, scratch, "lora", objective="ppd", data=data, eval_data=data, lr=1e-2)
 
 
 def killed_curriculum(prefusion, world, scratch):
@@ -226,6 +246,8 @@ main({
     "other_numbers_are_refused": other_numbers_are_refused,
     "killed_moving_reference": lambda *a: killed(*a, "lora", reference="ema:0.9"),
     "killed_online": killed_online,
+    "killed_users": killed_users,
+    "killed_gate": killed_gate,
     "killed_spo": lambda *a: killed_online(*a, objective="spo", group_size=1, objective_args="candidates=2"),
     "killed_diffusion_nft": lambda *a: killed_online(*a, objective="diffusion-nft", reference="ema:0.9",
                                                      prompts_per_round=1, objective_args="old_decay_rate=0.2"),

@@ -134,6 +134,7 @@ def rich_rows(count, random):
             "score_0": scores[0],
             "score_1": scores[1],
             "weight": 0.5 + 0.25 * (i % 6),
+            "user_id": 40 + i % 3,
             "caption_0": f"{row['caption']} at noon",
             "caption_1": f"some {THINGS[i % 5]} {i}",
             "mask_0": mask(random, size),

@@ -243,6 +243,22 @@ TEST(LoraArgument, SplitsTheScaleOff) {
   EXPECT_EQ(parse_lora_argument((folder / "x:2").string() + ":3").scale, 3.0);
 }
 
+TEST(UserArgument, IsAListOfNamesAndWeights) {
+  const auto users = parse_user_argument("anna,bert:0.25,17:-1,a:b,c:d:2");
+  ASSERT_EQ(users.size(), 5u);
+  EXPECT_EQ(users[0].name, "anna");
+  EXPECT_EQ(users[0].weight, 1.0);
+  EXPECT_EQ(users[1].name, "bert");
+  EXPECT_EQ(users[1].weight, 0.25);
+  EXPECT_EQ(users[2].weight, -1.0);
+  EXPECT_EQ(users[3].name, "a:b");
+  EXPECT_EQ(users[4].name, "c:d");
+  EXPECT_EQ(users[4].weight, 2.0);
+  for (const char* text : {"anna,,bert", ":2"}) {
+    error_of(ErrorClass::kUsage, [&] { parse_user_argument(text); });
+  }
+}
+
 TEST(FileNames, GrowWithTheNumberOfPictures) {
   GenerateImagesOptions o;
   o.output = "out";
