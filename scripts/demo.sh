@@ -39,8 +39,9 @@ echo "== Aligning assets/shapes on assets/shapes-preferences.parquet"
 rm -rf "$output"
 # Mirroring would swap left and right under the captions.
 "$prefusion" align --model assets/shapes --data assets/shapes-preferences.parquet --output "$output" \
-  --objective diffusion-dpo --adapter full --kappa 1000 --lr 6e-5 --warmup 5 --steps 120 --batch-size 24 --ema 0.9 \
-  --no-hflip --empty-prompt-rate 0.1 --eval-every 20 --save-every 0 --device cpu --seed "$seed"
+  --objective diffusion-dpo --adapter full --kappa 400 --lr 4e-5 --lr-schedule cosine --warmup 20 --steps 120 \
+  --batch-size 24 --ema 0.9 --no-hflip --empty-prompt-rate 0.1 --eval-every 20 --save-every 0 \
+  --device cpu --seed "$seed"
 
 echo "== Comparing with the model before on $captions held-out captions"
 "$prefusion" evaluate --model "$output" --baseline assets/shapes --held-out "$captions" --reward shapes \
