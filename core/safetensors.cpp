@@ -212,7 +212,8 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   if (reinterpret_cast<uintptr_t>(data) % alignment != 0) {
     // Some writers do not align; such a tensor is copied, since vectorised kernels may not load it in place.
     at::Tensor copy = at::empty(entry.shape, options);
-    std::memcpy(copy.data_ptr(), data, entry.end - entry.begin);
+    // memcpy wants no null pointers, which an empty tensor has, even for nothing.
+    if (entry.end > entry.begin) std::memcpy(copy.data_ptr(), data, entry.end - entry.begin);
     return copy;
   }
   return at::from_blob(
