@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
@@ -270,7 +271,8 @@ class AlignRun {
       metrics["eval/alarm"] = warning.empty() ? 0.0 : 1.0;
       const std::string displacement = displacement_warning(step_number_, value("eval/displaced"),
                                                             value("eval/displaced_low"), value("eval/margin"));
-      if (!displacement.empty()) log_warn(displacement);
+      // It rarely passes once it is there: metrics.jsonl has every measurement, the log the first.
+      if (!displacement.empty() && !std::exchange(has_warned_of_displacement_, true)) log_warn(displacement);
       metrics["eval/alarm_displacement"] = displacement.empty() ? 0.0 : 1.0;
       if (step_number_ > 0 && value("eval/accuracy") > best_accuracy_) {
         best_accuracy_ = value("eval/accuracy");
@@ -310,6 +312,7 @@ class AlignRun {
   std::unique_ptr<StepSource> steps_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<Ema> ema_;
+  bool has_warned_of_displacement_ = false;
   std::unique_ptr<MetricsLog> log_;
   std::unique_ptr<TensorBoardWriter> events_;
   std::unique_ptr<SamplePictures> samples_;

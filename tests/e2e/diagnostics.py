@@ -3,6 +3,8 @@
 diagnostics.py BINARY WORLD CASE, with WORLD from make_sd_world.py.
 """
 
+import re
+
 import numpy
 import pyarrow.parquet
 from support import check, check_near, main, read_metrics
@@ -143,9 +145,10 @@ def displacement(prefusion, world, scratch):
     for row in rows:
         expected = row["eval/displaced_low"] > 0.5 and row["eval/margin"] > 0
         check(row["eval/alarm_displacement"] == expected, f"step {row['step']}: alarm {row['eval/alarm_displacement']}")
-        says = f"likelihood displacement: at step {int(row['step'])} " in log
-        check(says == expected, f"step {row['step']}: the log says {says}")
-    check(any(row["eval/alarm_displacement"] for row in rows), "the test shows no displacement")
+    displaced = [int(row["step"]) for row in rows if row["eval/alarm_displacement"]]
+    check(displaced, "the test shows no displacement")
+    said = re.findall(r"likelihood displacement: at step (\d+) ", log)
+    check(said == [str(displaced[0])], f"the log should speak of step {displaced[0]} alone, not {said}")
 
 
 def refusals(prefusion, world, scratch):
