@@ -68,9 +68,7 @@ void cache_data(const AlignOptions& options, int64_t num_draws, at::Device devic
   AlignOptions run = options;
   run.steps = 0;
   run.epochs = static_cast<double>(curriculum.num_chunks);
-  const auto data = open_encoded_data(
-      run, objective.data, dtype, device,
-      {.scores = objective.needs_scores, .item_prompts = objective.needs_item_prompts, .masks = objective.needs_mask});
+  const auto data = open_encoded_data(run, objective.data, dtype, device, data_needs(objective));
   if (num_draws == 0 && !curriculum.is_by_hardness()) return;
   StartNetwork start(run, *data, dtype, device);
   if (num_draws > 0) start.cache_errors(num_draws);

@@ -6,6 +6,13 @@
 
 namespace prefusion::training {
 
+DataNeeds data_needs(const losses::ObjectiveInfo& objective) {
+  return {.scores = objective.needs_scores,
+          .item_prompts = objective.needs_item_prompts,
+          .masks = objective.needs_mask,
+          .users = objective.needs_users};
+}
+
 std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, losses::DataKind kind, at::ScalarType dtype,
                                                at::Device device, DataNeeds needs) {
   PreferenceSplit split = open_split(options, kind, needs);

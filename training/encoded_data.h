@@ -49,6 +49,9 @@ class EncodedData {
   PreferenceSplit split_;
 };
 
+// What an objective asks of its data.
+DataNeeds data_needs(const losses::ObjectiveInfo& objective);
+
 // Opens the data, splits off the held-out prompts, and (unless this is a dry run) encodes what the run needs. Input
 // error, which names the field, when the data lacks what is asked for.
 std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, losses::DataKind kind, at::ScalarType dtype,

@@ -8,6 +8,7 @@
 #include "core/statistics.h"
 #include "losses/registry.h"
 #include "training/encoded_data.h"
+#include "training/timestep_sampler.h"
 
 namespace prefusion::training {
 namespace {
@@ -51,10 +52,7 @@ ImplicitPreferenceTest::ImplicitPreferenceTest(const PreferencePairsOptions& opt
   const auto data = open_encoded_data(reading, losses::DataKind::kPair, dtype, device);
   batches_ = data->held_out();
   check_input(!batches_.empty(), options.data.string(), ": holds no labelled pair");
-  const int64_t num_train_timesteps = schedule_.num_train_timesteps();
-  for (int64_t band = 0; band < options.num_timesteps; ++band) {
-    timesteps_.push_back(num_train_timesteps * (2 * band + 1) / (2 * options.num_timesteps));
-  }
+  timesteps_ = timestep_grid(schedule_.num_train_timesteps(), options.num_timesteps);
   step_options_.scaling = data->scaling();
   step_options_.seed = seed;
   step_options_.dtype = dtype;

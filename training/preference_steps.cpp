@@ -48,11 +48,7 @@ class PreferenceSteps : public StepSource {
         loss_weighting_(weighting(options.loss_weighting, "--loss-weighting")),
         timesteps_(
             TimestepSampler::parse(options.timestep_sampling, options.timestep_range, schedule_.num_train_timesteps())),
-        data_(open_encoded_data(options, objective_.info.data, dtype, device,
-                                {.scores = objective_.info.needs_scores,
-                                 .item_prompts = objective_.info.needs_item_prompts,
-                                 .masks = objective_.info.needs_mask,
-                                 .users = objective_.info.needs_users})),
+        data_(open_encoded_data(options, objective_.info.data, dtype, device, data_needs(objective_.info))),
         reference_(make_reference(reference_spec_, options, policy, dtype, device)),
         step_(make_step(reference_.get())),
         train_records_(records_key(*data_->split().train)) {

@@ -6,7 +6,7 @@ experts.py BINARY WORLD CASE, with WORLD from make_sd_world.py.
 import copy
 import json
 
-from support import check, check_near, main, read_metrics
+from support import check, check_near, check_same_runs, main
 
 import numpy
 import pyarrow
@@ -262,11 +262,7 @@ def references_agree(prefusion, world, scratch):
     for reference in ("adapter-off", "cached", "frozen"):
         align(prefusion, world, scratch / reference, objective="tlpo", experts=f"{low},{high}", lr=1e-2,
               reference=reference, cache=scratch / "cache")
-    rows = read_metrics(scratch / "adapter-off")
-    for other in ("cached", "frozen"):
-        for row, same in zip(rows, read_metrics(scratch / other), strict=True):
-            for key in ("loss", "error_chosen", "error_chosen_ref"):
-                check_near(row[key], same[key], 1e-9, f"{other}, step {row['step']} {key}")
+    check_same_runs(scratch / "adapter-off", [scratch / "cached", scratch / "frozen"])
 
 
 main({

@@ -93,6 +93,14 @@ def read_metrics(folder):
     return [json.loads(line) for line in (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()]
 
 
+def check_same_runs(folder, others, tolerance=1e-9):
+    """Every logged step of the runs in `others` has the loss and errors of that in `folder`."""
+    for other in others:
+        for row, same in zip(read_metrics(folder), read_metrics(other), strict=True):
+            for key in ("loss", "error_chosen", "error_chosen_ref"):
+                check_near(row[key], same[key], tolerance, f"{other.name}, step {row['step']} {key}")
+
+
 def snapshot(folder):
     """Bytes of every file below a folder."""
     folder = pathlib.Path(folder)

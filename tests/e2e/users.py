@@ -5,8 +5,9 @@ users.py BINARY WORLD CASE, with WORLD from make_sd_world.py.
 
 import io
 import pathlib
+import re
 
-from support import check, check_near, main, read_metrics
+from support import check, check_near, check_same_runs, main, read_metrics
 
 import numpy
 import pyarrow
@@ -261,6 +262,17 @@ def rows_without_a_user_are_dropped(prefusion, world, scratch):
     check("user_id" in error.splitlines()[-1], error)
 
 
+def cache_holds_what_runs_need(prefusion, world, scratch):
+    """Groups are counted without those of nobody, ahead of training as in it."""
+    data = write_pairs(world, scratch / "pairs.parquet", [None, "anna", "bert"])
+    options = dict(model=world / "models" / "epsilon", data=data, objective="ppd", seed=3)
+    prefusion.run("cache", **options, cache=scratch / "cache", reference_errors=1)
+    log = prefusion.run("align", **options, cache=scratch / "cache", steps=3, batch_size=2, reference="cached",
+                        reference_draws=1, output=scratch / "out")
+    check("encoded 0 pictures, 0 prompts" in log, log)
+    check(re.search(r"reference errors: computed 0 groups, the other [1-9]", log), log)
+
+
 def read_kind(path):
     try:
         with safe_open(path, "pt") as file:
@@ -312,11 +324,7 @@ def cached_reference_is_the_live_one(prefusion, world, scratch):
     fixed = {**COMMON, "accumulate": 1, "model": world / "models" / "epsilon", "data": data, "cache": scratch / "cache"}
     for reference in ("adapter-off", "cached", "frozen"):
         prefusion.run("align", **fixed, reference=reference, output=scratch / reference)
-    rows = read_metrics(scratch / "adapter-off")
-    for other in ("cached", "frozen"):
-        for row, same in zip(rows, read_metrics(scratch / other), strict=True):
-            for key in ("loss", "error_chosen", "error_chosen_ref"):
-                check_near(row[key], same[key], 1e-9, f"{other}, step {row['step']} {key}")
+    check_same_runs(scratch / "adapter-off", [scratch / "cached", scratch / "frozen"])
 
 
 main({
@@ -328,4 +336,5 @@ main({
     "missing": rows_without_a_user_are_dropped,
     "damaged": damaged_adapters,
     "references": cached_reference_is_the_live_one,
+    "cache": cache_holds_what_runs_need,
 })

@@ -32,7 +32,7 @@ class RewardGradientMethod : public OnlineMethod {
   int64_t num_micro_steps() const override { return 1; }
   int64_t num_samples() const override { return 0; }  // they are made in the step
   const PromptRounds& prompts() const override { return prompts_; }
-  std::string description() const override { return concat("pictures made with a gradient"); }
+  std::string description() const override { return "pictures made with a gradient"; }
 
   MicroStep micro_step(int64_t /*index*/, TraceWriter* trace) override {
     const auto requests = prompts_.requests_of(round_, /*copies=*/1);
