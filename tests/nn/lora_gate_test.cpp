@@ -8,6 +8,7 @@
 #include "nn/activation_checkpoint.h"
 #include "nn/layers.h"
 #include "tests/core/expect_error.h"
+#include "tests/nn/announcing_network.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tensor_near.h"
 
@@ -17,27 +18,7 @@ namespace {
 using tests::error_message;
 using tests::mentions;
 
-// A convolution and a linear layer behind it, asked at timesteps.
-class Network : public torch::nn::Module, public TimestepAnnouncer {
- public:
-  Network() {
-    conv = register_module("conv", Conv2d(Conv2dOptions{.in_channels = 2, .out_channels = 4}));
-    to_q = register_module("to_q", Linear(4, 3));
-    at::NoGradGuard no_grad;
-    auto generator = make_torch_generator(2);
-    for (auto& parameter : parameters()) parameter.normal_(0.0, 0.5, generator).set_requires_grad(false);
-  }
-  at::Tensor forward(const at::Tensor& timesteps) {
-    announce_timesteps(timesteps);
-    return to_q->forward(conv->forward(input).permute({0, 2, 3, 1}));
-  }
-  void announce(std::initializer_list<int64_t> timesteps) { announce_timesteps(at::tensor(timesteps, at::kLong)); }
-  at::Tensor forward(std::initializer_list<int64_t> timesteps) { return forward(at::tensor(timesteps, at::kLong)); }
-
-  at::Tensor input = at::randn({2, 2, 3, 3}, make_torch_generator(6), at::kFloat);
-  Conv2d conv{nullptr};
-  Linear to_q{nullptr};
-};
+using Network = tests::AnnouncingNetwork;
 
 using Targets = std::vector<std::string>;
 

@@ -8,6 +8,7 @@
 #include "core/rng.h"
 #include "nn/lora.h"
 #include "nn/lora_metadata.h"
+#include "tests/nn/announcing_network.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tensor_near.h"
 
@@ -33,28 +34,7 @@ TEST(TimestepRange, ContainsLowAndNotHigh) {
                         at::tensor({0.0, 1.0, 1.0, 0.0}, at::kFloat)));
 }
 
-// A convolution and a linear layer behind it, asked at timesteps.
-class Network : public torch::nn::Module, public TimestepAnnouncer {
- public:
-  Network() {
-    conv = register_module("conv", Conv2d(Conv2dOptions{.in_channels = 2, .out_channels = 4}));
-    to_q = register_module("to_q", Linear(4, 3));
-    at::NoGradGuard no_grad;
-    auto generator = make_torch_generator(2);
-    for (auto& parameter : parameters()) parameter.normal_(0.0, 0.5, generator);
-  }
-  at::Tensor forward(const at::Tensor& timesteps) {
-    announce_timesteps(timesteps);
-    return to_q->forward(conv->forward(input).permute({0, 2, 3, 1}));
-  }
-  at::Tensor forward(std::initializer_list<int64_t> timesteps) {
-    at::NoGradGuard no_grad;
-    return forward(at::tensor(timesteps, at::kLong));
-  }
-  at::Tensor input = at::randn({2, 2, 3, 3}, make_torch_generator(6), at::kFloat);
-  Conv2d conv{nullptr};
-  Linear to_q{nullptr};
-};
+using Network = tests::AnnouncingNetwork;
 
 std::shared_ptr<LoraAdapter> attach(Network& network, uint64_t seed) {
   auto adapter = LoraAdapter::create(network, {.rank = 2, .target_modules = {"conv", "to_q"}}, make_torch_generator(1));
