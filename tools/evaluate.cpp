@@ -69,8 +69,8 @@ void add_options(CLI::App& app, EvaluateCommand& command) {
       "Example:\n"
       "  prefusion evaluate --model assets/shapes --lora run --baseline assets/shapes --held-out 300 --steps 15 \\\n"
       "      --scheduler dpm++ --guidance-scale 3 --output run/evaluation --run run\n"
-      "  prefusion evaluate --model base+dpo/pytorch_lora_weights.safetensors --model base+mapo/... --baseline base "
-      "...");
+      "  prefusion evaluate --model assets/shapes+run-dpo --model assets/shapes+run-mapo --baseline assets/shapes \\\n"
+      "      --held-out 300 --output comparison");
 }
 
 // A model at a time, so that the pictures of one are all that is kept besides the baseline's.

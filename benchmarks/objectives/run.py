@@ -6,8 +6,7 @@
 A run aligns assets/shapes (all weights, weight average 0.9), then compares it with the start on held-out captions under
 the judge (docs/shapes.md). The sweep tries learning rates at the middle kappa, then kappas at the best learning rate, on
 short runs with a seed of their own; the best is the highest win rate among those that lose at most 2 points of
-correctness. Every finished run is a line of --results: an interrupted benchmark goes on where it was, and the results
-behind the table of docs/objectives.md go on with --results benchmarks/objectives/results.jsonl.
+correctness. Every finished run is a line of --results: an interrupted benchmark goes on where it was.
 """
 
 import argparse
@@ -266,11 +265,14 @@ class Benchmark:
         return self.run_all(row, runs, self.options.captions)
 
     def finished(self, row):
-        """Results of the full runs, if all of them are there."""
-        found = [result for result in self.results.rows.values()
-                 if result["objective"] == row.name and result["steps"] == self.options.steps
-                 and result["captions"] == self.options.captions]
-        return sorted(found, key=lambda result: result["seed"]) if len(found) >= self.options.seeds else []
+        """Results of the full runs, if all of them are there; of the last setting that has them."""
+        settings = {}
+        for result in self.results.rows.values():
+            if (result["objective"], result["steps"], result["captions"]) == (row.name, self.options.steps,
+                                                                              self.options.captions):
+                settings.setdefault((result["lr"], result["kappa"]), {})[result["seed"]] = result
+        whole = [by_seed for by_seed in settings.values() if set(range(self.options.seeds)) <= set(by_seed)]
+        return [whole[-1][seed] for seed in range(self.options.seeds)] if whole else []
 
 
 def table_row(results):
