@@ -6,10 +6,10 @@
 
 namespace prefusion::data {
 
-at::Tensor decode_mask(std::string_view encoded, const at::Tensor& picture, const ImageLimits& limits) {
+at::Tensor decode_mask(std::string_view encoded, const at::Tensor& picture, const images::ImageLimits& limits) {
   at::Tensor image;
   try {
-    image = decode_image(encoded, limits);
+    image = images::decode_image(encoded, limits);
   } catch (const Error& error) {
     throw Error(error.error_class(), concat("mask: ", error.what()));
   }

@@ -5,14 +5,14 @@
 #include <cstdint>
 #include <string_view>
 
-#include "data/image_decode.h"
 #include "data/transform.h"
+#include "images/image_decode.h"
 
 namespace prefusion::data {
 
 // Decodes a mask to grey, uint8 [H, W, 1], white where it counts: colours by Pillow's convert("L"), the alpha channel
 // dropped. Input error unless it has the size of its picture, uint8 [H, W, 3].
-at::Tensor decode_mask(std::string_view encoded, const at::Tensor& picture, const ImageLimits& limits = {});
+at::Tensor decode_mask(std::string_view encoded, const at::Tensor& picture, const images::ImageLimits& limits = {});
 
 // A mask where its picture goes: resized, cropped and flipped as transform_image does. uint8 [R, R]
 at::Tensor transform_mask(const at::Tensor& mask, const TransformOptions& options, const TransformDecision& decision);

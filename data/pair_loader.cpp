@@ -52,7 +52,7 @@ void decode_items(const std::vector<PreferenceItem>& items, const TransformDecis
   std::vector<at::Tensor> pixels, masks;
   for (size_t i = 0; i < items.size(); ++i) {
     try {
-      const at::Tensor image = decode_image(items[i].encoded, options.image_limits);
+      const at::Tensor image = images::decode_image(items[i].encoded, options.image_limits);
       auto transformed = transform_image(image, options.transform, decision);
       pixels.push_back(std::move(transformed.pixel_values));
       group.geometry.push_back(transformed.geometry);

@@ -12,8 +12,8 @@
 #include "core/content_hash.h"
 #include "data/bad_limit.h"
 #include "data/dataset.h"
-#include "data/image_decode.h"
 #include "data/transform.h"
+#include "images/image_decode.h"
 
 namespace prefusion::data {
 
@@ -65,7 +65,7 @@ struct LoaderOptions {
   bool drop_last = false;  // leave out a last batch that is not full
   uint64_t seed = 0;       // of flips and crops: DrawKey{seed, index, draw}
   TransformOptions transform;
-  ImageLimits image_limits;
+  images::ImageLimits image_limits;
   BadLimit max_bad;
   int64_t num_bad = 0;  // broken rows already counted, after a restart
   // Says whether a group (everything but its pixels is filled in) is to be decoded; absent: always. Called by the

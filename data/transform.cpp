@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "data/pillow_resize.h"
+#include "images/pillow_resize.h"
 
 namespace prefusion::data {
 namespace {
@@ -51,7 +51,7 @@ PlacedImage place_image(const at::Tensor& image, const TransformOptions& options
               "x", height);
   const int64_t new_height = is_wide ? size : size * height / width;
   const int64_t new_width = is_wide ? size * width / height : size;
-  const at::Tensor resized = pillow_resize(image, new_height, new_width, ResizeFilter::kBilinear);
+  const at::Tensor resized = images::pillow_resize(image, new_height, new_width, images::ResizeFilter::kBilinear);
   const int64_t top = crop_offset(new_height - size, decision.crop_y, decision.is_centred);
   const int64_t left = crop_offset(new_width - size, decision.crop_x, decision.is_centred);
   at::Tensor cropped = resized.narrow(0, top, size).narrow(1, left, size);

@@ -8,6 +8,7 @@ import sys
 # folder -> folders it may include (besides itself)
 ALLOWED = {
     "core": [],
+    "images": ["core"],
     "kernels": ["core"],
     "nn": ["core", "kernels"],
     "unet": ["core", "kernels", "nn"],
@@ -17,8 +18,10 @@ ALLOWED = {
     "losses": ["core", "kernels"],
     "shapes": ["core"],
     "pipelines": ["core", "kernels", "nn", "unet", "vae", "text", "schedulers"],
-    "data": ["core", "vae", "text", "shapes"],
-    "training": ["core", "kernels", "nn", "unet", "vae", "text", "schedulers", "losses", "shapes", "pipelines", "data"],
+    "data": ["core", "images", "vae", "text", "shapes"],
+    "reward_models": ["core", "images", "kernels", "nn", "text", "shapes"],
+    "training": ["core", "images", "kernels", "nn", "unet", "vae", "text", "schedulers", "losses", "shapes", "pipelines",
+                 "data", "reward_models"],
 }
 ALLOWED["tools"] = sorted(ALLOWED) + ["training"]
 ALLOWED["tests"] = sorted(ALLOWED) + ["tools"]

@@ -80,10 +80,6 @@ std::string encode(const cv::Mat& bgr) {
 
 }  // namespace
 
-std::string encode_png(const at::Tensor& image) {
-  return encode(to_bgr(image));
-}
-
 std::string render_contact_sheet(const std::vector<SheetCell>& cells, int64_t num_columns, int64_t max_cell_px) {
   check_run(!cells.empty() && num_columns > 0, "a contact sheet needs pictures");
   std::vector<cv::Mat> images;

@@ -18,7 +18,4 @@ struct SheetCell {
 // most `max_cell_px` on their longer side. Returns the bytes of the file.
 std::string render_contact_sheet(const std::vector<SheetCell>& cells, int64_t num_columns, int64_t max_cell_px = 256);
 
-// uint8 [H, W, 3] RGB -> bytes of a PNG.
-std::string encode_png(const at::Tensor& image);
-
 }  // namespace prefusion::tools

@@ -8,6 +8,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "images/image_encode.h"
 #include "tools/contact_sheet.h"
 #include "training/html.h"
 #include "training/metrics_log.h"
@@ -74,8 +75,8 @@ void write_pictures(const fs::path& folder, const Evaluation& evaluation) {
   for (size_t i = 0; i < evaluation.pairs.size(); ++i) {
     char name[32];
     std::snprintf(name, sizeof name, "%05zu-", i);
-    write_file(folder / concat(name, "baseline.png"), encode_png(evaluation.baseline_pictures[i]));
-    write_file(folder / concat(name, "model.png"), encode_png(evaluation.model_pictures[i]));
+    write_file(folder / concat(name, "baseline.png"), images::encode_png(evaluation.baseline_pictures[i]));
+    write_file(folder / concat(name, "model.png"), images::encode_png(evaluation.model_pictures[i]));
   }
 }
 

@@ -16,6 +16,7 @@
 #include "core/json_config.h"
 #include "core/logging.h"
 #include "core/progress.h"
+#include "images/image_encode.h"
 #include "nn/lora.h"
 #include "nn/lora_file.h"
 #include "nn/lora_gate.h"
@@ -260,7 +261,7 @@ std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& 
     const at::Tensor images = pipeline.generate(requests, sampling);
     for (size_t i = begin; i < end; ++i) {
       const std::string settings = settings_json(options, open[i]->request, size, scheduler);
-      const std::string png = encode_png(images[static_cast<int64_t>(i - begin)]);
+      const std::string png = images::encode_png(images[static_cast<int64_t>(i - begin)]);
       write_file(open[i]->file,
                  insert_png_text(png, {{"parameters", parameters_text(settings)}, {"prefusion", settings}}));
     }

@@ -10,8 +10,8 @@
 #include "core/content_hash.h"
 #include "core/error.h"
 #include "data/dataset.h"
-#include "data/image_decode.h"
 #include "data/mask.h"
+#include "images/image_decode.h"
 #include "tools/inspection.h"
 
 namespace prefusion::tools {
@@ -112,7 +112,7 @@ void scan_record(const data::PreferenceRecord& record, ImageScan& scan) {
     const ContentHash hash = hash_content(item.encoded);
     ++scan.hashes[hash];
     has_twin |= !in_group.insert(hash).second;
-    const at::Tensor image = data::decode_image(item.encoded);
+    const at::Tensor image = images::decode_image(item.encoded);
     if (item.mask) data::decode_mask(*item.mask, image);
     ++scan.sizes[concat(image.size(1), "x", image.size(0))];
   }

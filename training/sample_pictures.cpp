@@ -6,8 +6,8 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
-#include "data/image_encode.h"
 #include "data/prompt_list.h"
+#include "images/image_encode.h"
 #include "training/policy_pipeline.h"
 
 namespace prefusion::training {
@@ -41,7 +41,7 @@ void SamplePictures::write(int64_t step) {
     const at::Tensor image = pipeline_.generate({{.prompt = prompts_[i], .seed = options_.seed}}, generate)[0];
     char name[16];
     std::snprintf(name, sizeof name, "%03zu.png", i);
-    write_file(folder / name, data::encode_png(image));
+    write_file(folder / name, images::encode_png(image));
   }
 }
 

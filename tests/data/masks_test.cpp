@@ -2,9 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include "data/image_encode.h"
 #include "data/latent_cache.h"
 #include "data/pair_loader.h"
+#include "images/image_encode.h"
 #include "tests/core/expect_error.h"
 #include "tests/data/manifest_file.h"
 #include "tests/support/tensor_near.h"
@@ -31,11 +31,11 @@ class MaskedPair {
   explicit MaskedPair(const std::string& masks)
       : file_({R"({"prompt": "p", "images": ["a.png", "b.png"], "label": 1, )" + masks + "}"}) {
     const at::Tensor left = half_white(32, 32, 16);
-    write_file(file_ / "a.png", encode_png(left));
-    write_file(file_ / "b.png", encode_png(left.flip({0})));
-    write_file(file_ / "left.png", encode_png(left));
-    write_file(file_ / "right.png", encode_png(left.flip({1})));
-    write_file(file_ / "small.png", encode_png(half_white(30, 32, 16)));
+    write_file(file_ / "a.png", images::encode_png(left));
+    write_file(file_ / "b.png", images::encode_png(left.flip({0})));
+    write_file(file_ / "left.png", images::encode_png(left));
+    write_file(file_ / "right.png", images::encode_png(left.flip({1})));
+    write_file(file_ / "small.png", images::encode_png(half_white(30, 32, 16)));
     write_file(file_ / "broken.png", "no picture");
     write_file(file_ / "empty.png", "");
   }

@@ -5,7 +5,7 @@
 #include <atomic>
 
 #include "core/logging.h"
-#include "data/image_encode.h"
+#include "images/image_encode.h"
 #include "tests/core/expect_error.h"
 #include "tests/support/tensor_near.h"
 
@@ -37,7 +37,8 @@ class FlatPairs : public PreferenceDataset {
     for (int item = 0; item < 2; ++item) {
       const at::Tensor image = at::full({6, 8, 3}, (2 * index + item) % 256, at::kByte);
       const bool is_broken = bad_every > 0 && index % bad_every == 3;
-      record.items.push_back(PreferenceItem{.encoded = is_broken ? "rubbish" : encode_png(image), .label = 1.0 - item});
+      record.items.push_back(
+          PreferenceItem{.encoded = is_broken ? "rubbish" : images::encode_png(image), .label = 1.0 - item});
     }
     return record;
   }

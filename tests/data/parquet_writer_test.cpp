@@ -5,7 +5,7 @@
 
 #include "core/json_config.h"
 #include "data/dataset.h"
-#include "data/image_encode.h"
+#include "images/image_encode.h"
 #include "tests/core/expect_error.h"
 #include "tests/support/python_reference.h"
 #include "tests/support/temp_dir.h"
@@ -27,8 +27,8 @@ TEST(PickapicWriter, WritesWhatPyArrowPillowAndTheReaderRead) {
   {
     PickapicWriter writer(path, /*max_rows=*/3);
     for (int i = 0; i < 7; ++i) {
-      writer.add({.jpg_0 = encode_png(image),
-                  .jpg_1 = i % 2 == 0 ? encode_jpeg(image) : encode_webp(image),
+      writer.add({.jpg_0 = images::encode_png(image),
+                  .jpg_1 = i % 2 == 0 ? images::encode_jpeg(image) : images::encode_webp(image),
                   .label_0 = i == 4 ? 0.5 : i % 2,
                   .caption = concat("prompt ", i, " ü"),
                   .model_0 = "a",
@@ -58,7 +58,7 @@ TEST(PickapicWriter, WritesWhatPyArrowPillowAndTheReaderRead) {
   EXPECT_EQ(dataset->summary().ties, 1);
   EXPECT_EQ(dataset->summary().missing_labels, 1);
   EXPECT_EQ(dataset->read(0).items[0].model, "b");
-  EXPECT_EQ(dataset->read(0).items[0].encoded, encode_jpeg(image));
+  EXPECT_EQ(dataset->read(0).items[0].encoded, images::encode_jpeg(image));
 }
 
 TEST(RankedListWriter, RoundTripsLists) {

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/safetensors.h"
-#include "data/pillow_resize.h"
+#include "images/pillow_resize.h"
 #include "tests/core/expect_error.h"
 #include "tests/support/python_reference.h"
 #include "tests/support/tensor_near.h"
@@ -20,9 +20,11 @@ TEST(PillowResize, EqualsPillowToTheBit) {
   for (const auto& [name, input] : cases) {
     if (!name.starts_with("input_")) continue;
     const std::string size = name.substr(6);
-    for (const auto filter : {ResizeFilter::kBilinear, ResizeFilter::kBicubic}) {
-      const at::Tensor& expected = cases.at((filter == ResizeFilter::kBilinear ? "bilinear_" : "bicubic_") + size);
-      EXPECT_TRUE(at::equal(pillow_resize(input, expected.size(0), expected.size(1), filter), expected)) << size;
+    for (const auto filter : {images::ResizeFilter::kBilinear, images::ResizeFilter::kBicubic}) {
+      const at::Tensor& expected =
+          cases.at((filter == images::ResizeFilter::kBilinear ? "bilinear_" : "bicubic_") + size);
+      EXPECT_TRUE(at::equal(images::pillow_resize(input, expected.size(0), expected.size(1), filter), expected))
+          << size;
       ++compared;
     }
     if (const auto expected = cases.find("transform_" + size); expected != cases.end()) {

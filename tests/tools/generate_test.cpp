@@ -12,6 +12,7 @@
 #include "core/json_config.h"
 #include "core/logging.h"
 #include "core/safetensors.h"
+#include "images/image_encode.h"
 #include "tests/support/python_reference.h"
 #include "tests/support/temp_dir.h"
 #include "tools/contact_sheet.h"
@@ -269,7 +270,7 @@ TEST(FileNames, GrowWithTheNumberOfPictures) {
 }
 
 TEST(PngText, RoundTripsLatinAndUnicode) {
-  const std::string png = encode_png(at::zeros({2, 3, 3}, at::kByte));
+  const std::string png = images::encode_png(at::zeros({2, 3, 3}, at::kByte));
   const std::string long_text(100000, 'x');
   const std::string marked =
       insert_png_text(png, {{"parameters", "schöne\nHäuser"}, {"prefusion", "红色 \"q\""}, {"long", long_text}});
@@ -286,7 +287,7 @@ TEST(PngText, RoundTripsLatinAndUnicode) {
 }
 
 TEST(PngText, SurvivesBrokenFiles) {
-  const std::string marked = insert_png_text(encode_png(at::zeros({2, 3, 3}, at::kByte)), {{"a", "b"}});
+  const std::string marked = insert_png_text(images::encode_png(at::zeros({2, 3, 3}, at::kByte)), {{"a", "b"}});
   for (size_t size = 0; size < marked.size(); ++size) EXPECT_LE(read_png_text(marked.substr(0, size)).size(), 1u);
   std::string flipped = marked;
   flipped[marked.find("tEXta") + 6] ^= 1;

@@ -5,8 +5,8 @@
 #include <gtest/gtest.h>
 
 #include "core/atomic_file.h"
+#include "images/image_encode.h"
 #include "tests/support/temp_dir.h"
-#include "tools/contact_sheet.h"
 
 namespace prefusion::training {
 namespace {
@@ -36,8 +36,8 @@ fs::path plain_over_noise(const tests::TempDir& folder) {
     const std::string stem = std::to_string(i);
     const auto plain = at::full({64, 64, 3}, 200 + 10 * i, at::kByte);
     const auto noise = at::randint(0, 256, {64, 64, 3}, at::kByte);
-    write_file(folder / "chosen" / (stem + ".png"), tools::encode_png(plain));
-    write_file(folder / "rejected" / (stem + ".png"), tools::encode_png(noise));
+    write_file(folder / "chosen" / (stem + ".png"), images::encode_png(plain));
+    write_file(folder / "rejected" / (stem + ".png"), images::encode_png(noise));
     write_file(folder / "chosen" / (stem + ".txt"), "a red circle");
   }
   return folder.path();

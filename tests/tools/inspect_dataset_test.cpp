@@ -5,7 +5,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
-#include "data/image_encode.h"
+#include "images/image_encode.h"
 #include "tests/data/manifest_file.h"
 #include "tests/support/temp_dir.h"
 #include "tests/tools/inspect_reference.h"
@@ -63,8 +63,8 @@ TEST_F(InspectDataset, NamesWhatRowsCarryBesidePicturesAndLabels) {
   const tests::ManifestFile file(
       {images + R"("label": 1, "prompts": ["x", "y"], "mask": "a.png", "scores": {"clip": [1, 2], "taste": [2, 1]}})",
        images + R"("label": 1, "prompt": "z", "mask": "b.png", "weight": 0.5, "scores": {"clip": [1, 2]}})"});
-  write_file(file / "a.png", data::encode_png(at::zeros({8, 8, 3}, at::kByte)));
-  write_file(file / "b.png", data::encode_png(at::zeros({8, 9, 3}, at::kByte)));
+  write_file(file / "a.png", images::encode_png(at::zeros({8, 8, 3}, at::kByte)));
+  write_file(file / "b.png", images::encode_png(at::zeros({8, 9, 3}, at::kByte)));
   const Inspection found = inspect_dataset(file.path(), 0);
   EXPECT_EQ(found.facts.at("rows_with_score"), OrderedJson({{"clip", 2}, {"taste", 1}}));
   EXPECT_EQ(found.facts.at("rows_with_weight"), 1);
@@ -75,7 +75,7 @@ TEST_F(InspectDataset, NamesWhatRowsCarryBesidePicturesAndLabels) {
 
 TEST_F(InspectDataset, KnowsPairsOfPrompts) {
   const tests::ManifestFile file({R"({"image": "a.png", "prompts": ["good", "bad"]})"});
-  write_file(file / "a.png", data::encode_png(at::zeros({8, 8, 3}, at::kByte)));
+  write_file(file / "a.png", images::encode_png(at::zeros({8, 8, 3}, at::kByte)));
   const Inspection found = inspect_dataset(file.path(), 0);
   EXPECT_TRUE(found.sound()) << to_text(found);
   EXPECT_EQ(found.facts.at("holds"), "pairs of prompts for one picture");

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "data/image_encode.h"
+#include "images/image_encode.h"
 #include "tests/core/expect_error.h"
 #include "tests/data/manifest_file.h"
 #include "tests/support/python_reference.h"
@@ -43,13 +43,14 @@ class EncodedBatches : public testing::Test {
     at::manual_seed(1);
     for (int64_t row = 0; row < kRows; ++row) {
       for (int64_t item = 0; item < 2; ++item) {
-        write_file(*file_ / picture_name(row, item), data::encode_png(at::randint(256, {kSide, kSide, 3}, at::kByte)));
+        write_file(*file_ / picture_name(row, item),
+                   images::encode_png(at::randint(256, {kSide, kSide, 3}, at::kByte)));
       }
     }
     at::Tensor left = at::zeros({kSide, kSide, 3}, at::kByte);
     left.narrow(1, 0, kSide / 2).fill_(255);
-    write_file(*file_ / "left.png", data::encode_png(left));
-    write_file(*file_ / "top.png", data::encode_png(left.transpose(0, 1).contiguous()));
+    write_file(*file_ / "left.png", images::encode_png(left));
+    write_file(*file_ / "top.png", images::encode_png(left.transpose(0, 1).contiguous()));
   }
   static void TearDownTestSuite() { file_.reset(); }
 

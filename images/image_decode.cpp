@@ -1,11 +1,11 @@
-#include "data/image_decode.h"
+#include "images/image_decode.h"
 
 #include <ATen/ATen.h>
 
 #include "core/error.h"
-#include "data/image_codecs.h"
+#include "images/image_codecs.h"
 
-namespace prefusion::data {
+namespace prefusion::images {
 namespace {
 
 uint32_t byte_at(std::string_view bytes, size_t position) {
@@ -98,4 +98,4 @@ at::Tensor decode_image(std::string_view encoded, const ImageLimits& limits) {
   return apply_orientation(stored.pixels, exif_orientation(stored.exif));
 }
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images

@@ -2,9 +2,9 @@
 #include <webp/decode.h>
 
 #include "core/error.h"
-#include "data/image_codecs.h"
+#include "images/image_codecs.h"
 
-namespace prefusion::data {
+namespace prefusion::images {
 namespace {
 
 uint32_t little_endian(std::string_view bytes, size_t position) {
@@ -40,4 +40,4 @@ StoredImage decode_webp(std::string_view encoded, const ImageHeader& header) {
   return image;
 }
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace prefusion::data {
+namespace prefusion::images {
 
 enum class ResizeFilter { kBilinear, kBicubic };  // bicubic with a = -0.5
 
@@ -13,4 +13,4 @@ enum class ResizeFilter { kBilinear, kBicubic };  // bicubic with a = -0.5
 // after each pass.
 at::Tensor pillow_resize(const at::Tensor& image, int64_t height, int64_t width, ResizeFilter filter);
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images

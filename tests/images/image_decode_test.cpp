@@ -1,16 +1,16 @@
-#include "data/image_decode.h"
+#include "images/image_decode.h"
 
 #include <gtest/gtest.h>
 
 #include "core/atomic_file.h"
 #include "core/safetensors.h"
-#include "data/image_codecs.h"
-#include "data/image_encode.h"
+#include "images/image_codecs.h"
+#include "images/image_encode.h"
 #include "tests/core/expect_error.h"
 #include "tests/support/python_reference.h"
 #include "tests/support/tensor_near.h"
 
-namespace prefusion::data {
+namespace prefusion::images {
 namespace {
 
 using tests::error_message;
@@ -147,4 +147,4 @@ TEST(ImageEncode, RoundTripsLosslessFormatsAndKeepsJpegClose) {
 }
 
 }  // namespace
-}  // namespace prefusion::data
+}  // namespace prefusion::images

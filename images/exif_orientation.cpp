@@ -1,8 +1,8 @@
 #include <ATen/ATen.h>
 
-#include "data/image_codecs.h"
+#include "images/image_codecs.h"
 
-namespace prefusion::data {
+namespace prefusion::images {
 namespace {
 
 // Reads a TIFF structure; positions outside it read as 0, so that no check can be forgotten.
@@ -55,4 +55,4 @@ at::Tensor apply_orientation(const at::Tensor& pixels, int orientation) {
   return turned.contiguous();
 }
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images

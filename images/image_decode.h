@@ -6,7 +6,7 @@
 #include <optional>
 #include <string_view>
 
-namespace prefusion::data {
+namespace prefusion::images {
 
 enum class ImageFormat { kJpeg, kPng, kWebp };
 
@@ -32,4 +32,4 @@ ImageHeader read_image_header(std::string_view encoded);
 // Input error when a picture is too large, cut off or corrupt: a damaged picture never comes back half grey.
 at::Tensor decode_image(std::string_view encoded, const ImageLimits& limits = {});
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images

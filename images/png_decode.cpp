@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "core/error.h"
-#include "data/image_codecs.h"
+#include "images/image_codecs.h"
 
-namespace prefusion::data {
+namespace prefusion::images {
 namespace {
 
 struct ErrorState {
@@ -107,4 +107,4 @@ StoredImage decode_png(std::string_view encoded, const ImageHeader& header) {
   return image;
 }
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images

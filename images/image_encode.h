@@ -4,7 +4,7 @@
 
 #include <string>
 
-namespace prefusion::data {
+namespace prefusion::images {
 
 // uint8 [H, W, 3] RGB to the bytes of a PNG file.
 std::string encode_png(const at::Tensor& image);
@@ -20,4 +20,4 @@ std::string encode_jpeg(const at::Tensor& image, const JpegOptions& options = {}
 // uint8 [H, W, 3] RGB to the bytes of a WebP file; quality 0 .. 100, lossless above.
 std::string encode_webp(const at::Tensor& image, float quality = 101.0f);
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images

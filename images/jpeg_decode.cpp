@@ -8,9 +8,9 @@
 #include <jpeglib.h>
 
 #include "core/error.h"
-#include "data/image_codecs.h"
+#include "images/image_codecs.h"
 
-namespace prefusion::data {
+namespace prefusion::images {
 namespace {
 
 constexpr int kMaxScans = 500;  // a progressive file of thousands of scans costs minutes, not memory
@@ -181,4 +181,4 @@ StoredImage decode_jpeg(std::string_view encoded, const ImageHeader& header) {
   return image;
 }
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images

@@ -4,10 +4,10 @@
 
 #include <string_view>
 
-#include "data/image_decode.h"
+#include "images/image_decode.h"
 
 // One function a format; decode_image() checks sizes first and applies the orientation after.
-namespace prefusion::data {
+namespace prefusion::images {
 
 // Pixels as stored, uint8 [H, W, 3], and the EXIF block (TIFF header first, empty when there is none).
 struct StoredImage {
@@ -25,4 +25,4 @@ int exif_orientation(std::string_view exif);
 // The picture as it is meant to be seen: rows and columns exchanged or reversed as the orientation says.
 at::Tensor apply_orientation(const at::Tensor& pixels, int orientation);
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images

@@ -1,4 +1,4 @@
-#include "data/image_encode.h"
+#include "images/image_encode.h"
 
 #include <ATen/ATen.h>
 #include <png.h>
@@ -12,7 +12,7 @@
 
 #include "core/error.h"
 
-namespace prefusion::data {
+namespace prefusion::images {
 namespace {
 
 at::Tensor packed_rgb(const at::Tensor& image, const char* what) {
@@ -114,4 +114,4 @@ std::string encode_webp(const at::Tensor& image, float quality) {
   return bytes;
 }
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images

@@ -1,4 +1,4 @@
-#include "data/pillow_resize.h"
+#include "images/pillow_resize.h"
 
 #include <ATen/ATen.h>
 
@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 
-namespace prefusion::data {
+namespace prefusion::images {
 namespace {
 
 constexpr int kPrecisionBits = 32 - 8 - 2;  // 8 bits of pixel and two of headroom for overshoot beside the weight
@@ -135,4 +135,4 @@ at::Tensor pillow_resize(const at::Tensor& image, int64_t height, int64_t width,
   return current;
 }
 
-}  // namespace prefusion::data
+}  // namespace prefusion::images
