@@ -2,69 +2,10 @@
 
 #include <vector>
 
+#include "core/transformers_config.h"
+
 namespace prefusion::text {
 namespace {
-
-// What every transformers config may carry and a text encoder's forward pass never reads; files of transformers 4.2x
-// spell all of them out.
-void ignore_common_keys(ConfigReader& reader) {
-  reader.ignore({"transformers_version",
-                 "torch_dtype",
-                 "dtype",
-                 "initializer_range",
-                 "initializer_factor",
-                 "dropout",
-                 "attention_dropout",
-                 "attn_implementation",
-                 "return_dict",
-                 "output_hidden_states",
-                 "output_attentions",
-                 "torchscript",
-                 "use_bfloat16",
-                 "tf_legacy_loss",
-                 "pruned_heads",
-                 "tie_word_embeddings",
-                 "chunk_size_feed_forward",
-                 "is_encoder_decoder",
-                 "is_decoder",
-                 "cross_attention_hidden_size",
-                 "add_cross_attention",
-                 "tie_encoder_decoder",
-                 "max_length",
-                 "min_length",
-                 "do_sample",
-                 "early_stopping",
-                 "num_beams",
-                 "num_beam_groups",
-                 "diversity_penalty",
-                 "temperature",
-                 "top_k",
-                 "top_p",
-                 "typical_p",
-                 "repetition_penalty",
-                 "length_penalty",
-                 "no_repeat_ngram_size",
-                 "encoder_no_repeat_ngram_size",
-                 "bad_words_ids",
-                 "num_return_sequences",
-                 "output_scores",
-                 "return_dict_in_generate",
-                 "forced_bos_token_id",
-                 "forced_eos_token_id",
-                 "remove_invalid_values",
-                 "exponential_decay_length_penalty",
-                 "suppress_tokens",
-                 "begin_suppress_tokens",
-                 "finetuning_task",
-                 "id2label",
-                 "label2id",
-                 "tokenizer_class",
-                 "prefix",
-                 "sep_token_id",
-                 "decoder_start_token_id",
-                 "task_specific_params",
-                 "problem_type"});
-}
 
 void check_sizes(const ClipTextConfig& config, const std::string& where) {
   const auto positive = [&](const char* key, int64_t value) {
@@ -111,7 +52,7 @@ ClipTextConfig parse_text_part(ConfigReader& reader) {
   config.eos_token_id = reader.get("eos_token_id", defaults.eos_token_id);
   config.use_attention_mask = reader.get("use_attention_mask", false);
   config.has_projection = names_projection(reader.get("architectures", std::vector<std::string>{}), reader.where());
-  ignore_common_keys(reader);
+  ignore_transformers_keys(reader);
   reader.finish();
   return config;
 }
@@ -123,7 +64,7 @@ ClipTextConfig parse_clip_text_config(const Json& json, const std::string& where
   ClipTextConfig config;
   if (json.contains("text_config") && json.at("text_config").is_object()) {
     // The rest of a CLIPModel's config describes its picture tower.
-    ConfigReader reader(json.at("text_config"), where + " (text_config)");
+    ConfigReader reader(transformers_half(json, "text_config"), where + " (text_config)");
     config = parse_text_part(reader);
     if (json.contains("projection_dim") && json.at("projection_dim").is_number_integer()) {
       config.projection_dim = json.at("projection_dim").get<int64_t>();

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <memory>
+#include <string>
+
+#include "nn/layers.h"
+#include "nn/module_list.h"
+
+namespace prefusion::nn {
+
+struct ClipEncoderOptions {
+  int64_t hidden_size;
+  int64_t intermediate_size;
+  int64_t num_layers;
+  int64_t num_heads;
+  double layer_norm_eps = 1e-5;
+  Activation activation = nullptr;
+};
+
+// Who attends to whom.
+struct AttentionMask {
+  bool is_causal = false;
+  at::Tensor allowed;  // bool [B, 1, L, L], true where a query may look; undefined: everywhere is_causal allows
+};
+
+class ClipEncoderLayerImpl;
+
+// The pre-norm transformer of CLIP's text and picture towers (arXiv 2103.00020) and of SigLIP's (arXiv 2303.15343),
+// with the parameter names of transformers: layers.N.{self_attn.{q,k,v,out}_proj, layer_norm1, mlp.{fc1,fc2},
+// layer_norm2}.
+class ClipEncoderImpl : public torch::nn::Module {
+ public:
+  explicit ClipEncoderImpl(const ClipEncoderOptions& options);
+
+  // One layer: [B, L, D] -> [B, L, D].
+  at::Tensor forward_layer(int64_t layer, const at::Tensor& hidden_states, const AttentionMask& mask = {});
+  // All of them.
+  at::Tensor forward(const at::Tensor& hidden_states, const AttentionMask& mask = {});
+
+  int64_t num_layers() const { return static_cast<int64_t>(layers->size()); }
+
+ private:
+  using Layers = ModuleList<std::shared_ptr<ClipEncoderLayerImpl>>;
+  std::shared_ptr<Layers> layers;
+};
+
+}  // namespace prefusion::nn

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "reward_models/clip_vision_model.h"
+#include "reward_models/picture_preparation.h"
+#include "reward_models/picture_tower.h"
+#include "reward_models/registry.h"
+#include "reward_models/reward_model.h"
+#include "text/clip_text_model.h"
+
+namespace prefusion::reward_models {
+
+// From text to the token ids of a CLIP text model.
+struct PromptTokens {
+  std::vector<int64_t> ids;   // begin, tokens, end; truncated, not padded
+  int64_t num_truncated = 0;  // tokens that were cut off
+};
+using PromptTokenizer = std::function<PromptTokens(const std::string&)>;
+
+// CLIP's text tower with its tokenizer.
+class ClipPromptEncoder {
+ public:
+  ClipPromptEncoder(PromptTokenizer tokenizer, std::shared_ptr<text::ClipTextModel> model)
+      : tokenizer_(std::move(tokenizer)), model_(std::move(model)) {}
+
+  // fp32 [P, projection_dim], not normalised. A prompt gets the same features whatever else is in the call, and padding
+  // costs nothing: attention is causal, so that what follows the end token does not matter.
+  at::Tensor encode(const std::vector<std::string>& prompts);
+
+  PromptFacts facts(const std::string& prompt) const;
+  const std::shared_ptr<text::ClipTextModel>& model() const { return model_; }
+  const PromptTokenizer& tokenizer() const { return tokenizer_; }
+
+ private:
+  PromptTokenizer tokenizer_;
+  std::shared_ptr<text::ClipTextModel> model_;
+};
+
+// A CLIP model whose halves are loaded when they are asked for.
+struct ClipParts {
+  std::function<std::shared_ptr<PictureTower>()> pictures;  // features fp32 [N, projection_dim], not normalised
+  std::function<std::shared_ptr<ClipPromptEncoder>()> prompts;
+  double logit_scale = 1;  // exp of the stored parameter
+};
+
+// A folder of transformers: config.json, model*.safetensors, tokenizer files, preprocessor_config.json. Input error
+// when one is missing or does not fit.
+ClipParts open_clip_folder(const std::filesystem::path& folder, const RewardContext& context);
+
+// CLIP's picture tower as a PictureTower.
+std::shared_ptr<PictureTower> make_clip_tower(std::shared_ptr<ClipVisionModel> model,
+                                              const PicturePreparation& preparation, const std::string& key);
+
+// fp32 cosines of rows, [N]: both sides are normalised in fp32 first, whatever dtype they came in.
+at::Tensor cosines(const at::Tensor& picture_features, const at::Tensor& prompt_features);
+
+}  // namespace prefusion::reward_models

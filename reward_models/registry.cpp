@@ -1,0 +1,67 @@
+#include "reward_models/registry.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include "core/error.h"
+#include "reward_models/clip_rewards.h"
+#include "reward_models/shapes_reward.h"
+
+namespace prefusion::reward_models {
+
+const std::vector<RewardKind>& reward_kinds() {
+  static const std::vector<RewardKind> kKinds = {
+      {.name = "pickscore",
+       .path_help = "transformers CLIP folder",
+       .summary = "exp(logit_scale) * cosine of prompt and picture",
+       .options = "",
+       .paper = "arXiv 2305.01569",
+       .open = open_pickscore},
+      {.name = "clip",
+       .path_help = "transformers CLIP folder",
+       .summary = "scale * max(cosine, 0)",
+       .options = "scale=100, prefix= (put before every prompt; the paper has 'A photo depicts ' and scale 2.5)",
+       .paper = "arXiv 2104.08718",
+       .open = open_clip_score},
+      {.name = "shapes",
+       .path_help = "",
+       .summary = "the exact judge of the bundled world: 2 where the picture shows its caption, plus taste in 0 .. 1",
+       .options = "",
+       .paper = "docs/shapes.md",
+       .open = open_shapes_reward},
+  };
+  return kKinds;
+}
+
+std::shared_ptr<PictureTower> TowerPool::get(const std::string& key,
+                                             const std::function<std::shared_ptr<PictureTower>()>& load) {
+  std::shared_ptr<PictureTower>& tower = towers_[key];
+  if (!tower) tower = load();
+  return tower;
+}
+
+std::unique_ptr<RewardModel> open_reward(const RewardSpec& spec, const RewardContext& context) {
+  const auto& kinds = reward_kinds();
+  const auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const RewardKind& k) { return k.name == spec.kind; });
+  if (kind == kinds.end()) {
+    std::ostringstream known;
+    for (const RewardKind& k : kinds) known << (known.tellp() > 0 ? ", " : "") << k.name;
+    fail_usage("--reward ", spec.column, ": no such kind of reward model; there are ", known.str());
+  }
+  check_usage(spec.path.empty() == kind->path_help.empty(), "--reward ", spec.column,
+              kind->path_help.empty() ? " takes no path" : "=PATH needs a path: " + kind->path_help);
+  return kind->open(spec, context);
+}
+
+std::string list_rewards() {
+  std::ostringstream out;
+  out << "reward  PATH  score  arguments  paper\n";
+  for (const RewardKind& kind : reward_kinds()) {
+    const auto shown = [](const std::string& text) { return text.empty() ? std::string("-") : text; };
+    out << kind.name << "  " << shown(kind.path_help) << "  " << kind.summary << "  " << shown(kind.options) << "  "
+        << kind.paper << '\n';
+  }
+  return out.str();
+}
+
+}  // namespace prefusion::reward_models

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "reward_models/reward_model.h"
+#include "reward_models/reward_spec.h"
+
+namespace prefusion::reward_models {
+
+// Towers that are loaded, by key: a reward whose tower is there already takes that one.
+class TowerPool {
+ public:
+  std::shared_ptr<PictureTower> get(const std::string& key, const std::function<std::shared_ptr<PictureTower>()>& load);
+
+ private:
+  std::map<std::string, std::shared_ptr<PictureTower>> towers_;
+};
+
+struct RewardContext {
+  at::ScalarType dtype = at::kFloat;  // of the towers; the last product is always fp32
+  at::Device device = at::kCPU;
+  TowerPool* towers = nullptr;  // shared by the rewards of one run; null: no sharing
+};
+
+// One kind of reward model.
+struct RewardKind {
+  std::string name;
+  std::string path_help;  // what PATH is; empty where there is none
+  std::string summary;    // what a score is, with its scale
+  std::string options;    // "name=default (what it does)", for --list-rewards
+  std::string paper;
+  std::unique_ptr<RewardModel> (*open)(const RewardSpec&, const RewardContext&);
+};
+
+// All kinds, in the order they are listed.
+const std::vector<RewardKind>& reward_kinds();
+
+// Loads the reward model of a spec. Usage error for a kind or option that is not known; input error when its files are
+// missing or do not fit.
+std::unique_ptr<RewardModel> open_reward(const RewardSpec& spec, const RewardContext& context);
+
+// The text of --list-rewards.
+std::string list_rewards();
+
+}  // namespace prefusion::reward_models

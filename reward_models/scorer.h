@@ -1,0 +1,61 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "images/picture.h"
+#include "reward_models/registry.h"
+
+namespace prefusion::reward_models {
+
+// A picture ready for every tower of a scorer.
+using PreparedPicture = std::vector<at::Tensor>;  // one a distinct preparation, in the scorer's order
+
+struct ScorerOptions {
+  at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
+  int64_t batch_size = 32;                        // pictures a tower sees at once
+  size_t prompt_cache_bytes = size_t{256} << 20;  // features of prompts that are kept
+};
+
+// Several reward models in one pass: a picture is prepared once a distinct preparation, goes once through each distinct
+// tower, and a distinct prompt is encoded once.
+class Scorer {
+ public:
+  Scorer(const std::vector<RewardSpec>& specs, const ScorerOptions& options);
+  ~Scorer();
+
+  // The names of the scores, as in the specs.
+  const std::vector<std::string>& columns() const { return columns_; }
+  const RewardModel& model(size_t index) const { return *models_[index]; }
+
+  // Safe to call from several threads.
+  PreparedPicture prepare(const images::Picture& picture) const;
+
+  // Scores of N pictures, each under its prompt: fp64 [N, R] on the CPU.
+  at::Tensor score(const std::vector<PreparedPicture>& pictures, const std::vector<std::string>& prompts);
+
+  // The same of uint8 [H, W, 3] pictures.
+  at::Tensor score_pictures(const std::vector<at::Tensor>& pictures, const std::vector<std::string>& prompts);
+
+ private:
+  class PromptFeatures;
+  at::Tensor score_batch(const std::vector<PreparedPicture>& pictures, const std::vector<std::string>& prompts);
+
+  ScorerOptions options_;
+  std::vector<std::string> columns_;
+  std::vector<std::unique_ptr<RewardModel>> models_;
+  std::vector<std::unique_ptr<PromptFeatures>> prompts_;  // one a model
+  std::vector<std::shared_ptr<PictureTower>> towers_;     // distinct
+  std::vector<size_t> tower_of_model_;
+  std::vector<size_t> preparation_of_tower_;
+  std::vector<size_t> tower_of_preparation_;  // the one whose prepare() is called
+};
+
+}  // namespace prefusion::reward_models
