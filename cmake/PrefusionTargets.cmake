@@ -18,7 +18,9 @@ endfunction()
 add_custom_target(sanitizer_tests)
 
 # prefusion_test(NAME SOURCES a_test.cpp ... DEPENDS prefusion::x ... [LABELS unit])
-# makes the executable tests/NAME. Every TEST of a unit test becomes a ctest of its own; a reference test is one ctest.
+# makes the executable tests/NAME, which is one ctest: a process for each of a thousand tests would load LibTorch as often,
+# and comparisons with a reference library start Python once for all their cases. A single TEST is run by hand:
+# build/tests/NAME --gtest_filter=Suite.Test
 function(prefusion_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -31,13 +33,9 @@ function(prefusion_test name)
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
-  if(ARG_LABELS STREQUAL reference)
-    # Comparisons with a reference library start Python once for all their cases: one ctest runs the whole executable.
-    add_test(NAME ${name} COMMAND ${name})
-    set_tests_properties(${name} PROPERTIES LABELS reference TIMEOUT 1200 ENVIRONMENT OMP_NUM_THREADS=1)
-  else()
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 1200 ENVIRONMENT OMP_NUM_THREADS=1)
+  if(NOT ARG_LABELS STREQUAL reference)
     add_dependencies(sanitizer_tests ${name})
-    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
-                         PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600 ENVIRONMENT OMP_NUM_THREADS=1)
   endif()
 endfunction()

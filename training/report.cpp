@@ -20,13 +20,27 @@ Series series_of(const std::vector<Metrics>& rows, const std::string& key, const
   return series;
 }
 
-std::string alarms(const std::vector<Metrics>& rows) {
+std::string alarm(const std::vector<Metrics>& rows, const std::string& key, const char* name) {
   std::string steps;
   for (const auto& row : rows) {
-    if (row.contains("eval/alarm") && row.at("eval/alarm") > 0)
-      steps += concat(steps.empty() ? "" : ", ", row.at("step"));
+    if (row.contains(key) && row.at(key) > 0) steps += concat(steps.empty() ? "" : ", ", row.at("step"));
   }
-  return steps.empty() ? "" : "<p class='alarm'>Over-optimisation alarm at step " + steps + "</p>\n";
+  return steps.empty() ? "" : concat("<p class='alarm'>", name, " at step ", steps, "</p>\n");
+}
+
+// One series a band of timesteps, low noise first: KEY_band0, KEY_band1 ...
+std::vector<Series> bands_of(const std::vector<Metrics>& rows, const std::string& key) {
+  std::vector<Series> bands;
+  for (int band = 0;; ++band) {
+    Series series = series_of(rows, concat(key, "_band", band), concat("band ", band));
+    if (series.points.empty()) break;
+    bands.push_back(std::move(series));
+  }
+  if (bands.size() > 1) {
+    bands.front().name += ", least noise";
+    bands.back().name += ", most noise";
+  }
+  return bands;
 }
 
 std::string sample_pictures(const fs::path& folder) {
@@ -76,7 +90,8 @@ std::string model_card(const AlignOptions& options, const losses::ObjectiveInfo&
 
 std::string metrics_charts(const std::vector<Metrics>& rows) {
   const auto of = [&](const char* key, const char* name) { return series_of(rows, key, name); };
-  std::string html = alarms(rows);
+  std::string html = alarm(rows, "eval/alarm", "Over-optimisation alarm") +
+                     alarm(rows, "eval/alarm_displacement", "Likelihood displacement alarm");
   html += svg_chart("Loss", {of("loss", "training"), of("eval/loss", "held out")});
   html +=
       svg_chart("Preference accuracy", {of("accuracy", "training"), of("eval/accuracy", "held out"),
@@ -85,6 +100,16 @@ std::string metrics_charts(const std::vector<Metrics>& rows) {
                                         of("eval/error_chosen_ref", "chosen, reference"),
                                         of("eval/error_rejected_ref", "rejected, reference")});
   html += svg_chart("Implicit reward margin", {of("margin", "training"), of("eval/margin", "held out")});
+  html += svg_chart("Drift from the start", {of("eval/drift_chosen", "chosen"), of("eval/drift_rejected", "rejected")});
+  html += svg_chart("Drift of the chosen pictures by timestep", bands_of(rows, "eval/drift_chosen"));
+  html += svg_chart("Drift of the rejected pictures by timestep", bands_of(rows, "eval/drift_rejected"));
+  html += svg_chart("Preference accuracy by timestep, held out", bands_of(rows, "eval/accuracy"));
+  html += svg_chart("Ranking accuracy of lists", {of("eval/ranking_accuracy", "policy, held out"),
+                                                  of("eval/ranking_accuracy_ref", "reference, held out")});
+  html += svg_chart("Calibration error of the implicit reward", {of("eval/ece", "held out")});
+  html += svg_chart("Share of chosen pictures that got worse",
+                    {of("eval/displaced", "held out"), of("eval/displaced_low", "95 % low")});
+  html += svg_chart("Gradient factor", {of("gradient_factor", "training"), of("eval/gradient_factor", "held out")});
   html += svg_chart("Gradient norm", {of("grad_norm", "before clipping")});
   html += svg_chart("Seconds a step", {of("seconds_per_step", "measured")});
   return html;

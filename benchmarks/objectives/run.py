@@ -3,10 +3,10 @@
     benchmarks/objectives/run.py                          all objectives: a small sweep of learning rate and kappa, 3 seeds
     benchmarks/objectives/run.py --quick --only mapo kto  one short run each, without a sweep: a look at a change, minutes
 
-A run aligns assets/shapes (all weights, weight average 0.9), then compares it with the start on held-out captions under
-the judge (docs/shapes.md). The sweep tries learning rates at the middle kappa, then kappas at the best learning rate, on
-short runs with a seed of their own; the best is the highest win rate among those that lose at most 2 points of
-correctness. Every finished run is a line of --results: an interrupted benchmark goes on where it was.
+A run aligns assets/shapes (all weights, weight average 0.9, 24 pictures a step), then compares it with the start on
+held-out captions under the judge (docs/shapes.md). The sweep tries two learning rates at the smaller kappa, then the
+larger kappa at the better learning rate, with a seed of its own; the best is the highest win rate among those that lose
+at most 2 points of correctness. Every finished run is a line of --results: an interrupted benchmark goes on where it was.
 """
 
 import argparse
@@ -24,11 +24,12 @@ import time
 import typing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LEARNING_RATES = (1e-5, 2e-5, 5e-5)
-KAPPA_FACTORS = (0.1, 0.4, 1.6)  # of an objective's default; DPO's 2500 becomes 250, 1000 and 4000
+LEARNING_RATES = (2e-5, 5e-5)
+KAPPA_FACTORS = (0.16, 0.8)  # of an objective's default; DPO's 2500 becomes 400 and 2000
 SWEEP_SEED = 100
-SWEEP_CAPTIONS = 96
+SWEEP_CAPTIONS = 48
 LARGEST_LOSS = 0.02  # of correctness, that a setting of the sweep may have
+SAMPLING = dict(scheduler="dpm++", steps=10, guidance_scale=3, batch_size=32)
 
 # The shapes world has no dual captions, wrong prompts or masks.
 WITHOUT_DATA = {"dcpo": "prompts of each picture", "tdpo": "wrong prompts", "masked": "masks"}
@@ -39,10 +40,10 @@ LIVE_REFERENCE = ("dspo", "smpo", "ddim-inpo", "linear")  # those whose referenc
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", help="objectives to run")
-    parser.add_argument("--quick", action="store_true", help="no sweep, one seed, 40 steps, 96 captions")
+    parser.add_argument("--quick", action="store_true", help="no sweep, one seed, 20 steps, 96 captions")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--captions", type=int, default=320, help="held-out captions of a comparison")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--captions", type=int, default=160, help="held-out captions of a comparison")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="objectives at a time")
     parser.add_argument("--threads", type=int, default=1, help="of a job")
     parser.add_argument("--binary", default=str(ROOT / "build" / "prefusion"))
@@ -51,7 +52,7 @@ def parse_arguments():
     parser.add_argument("--table", action="store_true", help="print the table of what is finished, run nothing")
     options = parser.parse_args()
     if options.quick:
-        options.seeds, options.steps, options.captions = 1, 40, 96
+        options.seeds, options.steps, options.captions = 1, 20, 96
     return options
 
 
@@ -141,14 +142,14 @@ class Benchmark:
 
     def lists(self):
         """Ranked lists of four of the model's own pictures, made once."""
-        captions = 120 if self.options.quick else 600
+        captions = 120 if self.options.quick else 300
         path = self.work / f"lists-{captions}.parquet"
         with self.lists_lock:
             if not path.exists():
                 print("sampling ranked lists", file=sys.stderr)
                 maker = pathlib.Path(self.options.binary).parent / "shapes_preferences"
                 self.execute(self.command(maker, model=ROOT / "assets" / "shapes", output=path, layout="lists",
-                                          captions=captions, num_images=4, scheduler="dpm++", steps=12,
+                                          captions=captions, num_images=4, scheduler="dpm++", steps=10,
                                           guidance_scale=3, seed=2))
         return path
 
@@ -170,14 +171,14 @@ class Benchmark:
     def data_of(self, row):
         name, kind = row.name, row.data
         if name == "longalign":  # follows a gradient: its reward is a stand-in for the judge
-            return dict(prompts=self.captions(), reward="shapes-soft", online_steps=12, online_guidance=3, batch_size=12,
+            return dict(prompts=self.captions(), reward="shapes-soft", online_steps=10, online_guidance=3, batch_size=12,
                         objective_args="gradient_every=4")
         if kind == "online":
-            return dict(prompts=self.captions(), reward="shapes", online_steps=12, online_guidance=3, batch_size=2,
-                        group_size=6, prompts_per_round=8)
+            return dict(prompts=self.captions(), reward="shapes", online_steps=10, online_guidance=3, batch_size=2,
+                        group_size=6, prompts_per_round=4)
         uses_lists = kind == "list" or name in NEEDS_SCORES or name.endswith(" on lists")
         data = self.lists() if uses_lists else ROOT / "assets" / "shapes-preferences.parquet"
-        groups = {"list": 12, "unpaired": 48}.get(kind, 24)  # 48 pictures a step for all
+        groups = {"list": 6, "unpaired": 24}.get(kind, 12)  # 24 pictures a step for all
         arguments = dict(data=data, cache=self.cache(), batch_size=groups, no_hflip=True,
                          empty_prompt_rate=0.1, eval_every=20)
         if name not in LIVE_REFERENCE and row.has_reference:
@@ -188,7 +189,7 @@ class Benchmark:
         """Trains one run; its folder, and what it took."""
         output = self.work / "runs" / run.name()
         arguments = dict(model=ROOT / "assets" / "shapes", objective=row.name.split(" ")[0], adapter="full", lr=run.lr,
-                         warmup=5, steps=run.steps, ema=0.9, seed=run.seed, save_every=0, log_every=1, output=output,
+                         lr_schedule="cosine", warmup=5, steps=run.steps, ema=0.9, seed=run.seed, save_every=0, log_every=1, output=output,
                          **self.data_of(row))
         if run.kappa is not None:
             arguments["kappa"] = run.kappa
@@ -206,8 +207,7 @@ class Benchmark:
             # One seed for the pictures of all: the start's are drawn once.
             self.execute(self.command("evaluate", model=[output for output, _ in trained],
                                       baseline=ROOT / "assets" / "shapes", held_out=captions, reward="shapes",
-                                      scheduler="dpm++", steps=12, guidance_scale=3, seed=missing[0].seed,
-                                      output=comparison))
+                                      **SAMPLING, seed=missing[0].seed, output=comparison))
         for run, (output, memory) in zip(missing, trained):
             summary = comparison / output.name / "summary.json" if len(missing) > 1 else comparison / "summary.json"
             result = {**run._asdict(), "captions": captions, "peak_bytes": memory,
@@ -238,8 +238,8 @@ class Benchmark:
                 "seconds_per_step": statistics.median(seconds)}
 
     def best(self, row, settings):
-        """The (lr, kappa) that wins most without losing correctness, on short runs."""
-        runs = [Run(row.name, lr, kappa, SWEEP_SEED, self.options.steps // 2) for lr, kappa in settings]
+        """The (lr, kappa) that wins most without losing correctness."""
+        runs = [Run(row.name, lr, kappa, SWEEP_SEED, self.options.steps) for lr, kappa in settings]
 
         def score(result):
             lost = result["correct_before"] - result["correct_after"]
@@ -250,14 +250,12 @@ class Benchmark:
         return setting
 
     def settings(self, row):
-        """Learning rate and kappa: of the middle, or of the sweep."""
-        middle = None if row.kappa is None else row.kappa * KAPPA_FACTORS[1]
+        """Learning rate and kappa: without a sweep the larger rate and the smaller kappa, else the best."""
+        small, large = (None, None) if row.kappa is None else (row.kappa * factor for factor in KAPPA_FACTORS)
         if self.options.quick:
-            return LEARNING_RATES[1], middle
-        lr, _ = self.best(row, [(lr, middle) for lr in LEARNING_RATES])
-        if middle is None:
-            return lr, None
-        return self.best(row, [(lr, row.kappa * factor) for factor in KAPPA_FACTORS])
+            return LEARNING_RATES[1], small
+        lr, _ = self.best(row, [(lr, small) for lr in LEARNING_RATES])
+        return (lr, None) if small is None else self.best(row, [(lr, small), (lr, large)])
 
     def measure(self, row):
         lr, kappa = self.settings(row)
