@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <c10/core/GradMode.h>
+
+#include <cmath>
 #include <optional>
 
 namespace prefusion::nn {
@@ -28,6 +31,37 @@ class ClipAttentionImpl : public torch::nn::Module {
     return out_proj(attended.transpose(1, 2).flatten(2));
   }
 
+  // states += forward(queries, of normed keys) without a mask or gradients. states, queries [B, Q, D]; keys [B, L, D].
+  // Two of the biases cost nothing: that of the keys shifts all scores of a query alike, which softmax does not see,
+  // and that of the values passes through softmax, so that it joins the output's.
+  void add_to(at::Tensor& states, const at::Tensor& queries, const at::Tensor& keys) {
+    const at::Tensor k_weight = k_proj->weight.t(), v_weight = v_proj->weight.t();
+    const at::Tensor q = q_proj(queries);
+    const at::Tensor flat_keys = keys.flatten(0, 1);
+    const at::Tensor k = at::mm(flat_keys, k_weight).view(keys.sizes());
+    const at::Tensor v = at::mm(flat_keys, v_weight).view(keys.sizes());
+    at::Tensor attended = at::empty_like(q);
+    const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(-1) / num_heads_));
+    // Picture by picture, so that scores stay in the cache.
+    for (int64_t i = 0; i < q.size(0); ++i) {
+      const auto heads = [&](const at::Tensor& rows) {
+        return rows[i].unflatten(-1, {num_heads_, -1}).transpose(0, 1);
+      };
+      at::Tensor scores = at::bmm(heads(q), heads(k).transpose(1, 2)).mul_(scale);  // [heads, Q, L]
+      at::softmax_out(scores, scores, -1);
+      attended[i].unflatten(-1, {num_heads_, -1}).copy_(at::bmm(scores, heads(v)).transpose(0, 1));
+    }
+    states.add_(at::addmv(out_proj->bias, out_proj->weight, v_proj->bias));
+    states.view({-1, states.size(-1)}).addmm_(attended.flatten(0, 1), out_proj->weight.t());
+  }
+
+  bool has_plain_layers() {
+    for (Linear* layer : {&q_proj, &k_proj, &v_proj, &out_proj}) {
+      if (!(*layer)->lora_branches().empty()) return false;
+    }
+    return true;
+  }
+
  private:
   int64_t num_heads_;
   Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, out_proj{nullptr};
@@ -40,6 +74,15 @@ class ClipMlpImpl : public torch::nn::Module {
     fc2 = register_module("fc2", Linear(options.intermediate_size, options.hidden_size));
   }
   at::Tensor forward(const at::Tensor& hidden_states) { return fc2(activation_(fc1(hidden_states))); }
+
+  // states += forward(normed), without gradients; both [B, Q, D].
+  void add_to(at::Tensor& states, const at::Tensor& normed) {
+    const at::Tensor inner = activation_(fc1(normed.flatten(0, 1)));
+    states.add_(fc2->bias);
+    states.view({-1, states.size(-1)}).addmm_(inner, fc2->weight.t());
+  }
+
+  bool has_plain_layers() { return fc1->lora_branches().empty() && fc2->lora_branches().empty(); }
 
  private:
   Activation activation_;
@@ -62,6 +105,18 @@ class ClipEncoderLayerImpl : public torch::nn::Module {
     return attended + mlp->forward(layer_norm2(attended));
   }
 
+  // The first `num_tokens` tokens of forward() without a mask or gradients, where has_plain_layers(); overwrites its
+  // argument and returns those of its tokens.
+  at::Tensor forward_in_place(const at::Tensor& states, int64_t num_tokens) {
+    const at::Tensor keys = layer_norm1(states);
+    at::Tensor kept = num_tokens == states.size(1) ? states : states.slice(1, 0, num_tokens).contiguous();
+    self_attn->add_to(kept, keys.slice(1, 0, num_tokens), keys);
+    mlp->add_to(kept, layer_norm2(kept));
+    return kept;
+  }
+
+  bool has_plain_layers() { return self_attn->has_plain_layers() && mlp->has_plain_layers(); }
+
  private:
   std::shared_ptr<ClipAttentionImpl> self_attn;
   LayerNorm layer_norm1{nullptr}, layer_norm2{nullptr};
@@ -81,6 +136,15 @@ at::Tensor ClipEncoderImpl::forward(const at::Tensor& hidden_states, const Atten
   at::Tensor states = hidden_states;
   for (auto& layer : *layers) states = layer->forward(states, mask);
   return states;
+}
+
+at::Tensor ClipEncoderImpl::forward_first_token(const at::Tensor& hidden_states) {
+  bool is_plain = !c10::GradMode::is_enabled() && num_layers() > 0;
+  for (auto& layer : *layers) is_plain = is_plain && layer->has_plain_layers();
+  if (!is_plain) return forward(hidden_states).select(1, 0);
+  at::Tensor states = hidden_states.clone(at::MemoryFormat::Contiguous);
+  for (int64_t i = 0; i + 1 < num_layers(); ++i) states = (*layers)[i]->forward_in_place(states, states.size(1));
+  return (*layers)[num_layers() - 1]->forward_in_place(states, 1).select(1, 0);
 }
 
 }  // namespace prefusion::nn

@@ -39,6 +39,9 @@ class ClipEncoderImpl : public torch::nn::Module {
   at::Tensor forward_layer(int64_t layer, const at::Tensor& hidden_states, const AttentionMask& mask = {});
   // All of them.
   at::Tensor forward(const at::Tensor& hidden_states, const AttentionMask& mask = {});
+  // The first token of what forward() gives without a mask, [B, L, D] -> [B, D]: what the last layer does to the other
+  // tokens is left out, and without gradients the passes over memory between the matrix products are too.
+  at::Tensor forward_first_token(const at::Tensor& hidden_states);
 
   int64_t num_layers() const { return static_cast<int64_t>(layers->size()); }
 

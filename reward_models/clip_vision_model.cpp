@@ -118,16 +118,20 @@ ClipVisionModel::ClipVisionModel(const ClipVisionConfig& config, const std::stri
       register_module("visual_projection", nn::Linear(config.hidden_size, config.projection_dim, /*has_bias=*/false));
 }
 
-at::Tensor ClipVisionModel::hidden_states(const at::Tensor& pixel_values) {
+at::Tensor ClipVisionModel::embed(const at::Tensor& pixel_values) {
   const int64_t size = config_.image_size;
   check_usage(pixel_values.dim() == 4 && pixel_values.size(1) == 3 && pixel_values.size(2) == size &&
                   pixel_values.size(3) == size,
               "CLIP's picture tower takes [N, 3, ", size, ", ", size, "], found ", shape_text(pixel_values.sizes()));
-  return vision_model->encoder->forward(vision_model->pre_layrnorm(vision_model->embeddings->forward(pixel_values)));
+  return vision_model->pre_layrnorm(vision_model->embeddings->forward(pixel_values));
+}
+
+at::Tensor ClipVisionModel::hidden_states(const at::Tensor& pixel_values) {
+  return vision_model->encoder->forward(embed(pixel_values));
 }
 
 at::Tensor ClipVisionModel::forward(const at::Tensor& pixel_values) {
-  const at::Tensor class_token = hidden_states(pixel_values).select(1, 0);
+  const at::Tensor class_token = vision_model->encoder->forward_first_token(embed(pixel_values));
   return visual_projection(vision_model->post_layernorm(class_token));
 }
 

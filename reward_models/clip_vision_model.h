@@ -47,6 +47,8 @@ class ClipVisionModel : public torch::nn::Module {
   const ClipVisionConfig& config() const { return config_; }
 
  private:
+  at::Tensor embed(const at::Tensor& pixel_values);  // [N, 1 + patches, D], what the encoder is given
+
   ClipVisionConfig config_;
   std::shared_ptr<ClipVisionTransformerImpl> vision_model;
   nn::Linear visual_projection{nullptr};
