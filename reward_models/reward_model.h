@@ -32,6 +32,8 @@ class RewardModel {
   // error for a prompt that is not UTF-8.
   virtual at::Tensor prompt_features(const std::vector<std::string>& prompts) = 0;
   virtual PromptFacts prompt_facts(const std::string& prompt) const { return {}; }
+  // Usage or input error for a prompt under which no picture can be scored, so that it is known before any is made.
+  virtual void check_prompt(const std::string& prompt) const { prompt_facts(prompt); }
 
   // fp32 [N] on the CPU: the scores of pictures under prompts, both [N, ...], row by row.
   virtual at::Tensor score(const at::Tensor& picture_features, const at::Tensor& prompt_features) = 0;

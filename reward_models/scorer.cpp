@@ -98,6 +98,13 @@ Scorer::Scorer(const std::vector<RewardSpec>& specs, const ScorerOptions& option
 
 Scorer::~Scorer() = default;
 
+void Scorer::check_prompts(const std::vector<std::string>& prompts) const {
+  for (const auto& model : models_) {
+    if (!model->uses_prompts()) continue;
+    for (const std::string& prompt : prompts) model->check_prompt(prompt);
+  }
+}
+
 PreparedPicture Scorer::prepare(const images::Picture& picture) const {
   PreparedPicture prepared;
   for (const size_t tower : tower_of_preparation_) prepared.push_back(towers_[tower]->prepare(picture));

@@ -35,6 +35,9 @@ class Scorer {
   const std::vector<std::string>& columns() const { return columns_; }
   const RewardModel& model(size_t index) const { return *models_[index]; }
 
+  // Usage or input error for the first prompt that one of the models cannot score pictures under.
+  void check_prompts(const std::vector<std::string>& prompts) const;
+
   // Safe to call from several threads.
   PreparedPicture prepare(const images::Picture& picture) const;
 

@@ -49,10 +49,7 @@ class ShapesReward : public RewardModel {
   at::Tensor prompt_features(const std::vector<std::string>& prompts) override {
     at::Tensor rows = at::zeros({static_cast<int64_t>(prompts.size()), kCaptionBytes}, at::kByte);
     for (size_t i = 0; i < prompts.size(); ++i) {
-      const auto parsed = shapes::parse_caption(prompts[i]);
-      check_usage(parsed.has_value(), "--reward shapes cannot judge the prompt '", prompts[i],
-                  "'; docs/shapes.md has the grammar");
-      const std::string caption = shapes::caption_text(*parsed);
+      const std::string caption = canonical(prompts[i]);
       std::copy(caption.begin(), caption.end(), rows[static_cast<int64_t>(i)].data_ptr<uint8_t>());
     }
     return rows;
@@ -72,7 +69,16 @@ class ShapesReward : public RewardModel {
     return scores;
   }
 
+  void check_prompt(const std::string& prompt) const override { canonical(prompt); }
+
  private:
+  static std::string canonical(const std::string& prompt) {
+    const auto parsed = shapes::parse_caption(prompt);
+    check_usage(parsed.has_value(), "--reward shapes cannot judge the prompt '", prompt,
+                "'; docs/shapes.md has the grammar");
+    return shapes::caption_text(*parsed);
+  }
+
   std::shared_ptr<PictureTower> tower_ = std::make_shared<ShapesTower>();
 };
 
