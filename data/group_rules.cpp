@@ -163,7 +163,9 @@ void judge_by_scores(std::vector<double> ranks, const std::string& score_name, S
     row.status = RowStatus::kMissingLabel;
     return;
   }
-  if (scores.size() == 1 && scores.contains(kUnnamedScore)) {
+  if (const auto phi = scores.find(kPhiScore); phi != scores.end()) {
+    row.labels = phi->second;
+  } else if (scores.size() == 1 && scores.contains(kUnnamedScore)) {
     row.labels = scores.at(kUnnamedScore);
   } else {
     row.labels = scores.empty() ? win_shares(ranks) : strict_win_shares(scores);

@@ -38,9 +38,9 @@ struct RowPlan {
 RowPlan plan_groups(const ScannedRow& row, const DatasetOptions& options);
 
 // Order and labels of a row that no human labelled: the score called `score_name` where one is asked for, else the
-// ranks (one an item, or empty), else the scores. Without a name the labels are the score of no name, else RankDPO's
-// phi, the share of strict wins over all scores and rivals; or the share of rivals an item beats by rank, where there
-// are no scores or they put items in another order than the ranks.
+// ranks (one an item, or empty), else the scores. Without a name the labels are the score `phi`, else that of no
+// name, else RankDPO's phi, the share of strict wins over all scores and rivals; or the share of rivals an item beats
+// by rank, where there are no scores or they put items in another order than the ranks.
 void judge_by_scores(std::vector<double> ranks, const std::string& score_name, ScannedRow& row);
 
 // Keeps `size` items of a best-first list at even distances, the first and the last among them.

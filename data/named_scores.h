@@ -12,6 +12,10 @@ using NamedScores = std::map<std::string, std::vector<double>>;
 // What a score is called that its file gives no name: `scores`: [...], `score`, or the columns score_0 and score_1.
 inline constexpr const char* kUnnamedScore = "score";
 
+// A score that is the label itself: RankDPO's phi or another share in [0, 1], which `prefusion synthesize` made of the
+// other scores.
+inline constexpr const char* kPhiScore = "phi";
+
 // Adds the value of item number `item`; a score that missed an earlier item stays behind.
 inline void add_score(const std::string& name, size_t item, double value, NamedScores& scores) {
   std::vector<double>& values = scores[name];

@@ -3,6 +3,7 @@
 #include <arrow/io/file.h>
 #include <arrow/record_batch.h>
 #include <arrow/util/byte_size.h>
+#include <arrow/util/key_value_metadata.h>
 #include <parquet/arrow/reader.h>
 #include <parquet/file_reader.h>
 #include <parquet/metadata.h>
@@ -270,6 +271,16 @@ ParquetTable::Row ParquetTable::row(int64_t row) const {
       offset -= batch->num_rows();
     }
     throw std::runtime_error("a row group holds fewer rows than it says");
+  });
+}
+
+std::string read_parquet_metadata(const std::filesystem::path& path, const std::string& key) {
+  return with_path(path, [&]() -> std::string {
+    const auto file = take(arrow::io::ReadableFile::Open(path.string()));
+    const auto notes = parquet::ParquetFileReader::Open(file)->metadata()->key_value_metadata();
+    if (!notes) return "";
+    const auto value = notes->Get(key);
+    return value.ok() ? *value : "";
   });
 }
 

@@ -15,6 +15,9 @@ class RecordBatch;
 
 namespace prefusion::data {
 
+// A note on a whole Parquet file, by its key; empty without one. Input error when the file is no sound Parquet file.
+std::string read_parquet_metadata(const std::filesystem::path& path, const std::string& key);
+
 // A Parquet file read in two ways: its small columns once from front to back, and its large ones row by row with
 // bounded memory. Row groups are cut into segments of about `segment_bytes`; segments are decoded with one forward
 // cursor a row group and kept in a cache that several tables share.

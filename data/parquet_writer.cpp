@@ -7,6 +7,7 @@
 #include <arrow/record_batch.h>
 #include <arrow/table_builder.h>
 #include <arrow/type.h>
+#include <arrow/util/key_value_metadata.h>
 #include <parquet/arrow/writer.h>
 #include <parquet/properties.h>
 
@@ -137,9 +138,15 @@ int64_t append(arrow::RecordBatchBuilder& builder, const GroupRow& row) {
 
 template <typename Row>
 struct ParquetRowWriter<Row>::State {
-  State(const std::filesystem::path& path, int64_t max_rows, int64_t max_bytes)
+  State(const std::filesystem::path& path, int64_t max_rows, int64_t max_bytes,
+        const std::map<std::string, std::string>& metadata)
       : file(path), max_rows(max_rows), max_bytes(max_bytes) {
-    const auto schema = schema_of(static_cast<const Row*>(nullptr));
+    auto schema = schema_of(static_cast<const Row*>(nullptr));
+    if (!metadata.empty()) {
+      const auto notes = std::make_shared<arrow::KeyValueMetadata>();
+      for (const auto& [key, value] : metadata) notes->Append(key, value);
+      schema = schema->WithMetadata(notes);
+    }
     builder = take(arrow::RecordBatchBuilder::Make(schema, arrow::default_memory_pool()));
     output = take(arrow::io::FileOutputStream::Open(file.temporary_path().string()));
     // Encoded images do not compress, and repeat too rarely for a dictionary.
@@ -168,8 +175,9 @@ struct ParquetRowWriter<Row>::State {
 };
 
 template <typename Row>
-ParquetRowWriter<Row>::ParquetRowWriter(const std::filesystem::path& path, int64_t max_rows, int64_t max_bytes)
-    : state_(std::make_unique<State>(path, max_rows, max_bytes)) {}
+ParquetRowWriter<Row>::ParquetRowWriter(const std::filesystem::path& path, int64_t max_rows, int64_t max_bytes,
+                                        const std::map<std::string, std::string>& metadata)
+    : state_(std::make_unique<State>(path, max_rows, max_bytes, metadata)) {}
 
 template <typename Row>
 ParquetRowWriter<Row>::~ParquetRowWriter() = default;

@@ -55,9 +55,11 @@ struct GroupRow {
 template <typename Row>
 class ParquetRowWriter {
  public:
-  // A row group ends after `max_rows` rows or about `max_bytes` bytes of images.
+  // A row group ends after `max_rows` rows or about `max_bytes` bytes of images. `metadata` are notes on the whole file
+  // (read_parquet_metadata).
   explicit ParquetRowWriter(const std::filesystem::path& path, int64_t max_rows = 256,
-                            int64_t max_bytes = int64_t{64} << 20);
+                            int64_t max_bytes = int64_t{64} << 20,
+                            const std::map<std::string, std::string>& metadata = {});
   ~ParquetRowWriter();
   ParquetRowWriter(const ParquetRowWriter&) = delete;
   ParquetRowWriter& operator=(const ParquetRowWriter&) = delete;

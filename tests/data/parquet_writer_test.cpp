@@ -5,6 +5,7 @@
 
 #include "core/json_config.h"
 #include "data/dataset.h"
+#include "data/parquet_table.h"
 #include "images/image_encode.h"
 #include "tests/core/expect_error.h"
 #include "tests/support/python_reference.h"
@@ -64,7 +65,7 @@ TEST(PickapicWriter, WritesWhatPyArrowPillowAndTheReaderRead) {
 TEST(RankedListWriter, RoundTripsLists) {
   const TempDir folder;
   const auto path = folder / "lists.parquet";
-  RankedListWriter writer(path, /*max_rows=*/2);
+  RankedListWriter writer(path, /*max_rows=*/2, /*max_bytes=*/1 << 20, {{"note", "ü"}});
   for (int i = 0; i < 5; ++i) {
     RankedRow row{.prompt = concat("list ", i)};
     for (int item = 0; item < 4; ++item) {
@@ -85,6 +86,8 @@ TEST(RankedListWriter, RoundTripsLists) {
   EXPECT_EQ(item.at("rank"), 3.0);
   EXPECT_EQ(item.at("scores"), Json::parse(R"([["clip", 3.0], ["taste", -2.0]])"));
 
+  EXPECT_EQ(read_parquet_metadata(path, "note"), "ü");
+  EXPECT_EQ(read_parquet_metadata(path, "other"), "");
   const auto dataset = open_preference_data({path}, {.group = GroupKind::kList});
   ASSERT_EQ(dataset->size(), 5);
   const PreferenceRecord record = dataset->read(1);

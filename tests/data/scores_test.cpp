@@ -48,6 +48,15 @@ TEST(Scores, AreReadByNameFromMapsAndLists) {
   expect_values(taste->scores(1), {8, 7});
 }
 
+TEST(Scores, CalledPhiAreTheLabels) {
+  const ManifestFile file({R"({"prompt": "p", "images": ["a", "b", "c"], )"
+                           R"("scores": {"clip": [3, 2, 1], "taste": [1, 3, 2], "phi": [0.7, 0.6, 0.1]}})"});
+  const auto dataset = open_preference_data({file.path()}, {.group = GroupKind::kList});
+  expect_values(dataset->labels(0), {0.7, 0.6, 0.1});
+  const auto clip = open_preference_data({file.path()}, {.group = GroupKind::kList, .score_name = "clip"});
+  expect_values(clip->labels(0), {3, 2, 1});
+}
+
 TEST(Scores, OfSeveralNamesGiveTheShareOfWinsUnlessOneIsChosen) {
   const ManifestFile file({R"({"prompt": "p", "images": ["a", "b", "c"], )"
                            R"("scores": {"clip": [3, 2, 1], "taste": [1, 3, 2]}})"});
