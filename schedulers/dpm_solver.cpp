@@ -7,6 +7,7 @@
 
 #include "schedulers/beta_schedule.h"
 #include "schedulers/discrete_prediction.h"
+#include "schedulers/per_item.h"
 #include "schedulers/sample_limits.h"
 #include "schedulers/timestep_spacing.h"
 
@@ -136,6 +137,10 @@ at::Tensor DpmSolverScheduler::step(const at::Tensor& prediction, size_t index, 
   const auto differences =
       divided_differences(history_, sigmas_, position, order_at(index), there.lambda - here.lambda);
   return advance(wide, here, there, differences, drawn).to(prediction.scalar_type());
+}
+
+void DpmSolverScheduler::keep_items(const at::Tensor& items) {
+  for (at::Tensor& prediction : history_) select_items(prediction, items);
 }
 
 }  // namespace prefusion::schedulers

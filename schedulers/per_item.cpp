@@ -22,6 +22,10 @@ at::Tensor alphas_at(const at::Tensor& alphas_cumprod, const at::Tensor& timeste
   return align_to(at::where(timesteps < 0, end.to(device), inside), like).to(like.scalar_type());
 }
 
+void select_items(at::Tensor& remembered, const at::Tensor& items) {
+  if (remembered.defined()) remembered = remembered.index_select(0, items);
+}
+
 at::ScalarType wide_type(const at::Tensor& prediction) {
   return prediction.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }

@@ -12,6 +12,9 @@ at::Tensor align_to(const at::Tensor& numbers, const at::Tensor& like);
 at::Tensor alphas_at(const at::Tensor& alphas_cumprod, const at::Tensor& timesteps, const at::Tensor& end,
                      const at::Tensor& like);
 
+// The rows `items` (int64 [M], on the same device) of what a sampler remembers [B, ...]; undefined stays so.
+void select_items(at::Tensor& remembered, const at::Tensor& items);
+
 // fp32, or fp64 for fp64 input: what arithmetic on predictions is done in.
 at::ScalarType wide_type(const at::Tensor& prediction);
 

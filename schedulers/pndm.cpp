@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "schedulers/beta_schedule.h"
+#include "schedulers/per_item.h"
 #include "schedulers/timestep_spacing.h"
 
 namespace prefusion::schedulers {
@@ -108,6 +109,12 @@ at::Tensor PndmScheduler::multistep_step(const at::Tensor& prediction, size_t in
     default: direction = 1.0 / 24 * (55 * h[0] - 59 * h[1] + 37 * h[2] - 9 * h[3]); break;
   }
   return transfer(sample, from, to, direction);
+}
+
+void PndmScheduler::keep_items(const at::Tensor& items) {
+  for (at::Tensor& prediction : history_) select_items(prediction, items);
+  select_items(weighted_sum_, items);
+  select_items(start_, items);
 }
 
 }  // namespace prefusion::schedulers

@@ -16,6 +16,7 @@ class PndmScheduler : public Scheduler {
   void set_timesteps(int64_t num_inference_steps) override;
   at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                   const NoiseSource& noise) override;
+  void keep_items(const at::Tensor& items) override;
 
  private:
   at::Tensor runge_kutta_step(const at::Tensor& prediction, size_t index, const at::Tensor& sample);

@@ -42,6 +42,10 @@ class Scheduler {
   virtual at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                           const NoiseSource& noise) = 0;
 
+  // From the next call on the batch holds these of its items alone (int64 [M], on the device of the samples): what is
+  // remembered of earlier calls shrinks along.
+  virtual void keep_items(const at::Tensor& /*items*/) {}
+
  protected:
   std::vector<double> timesteps_;
 };

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "schedulers/beta_schedule.h"
+#include "schedulers/per_item.h"
 #include "schedulers/sample_limits.h"
 #include "schedulers/solver_point.h"
 #include "schedulers/timestep_spacing.h"
@@ -143,6 +144,11 @@ at::Tensor HeunScheduler::step(const at::Tensor& prediction, size_t index, const
   first_derivative_ = at::Tensor();
   start_ = at::Tensor();
   return next;
+}
+
+void HeunScheduler::keep_items(const at::Tensor& items) {
+  select_items(first_derivative_, items);
+  select_items(start_, items);
 }
 
 }  // namespace prefusion::schedulers

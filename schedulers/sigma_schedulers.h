@@ -56,6 +56,7 @@ class HeunScheduler : public SigmaScheduler {
   bool has_continuous_timesteps() const override { return true; }
   at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                   const NoiseSource& noise) override;
+  void keep_items(const at::Tensor& items) override;
 
  private:
   at::Tensor first_derivative_;  // set between the two calls of a step

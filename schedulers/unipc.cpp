@@ -7,6 +7,7 @@
 
 #include "schedulers/beta_schedule.h"
 #include "schedulers/discrete_prediction.h"
+#include "schedulers/per_item.h"
 #include "schedulers/sample_limits.h"
 #include "schedulers/timestep_spacing.h"
 
@@ -149,6 +150,11 @@ at::Tensor UniPcScheduler::step(const at::Tensor& prediction, size_t index, cons
   if (static_cast<int64_t>(history_.size()) > config_.solver_order) history_.pop_back();
   last_sample_ = start;
   return predict(start, position, last_order_);
+}
+
+void UniPcScheduler::keep_items(const at::Tensor& items) {
+  for (at::Tensor& prediction : history_) select_items(prediction, items);
+  select_items(last_sample_, items);
 }
 
 }  // namespace prefusion::schedulers

@@ -18,6 +18,7 @@ class UniPcScheduler : public Scheduler {
   void set_timesteps(int64_t num_inference_steps) override;
   at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                   const NoiseSource& noise) override;
+  void keep_items(const at::Tensor& items) override;
 
  private:
   struct Update;
