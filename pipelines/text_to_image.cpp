@@ -8,10 +8,9 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/interrupt.h"
 #include "core/json_config.h"
-#include "core/rng.h"
 #include "pipelines/model_index.h"
+#include "pipelines/sampling_run.h"
 
 namespace prefusion::pipelines {
 namespace {
@@ -36,16 +35,6 @@ ImageSize default_size(const std::filesystem::path& model_dir, const unet::Denoi
   return {info.sample_size * factor, info.sample_width * factor};
 }
 
-// Standard normal noise, every item from its own generator. Drawn in fp32 on the CPU, so that a picture's noise is the
-// same on every device and in every dtype.
-at::Tensor draw_noise(const std::vector<at::Generator>& generators, const at::Tensor& like) {
-  std::vector<int64_t> shape = like.sizes().vec();
-  shape[0] = 1;
-  std::vector<at::Tensor> items;
-  for (const at::Generator& generator : generators) items.push_back(at::randn(shape, generator, at::kFloat));
-  return at::cat(items).to(like.device(), like.scalar_type());
-}
-
 // [B, L, D]; every distinct text is encoded once.
 at::Tensor encode_texts(text::PromptEncoder& encoder, const std::vector<std::string>& texts) {
   std::vector<std::string> distinct;
@@ -58,18 +47,6 @@ at::Tensor encode_texts(text::PromptEncoder& encoder, const std::vector<std::str
   }
   const at::Tensor states = encoder.encode(distinct);
   return states.index_select(0, at::tensor(order, at::kLong).to(states.device()));
-}
-
-std::vector<std::string> texts_of(const std::vector<ImageRequest>& requests, std::string ImageRequest::*field) {
-  std::vector<std::string> texts;
-  for (const ImageRequest& request : requests) texts.push_back(request.*field);
-  return texts;
-}
-
-at::Tensor timestep_tensor(const schedulers::Scheduler& scheduler, size_t index, int64_t batch, at::Device device) {
-  const double timestep = scheduler.timesteps()[index];
-  const at::ScalarType dtype = scheduler.has_continuous_timesteps() ? at::kFloat : at::kLong;
-  return at::full({batch}, timestep, at::TensorOptions().dtype(dtype).device(device));
 }
 
 }  // namespace
@@ -154,46 +131,9 @@ GuidedConditioning TextToImage::encode(const std::vector<std::string>& prompts,
 }
 
 at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& requests, const GenerateOptions& options) {
-  const at::NoGradGuard no_grad;
-  check_usage(!requests.empty(), "there is no picture to generate");
-  const ImageSize size = image_size(options);
-  const std::unique_ptr<schedulers::Scheduler> scheduler = make_scheduler(options);
-  scheduler->set_timesteps(options.num_inference_steps);
-
-  GuidedConditioning conditioning = encode(texts_of(requests, &ImageRequest::prompt),
-                                           texts_of(requests, &ImageRequest::negative_prompt), options.guidance);
-  if (options.user_states.defined()) {
-    const at::Tensor states = options.user_states.unsqueeze(0).expand({static_cast<int64_t>(requests.size()), -1, -1});
-    conditioning.prompt.user_states = conditioning.negative.user_states = states;
-  }
-  std::vector<at::Generator> generators;
-  for (const ImageRequest& request : requests) generators.push_back(make_torch_generator(request.seed));
-  const schedulers::NoiseSource noise = [&](const at::Tensor& like) { return draw_noise(generators, like); };
-
-  std::vector<int64_t> shape = latent_shape(size);
-  shape.insert(shape.begin(), static_cast<int64_t>(requests.size()));
-  const at::Tensor like = at::empty(shape, conditioning.prompt.encoder_hidden_states.options());
-  at::Tensor latents = draw_noise(generators, like) * scheduler->init_noise_sigma();
-
-  const size_t count = scheduler->timesteps().size();
-  for (size_t i = 0; i < count; ++i) {
-    throw_if_interrupted();
-    const at::Tensor input = scheduler->scale_model_input(latents, i);
-    const at::Tensor timesteps = timestep_tensor(*scheduler, i, input.size(0), input.device());
-    const at::Tensor prediction =
-        predict_guided(*components_.denoiser, input, timesteps, conditioning, options.guidance);
-    const at::Tensor next = scheduler->step(prediction, i, latents, noise);
-    if (options.on_step) {
-      options.on_step({.index = i,
-                       .count = count,
-                       .timestep = scheduler->timesteps()[i],
-                       .latents = latents,
-                       .prediction = prediction,
-                       .next = next});
-    }
-    latents = next;
-  }
-  return latents;
+  SamplingRun run(*this, requests, options);
+  while (!run.is_done()) run.step();
+  return run.latents();
 }
 
 at::Tensor TextToImage::decode(const at::Tensor& latents) {
