@@ -141,17 +141,16 @@ struct ParquetRowWriter<Row>::State {
   State(const std::filesystem::path& path, int64_t max_rows, int64_t max_bytes,
         const std::map<std::string, std::string>& metadata)
       : file(path), max_rows(max_rows), max_bytes(max_bytes) {
-    auto schema = schema_of(static_cast<const Row*>(nullptr));
-    if (!metadata.empty()) {
-      const auto notes = std::make_shared<arrow::KeyValueMetadata>();
-      for (const auto& [key, value] : metadata) notes->Append(key, value);
-      schema = schema->WithMetadata(notes);
-    }
+    const auto schema = schema_of(static_cast<const Row*>(nullptr));
     builder = take(arrow::RecordBatchBuilder::Make(schema, arrow::default_memory_pool()));
     output = take(arrow::io::FileOutputStream::Open(file.temporary_path().string()));
     // Encoded images do not compress, and repeat too rarely for a dictionary.
     const auto properties = parquet::WriterProperties::Builder().disable_dictionary()->build();
     writer = take(parquet::arrow::FileWriter::Open(*schema, arrow::default_memory_pool(), output, properties));
+    if (metadata.empty()) return;
+    const auto notes = std::make_shared<arrow::KeyValueMetadata>();
+    for (const auto& [key, value] : metadata) notes->Append(key, value);
+    check_status(writer->AddKeyValueMetadata(notes));
   }
 
   void flush() {
