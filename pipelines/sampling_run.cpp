@@ -8,8 +8,8 @@
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "core/rng.h"
+#include "schedulers/beta_schedule.h"
 #include "schedulers/discrete_prediction.h"
-#include "schedulers/noise_schedule.h"
 #include "schedulers/sigma_schedule.h"
 
 namespace prefusion::pipelines {
@@ -37,11 +37,21 @@ at::Tensor timestep_tensor(const schedulers::Scheduler& scheduler, size_t index,
   return at::full({batch}, timestep, at::TensorOptions().dtype(dtype).device(device));
 }
 
+// The model's config as the sampler in use reads it: not every one rescales the schedule when the config says so.
+schedulers::SchedulerConfig config_of_sampler(const schedulers::SchedulerConfig& config,
+                                              const GenerateOptions& options) {
+  const std::string name = schedulers::scheduler_name(options.scheduler, config);
+  const auto& entries = schedulers::scheduler_entries();
+  const auto entry = std::find_if(entries.begin(), entries.end(), [&](const auto& e) { return e.name == name; });
+  check_run(entry != entries.end(), "the sampler ", name, " is not in the registry");
+  return schedulers::resolve_for(config, entry->scheduler_class);
+}
+
 }  // namespace
 
 SamplingRun::SamplingRun(TextToImage& pipeline, const std::vector<ImageRequest>& requests,
                          const GenerateOptions& options)
-    : pipeline_(pipeline), options_(options) {
+    : pipeline_(&pipeline), options_(options) {
   const at::NoGradGuard no_grad;
   check_usage(!requests.empty(), "there is no picture to generate");
   const ImageSize size = pipeline.image_size(options);
@@ -70,7 +80,7 @@ void SamplingRun::step() {
   last_input_ = scheduler_->scale_model_input(latents_, position_);
   const at::Tensor timesteps = timestep_tensor(*scheduler_, position_, last_input_.size(0), last_input_.device());
   last_prediction_ =
-      predict_guided(*pipeline_.components().denoiser, last_input_, timesteps, conditioning_, options_.guidance);
+      predict_guided(*pipeline_->components().denoiser, last_input_, timesteps, conditioning_, options_.guidance);
   const schedulers::NoiseSource noise = [this](const at::Tensor& like) { return draw_noise(generators_, like); };
   const at::Tensor next = scheduler_->step(last_prediction_, position_, latents_, noise);
   if (options_.on_step) {
@@ -90,14 +100,14 @@ void SamplingRun::step() {
 at::Tensor SamplingRun::predicted_clean() const {
   const at::NoGradGuard no_grad;
   check_usage(last_prediction_.defined(), "before the first denoiser call nothing is predicted");
-  const schedulers::NoiseSchedule schedule(pipeline_.components().scheduler_config);
+  const schedulers::SchedulerConfig schedule = config_of_sampler(pipeline_->components().scheduler_config, options_);
   // A schedule rescaled to zero signal ends in abar = 0, of which noise predictions say nothing.
-  const schedulers::SigmaTable table(schedule.alphas_cumprod().clamp_min(1e-8));
+  const schedulers::SigmaTable table(schedulers::make_alphas_cumprod(schedule).clamp_min(1e-8));
   const double sigma = table.at(scheduler_->timesteps()[position_ - 1]);
   const at::Tensor signal = at::full({}, 1 / std::sqrt(1 + sigma * sigma), at::kFloat);
   const at::Tensor sample = last_input_.to(at::kFloat);
   const at::Tensor prediction = last_prediction_.slice(1, 0, sample.size(1)).to(at::kFloat);  // variances left out
-  return schedulers::split_prediction(schedule.prediction_type(), prediction, sample, signal, signal * sigma)
+  return schedulers::split_prediction(schedule.prediction_type, prediction, sample, signal, signal * sigma)
       .clean.to(latents_.scalar_type());
 }
 

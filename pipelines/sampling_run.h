@@ -41,7 +41,7 @@ class SamplingRun {
   void keep(const std::vector<int64_t>& items);
 
  private:
-  TextToImage& pipeline_;
+  TextToImage* pipeline_;
   GenerateOptions options_;
   std::unique_ptr<schedulers::Scheduler> scheduler_;
   GuidedConditioning conditioning_;
