@@ -105,6 +105,10 @@ void Scorer::check_prompts(const std::vector<std::string>& prompts) const {
   }
 }
 
+void Scorer::forget_prompts() {
+  for (auto& features : prompts_) features = std::make_unique<PromptFeatures>(options_.prompt_cache_bytes);
+}
+
 PreparedPicture Scorer::prepare(const images::Picture& picture) const {
   PreparedPicture prepared;
   for (const size_t tower : tower_of_preparation_) prepared.push_back(towers_[tower]->prepare(picture));

@@ -38,6 +38,10 @@ class Scorer {
   // Usage or input error for the first prompt that one of the models cannot score pictures under.
   void check_prompts(const std::vector<std::string>& prompts) const;
 
+  // Encodes prompts anew from here on. Features of a prompt may differ in the last bit with those it is encoded
+  // together with; after this they depend on nothing that came before.
+  void forget_prompts();
+
   // Safe to call from several threads.
   PreparedPicture prepare(const images::Picture& picture) const;
 
