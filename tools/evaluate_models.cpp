@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <set>
 
 #include "core/error.h"
 #include "core/progress.h"
@@ -24,12 +23,6 @@ std::vector<data::PromptEntry> gather_prompts(const EvaluateOptions& options) {
   return prompts;
 }
 
-pipelines::TextToImage load(const Contender& model, const EvaluateOptions& options) {
-  pipelines::TextToImage pipeline = pipelines::TextToImage::load(model.model, options.dtype, options.device);
-  attach_loras(model.loras, pipeline.components());
-  return pipeline;
-}
-
 Pictures make_pictures(pipelines::TextToImage& pipeline, const std::string& title,
                        const std::vector<pipelines::ImageRequest>& requests, const EvaluateOptions& options) {
   Pictures pictures;
@@ -48,32 +41,6 @@ void check_loras(const EvaluateOptions& options) {
   for (const auto& lora : options.baseline_loras) parse_lora_argument(lora);
 }
 
-std::string last_name(const std::filesystem::path& path) {
-  const std::filesystem::path normal = std::filesystem::absolute(path).lexically_normal();
-  return normal.has_filename() ? normal.filename().string() : normal.parent_path().filename().string();
-}
-
-// What tells a model from others: its folder, or that of its last adapter.
-std::string short_name(const Contender& model) {
-  if (model.loras.empty()) return last_name(model.model);
-  const std::filesystem::path lora = parse_lora_argument(model.loras.back()).path;
-  const bool is_named_by_folder = lora.filename() == "pytorch_lora_weights.safetensors";
-  return last_name(is_named_by_folder ? std::filesystem::absolute(lora).parent_path() : lora);
-}
-
-// Names become folders: equal ones are numbered.
-std::vector<std::string> distinct_names(const std::vector<Contender>& models) {
-  std::set<std::string> taken;
-  std::vector<std::string> names;
-  for (const Contender& model : models) {
-    const std::string name = short_name(model);
-    std::string candidate = name;
-    for (int number = 2; !taken.insert(candidate).second; ++number) candidate = concat(name, "-", number);
-    names.push_back(candidate);
-  }
-  return names;
-}
-
 }  // namespace
 
 std::vector<pipelines::ImageRequest> plan_requests(const EvaluateOptions& options) {
@@ -90,26 +57,6 @@ std::vector<pipelines::ImageRequest> plan_requests(const EvaluateOptions& option
   return requests;
 }
 
-Contender parse_contender(const std::string& text) {
-  Contender contender;
-  // The longest beginning that is there is the model folder.
-  size_t end = text.size();
-  while (end != std::string::npos && !std::filesystem::exists(text.substr(0, end))) {
-    end = end == 0 ? std::string::npos : text.rfind('+', end - 1);
-  }
-  if (end == std::string::npos) end = std::min(text.find('+'), text.size());
-  contender.model = text.substr(0, end);
-  std::string adapters = text.substr(end);
-  while (!adapters.empty()) {
-    adapters.erase(0, 1);  // the plus
-    const size_t next = std::min(adapters.find('+'), adapters.size());
-    contender.loras.push_back(adapters.substr(0, next));
-    check_usage(next > 0, "--model ", text, ": a LoRA's path should follow each '+'");
-    adapters.erase(0, next);
-  }
-  return contender;
-}
-
 ModelComparison::ModelComparison(const EvaluateOptions& options)
     : options_(options), judge_(training::make_judge(options.reward, options.margin)) {
   check_usage(!options.models.empty(), "--model is missing: nothing to compare with the baseline");
@@ -117,7 +64,8 @@ ModelComparison::ModelComparison(const EvaluateOptions& options)
   names_ = distinct_names(options.models);
   requests_ = plan_requests(options);
   for (const auto& request : requests_) judge_->check_prompt(request.prompt);
-  pipelines::TextToImage baseline = load({options.baseline, options.baseline_loras}, options);
+  pipelines::TextToImage baseline =
+      load_contender({options.baseline, options.baseline_loras}, options.dtype, options.device);
   if (!options.preferences.data.empty()) {
     implicit_ = std::make_unique<training::ImplicitPreferenceTest>(options.preferences, options.baseline,
                                                                    baseline.components().denoiser, options.seed,
@@ -130,7 +78,7 @@ ModelComparison::ModelComparison(const EvaluateOptions& options)
 Evaluation ModelComparison::compare(size_t index) const {
   const std::string title = names_.size() > 1 ? names_.at(index) : "model";
   Evaluation result{.name = names_.at(index), .pairs = {}, .summary = {}, .baseline_pictures = pictures_};
-  pipelines::TextToImage model = load(options_.models.at(index), options_);
+  pipelines::TextToImage model = load_contender(options_.models.at(index), options_.dtype, options_.device);
   result.model_pictures = make_pictures(model, title, requests_, options_);
   for (size_t i = 0; i < requests_.size(); ++i) {
     training::JudgedPair pair{.prompt = requests_[i].prompt,

@@ -8,20 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "tools/contender.h"
 #include "tools/picture_batches.h"
 #include "training/evaluate_pairs.h"
 #include "training/picture_judge.h"
 
 namespace prefusion::tools {
-
-// A model that is compared with the baseline.
-struct Contender {
-  std::filesystem::path model;
-  std::vector<std::string> loras;  // PATH[:SCALE]
-};
-
-// DIR or DIR+LORA[:SCALE]+...: a model folder and adapters of its own. A plus that is part of an existing path is none.
-Contender parse_contender(const std::string& text);
 
 // What `prefusion evaluate` is asked for.
 struct EvaluateOptions {
