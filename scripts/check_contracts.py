@@ -17,6 +17,9 @@ CONTRACTS = {
     "tools/cache.cpp": "--model --reference-errors",
     "tools/generate.cpp": """--model --prompt --prompts --negative-prompt --num-images --steps --guidance-scale --scheduler
         --height --width --lora --output""",
+    "tools/synthesize.cpp": "--model --prompts --per-model --reward --aggregate --output",
+    "data/parquet_writer.cpp": "prompt images image model seed scores rank",
+    "reward_models/ensemble.cpp": "wins mean rank",
     "tools/command.cpp": "--config --device --dtype --seed --threads --log-level --quiet",
     "training/trace.cpp": """latents noise timesteps encoder_hidden_states noisy_latents target prediction error error_ref
         scores label loss grad_norm""",

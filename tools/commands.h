@@ -11,5 +11,6 @@ void add_evaluate(CLI::App& root);
 void add_generate(CLI::App& root);
 void add_inspect(CLI::App& root);
 void add_pretrain(CLI::App& root);
+void add_synthesize(CLI::App& root);
 
 }  // namespace prefusion::tools

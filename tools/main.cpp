@@ -36,6 +36,7 @@ int run(int argc, char** argv) {
   prefusion::tools::add_generate(root);
   prefusion::tools::add_inspect(root);
   prefusion::tools::add_pretrain(root);
+  prefusion::tools::add_synthesize(root);
 
   std::vector<std::string> arguments(argv + 1, argv + argc);
   arguments = prefusion::tools::merge_config_file(root, std::move(arguments));

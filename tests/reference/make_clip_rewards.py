@@ -105,6 +105,9 @@ def main():
     make_model(root, "odd", pictures, vocab, merges, 3, text=dict(hidden_size=33, num_attention_heads=3, max_position_embeddings=11), vision=dict(hidden_size=30, num_attention_heads=5, image_size=35, patch_size=7, layer_norm_eps=1e-3), projection=7)
     make_model(root, "shallow", pictures, vocab, merges, 4, text=dict(num_hidden_layers=1), vision=dict(num_hidden_layers=1, image_size=16, patch_size=16))
     make_model(root, "sd_era", pictures, vocab, merges, 5, change=sd_era_layout)
+    # Of the size of the public ones, for the end-to-end tests.
+    make_model(root, "public_size", pictures, vocab, merges, 7, vision=dict(image_size=224, patch_size=32))
+    make_model(root, "public_size_other", pictures, vocab, merges, 8, text=dict(hidden_size=33, num_attention_heads=3), vision=dict(image_size=224, patch_size=56), projection=7)
     make_model(root, "ragged_patches", pictures, vocab, merges, 6, vision=dict(image_size=30, patch_size=8))
 
 
