@@ -1,10 +1,6 @@
 #include "core/safetensors.h"
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <array>
 #include <cstring>
@@ -13,6 +9,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/json_config.h"
+#include "core/mapped_file.h"
 
 namespace prefusion {
 namespace {
@@ -145,34 +142,19 @@ void check_tiling(const std::map<std::string, SafetensorsFile::Entry>& entries, 
 }  // namespace
 
 struct SafetensorsFile::Mapping {
-  void* address = MAP_FAILED;
-  size_t size = 0;
-  ~Mapping() {
-    if (address != MAP_FAILED) munmap(address, size);
-  }
+  std::shared_ptr<MappedFile> file;
 };
 
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   const std::string where = path.string();
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO must not hang us
-  check_input(descriptor >= 0, where, ": cannot be opened (", std::strerror(errno), ")");
-  struct stat status {};
-  const bool is_file = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
-  const size_t size = is_file ? static_cast<size_t>(status.st_size) : 0;
   SafetensorsFile file;
   file.path_ = path;
-  file.mapping_ = std::make_shared<Mapping>();
-  if (size >= kLengthBytes) {
-    // Private and writable: a tensor view that somebody writes to by mistake changes its own pages, never the file.
-    file.mapping_->address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0);
-    file.mapping_->size = size;
-  }
-  ::close(descriptor);
-  check_input(is_file, where, ": is not a regular file");
+  file.mapping_ = std::make_shared<Mapping>(Mapping{MappedFile::open(path)});
+  const MappedFile& mapped = *file.mapping_->file;
+  const size_t size = mapped.size();
   check_input(size >= kLengthBytes, where, ": ", size, " bytes are too short for a safetensors file");
-  check_input(file.mapping_->address != MAP_FAILED, where, ": cannot be mapped (", std::strerror(errno), ")");
 
-  const char* bytes = static_cast<const char*>(file.mapping_->address);
+  const char* bytes = mapped.data();
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes, kLengthBytes);  // little endian, as every supported host is
   check_input(header_bytes <= kMaxHeaderBytes && header_bytes <= size - kLengthBytes, where, ": header length ",
@@ -206,7 +188,7 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const auto found = entries_.find(name);
   check_input(found != entries_.end(), path_.string(), ": has no tensor '", name, "'");
   const Entry& entry = found->second;
-  char* data = static_cast<char*>(mapping_->address) + data_offset_ + entry.begin;
+  char* data = mapping_->file->data() + data_offset_ + entry.begin;
   const auto options = at::TensorOptions().dtype(entry.dtype);
   const size_t alignment = c10::elementSize(entry.dtype);
   if (reinterpret_cast<uintptr_t>(data) % alignment != 0) {
