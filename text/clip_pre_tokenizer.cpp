@@ -1,5 +1,6 @@
 #include "text/clip_pre_tokenizer.h"
 
+#include <algorithm>
 #include <array>
 
 #include "text/unicode.h"
@@ -8,6 +9,7 @@ namespace prefusion::text {
 namespace {
 
 constexpr std::array<std::string_view, 2> kSpecialTexts = {"<|startoftext|>", "<|endoftext|>"};
+constexpr std::array<std::string_view, 2> kOpenClipSpecials = {"<start_of_text>", "<end_of_text>"};
 constexpr std::array<std::string_view, 7> kContractions = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"};
 
 template <size_t N>
@@ -88,6 +90,54 @@ std::string normalize_clip(std::string_view text) {
 std::vector<std::string_view> split_clip_words(std::string_view text) {
   std::vector<std::string_view> words;
   split(text, /*takes_specials=*/true, words);
+  return words;
+}
+
+namespace {
+
+// Length of the first literal at the start of `text` where letters compare without case, or 0. The text is in lower
+// case already, but for the long s, which is an s then.
+template <size_t N>
+size_t folded_length(const std::array<std::string_view, N>& literals, std::string_view text) {
+  constexpr std::string_view kLongS = "\u017F";
+  for (const std::string_view literal : literals) {
+    size_t end = 0;
+    const bool matches = std::all_of(literal.begin(), literal.end(), [&](char c) {
+      const std::string_view rest = text.substr(end);
+      const bool is_long = c == 's' && rest.starts_with(kLongS);
+      end += is_long ? kLongS.size() : 1;
+      return is_long || rest.starts_with(c);
+    });
+    if (matches) return end;
+  }
+  return 0;
+}
+
+void split_open_clip(std::string_view text, std::vector<std::string_view>& words) {
+  while (!text.empty()) {
+    size_t length = folded_length(kOpenClipSpecials, text);
+    if (length == 0) length = folded_length(kContractions, text);
+    if (length == 0) length = match_length(text, /*takes_specials=*/false);
+    if (length > 0) {
+      words.push_back(text.substr(0, length));
+    } else {
+      next_code_point(text, length);  // white space
+    }
+    text.remove_prefix(length);
+  }
+}
+
+}  // namespace
+
+std::vector<std::string_view> split_open_clip_words(std::string_view text) {
+  // Without case this mark is the letter iota, so that it is neither a letter nor what is no letter: it falls out.
+  constexpr std::string_view kIotaBelow = "\u0345";
+  std::vector<std::string_view> words;
+  for (size_t cut = text.find(kIotaBelow); cut != std::string_view::npos; cut = text.find(kIotaBelow)) {
+    split_open_clip(text.substr(0, cut), words);
+    text.remove_prefix(cut + kIotaBelow.size());
+  }
+  split_open_clip(text, words);
   return words;
 }
 

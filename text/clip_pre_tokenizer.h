@@ -15,4 +15,7 @@ std::string normalize_clip(std::string_view text);
 // (what does not match is dropped), then GPT-2's expression inside each piece. The views point into `text`.
 std::vector<std::string_view> split_clip_words(std::string_view text);
 
+// The same with the special texts of open_clip, <start_of_text> and <end_of_text>, which stay whole.
+std::vector<std::string_view> split_open_clip_words(std::string_view text);
+
 }  // namespace prefusion::text

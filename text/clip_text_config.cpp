@@ -5,9 +5,8 @@
 #include "core/transformers_config.h"
 
 namespace prefusion::text {
-namespace {
 
-void check_sizes(const ClipTextConfig& config, const std::string& where) {
+void check_clip_text_config(const ClipTextConfig& config, const std::string& where) {
   const auto positive = [&](const char* key, int64_t value) {
     check_input(value > 0 && value < (int64_t{1} << 31), where, ": '", key, "' = ", value, " is out of range");
   };
@@ -22,6 +21,8 @@ void check_sizes(const ClipTextConfig& config, const std::string& where) {
   check_input(config.hidden_size % config.num_attention_heads == 0, where, ": 'hidden_size' = ", config.hidden_size,
               " does not divide into 'num_attention_heads' = ", config.num_attention_heads);
 }
+
+namespace {
 
 bool names_projection(const std::vector<std::string>& architectures, const std::string& where) {
   bool has_projection = false;
@@ -74,7 +75,7 @@ ClipTextConfig parse_clip_text_config(const Json& json, const std::string& where
     ConfigReader reader(json, where);
     config = parse_text_part(reader);
   }
-  check_sizes(config, where);
+  check_clip_text_config(config, where);
   return config;
 }
 

@@ -32,4 +32,7 @@ struct ClipTextConfig {
 // Input error naming the key for a value or key that is not supported.
 ClipTextConfig parse_clip_text_config(const Json& json, const std::string& where);
 
+// Input error naming what is out of range or does not fit together.
+void check_clip_text_config(const ClipTextConfig& config, const std::string& where);
+
 }  // namespace prefusion::text

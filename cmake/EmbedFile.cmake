@@ -1,0 +1,15 @@
+# prefusion_embed(TARGET NAME FILE): the bytes of FILE as `std::string_view embedded_NAME()` in prefusion::text, part of
+# TARGET. Without FILE (an empty string) the view is empty.
+function(prefusion_embed target name file)
+  set(EMBEDDED_NAME ${name})
+  set(EMBEDDED_FILE ${file})
+  set(source ${CMAKE_CURRENT_BINARY_DIR}/embedded_${name}.cpp)
+  if(file)
+    configure_file(${CMAKE_SOURCE_DIR}/cmake/embedded_file.cpp.in ${source} @ONLY)
+    set_property(SOURCE ${source} APPEND PROPERTY OBJECT_DEPENDS ${file})
+  else()
+    configure_file(${CMAKE_SOURCE_DIR}/cmake/embedded_nothing.cpp.in ${source} @ONLY)
+  endif()
+  target_sources(${target} PRIVATE ${source})
+  set_source_files_properties(${source} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
+endfunction()
