@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 
-#include "text/clip_pre_tokenizer.h"
 #include "text/unicode.h"
 
 namespace prefusion::text {
@@ -35,18 +34,23 @@ size_t skip_spaces_right(std::string_view text, size_t end) {
   return end;
 }
 
+int64_t id_in(const Vocabulary& vocab, const std::string& token) {
+  const auto found = vocab.find(token);
+  return found == vocab.end() ? -1 : found->second;
+}
+
 }  // namespace
 
-AddedVocabulary::AddedVocabulary(const std::vector<AddedToken>& tokens, const BytePairEncoding& model,
+AddedVocabulary::AddedVocabulary(const std::vector<AddedToken>& tokens, const Vocabulary& vocab, Normalizer normalize,
                                  bool split_special_tokens)
-    : split_special_tokens_(split_special_tokens) {
-  const auto vocab_size = static_cast<int64_t>(model.vocab().size());
+    : normalize_(std::move(normalize)), split_special_tokens_(split_special_tokens) {
+  const auto vocab_size = static_cast<int64_t>(vocab.size());
   int64_t highest_id = -1;
   std::map<int64_t, const AddedToken*> by_id;
   for (const AddedToken& token : tokens) {
     if (token.content.empty()) continue;
     if (!ids_.contains(token.content)) {
-      int64_t id = model.id_of(token.content);
+      int64_t id = id_in(vocab, token.content);
       if (id < 0) id = std::max(vocab_size, highest_id + 1);
       highest_id = std::max(highest_id, id);
       ids_.emplace(token.content, id);
@@ -55,16 +59,16 @@ AddedVocabulary::AddedVocabulary(const std::vector<AddedToken>& tokens, const By
   }
   for (const auto& [id, token] : by_id) {
     if (token->normalized) {
-      normalized_patterns_.push_back({normalize_clip(token->content), id, *token});
+      normalized_patterns_.push_back({normalize_(token->content), id, *token});
     } else {
       raw_patterns_.push_back({token->content, id, *token});
     }
   }
 }
 
-int64_t AddedVocabulary::id_of(const std::string& token, const BytePairEncoding& model) const {
-  const auto found = ids_.find(token);
-  return found == ids_.end() ? model.id_of(token) : found->second;
+int64_t AddedVocabulary::id_of(const std::string& token, const Vocabulary& vocab) const {
+  const int64_t id = id_in(ids_, token);
+  return id < 0 ? id_in(vocab, token) : id;
 }
 
 const AddedVocabulary::Pattern* AddedVocabulary::longest_match(const std::vector<Pattern>& patterns,
@@ -111,7 +115,7 @@ std::vector<TextSegment> AddedVocabulary::split(std::string_view prompt) const {
       segments.push_back(std::move(raw));
       continue;
     }
-    for (TextSegment& part : find(normalized_patterns_, normalize_clip(raw.text))) segments.push_back(std::move(part));
+    for (TextSegment& part : find(normalized_patterns_, normalize_(raw.text))) segments.push_back(std::move(part));
   }
   return segments;
 }

@@ -1,12 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
-
-#include "text/byte_pair_encoding.h"
 
 namespace prefusion::text {
 
@@ -27,20 +26,25 @@ struct TextSegment {
   int64_t id = -1;
 };
 
+using Vocabulary = std::unordered_map<std::string, int64_t>;  // text of a token -> id
+
 // The tokens added to a vocabulary, and how they are found; follows the `tokenizers` library under transformers.
 class AddedVocabulary {
  public:
+  using Normalizer = std::function<std::string(std::string_view)>;
+
   AddedVocabulary() = default;
-  // Tokens of the vocabulary keep their id, others get the next free ones in order. Of equal contents the last one's
-  // flags count.
-  AddedVocabulary(const std::vector<AddedToken>& tokens, const BytePairEncoding& model, bool split_special_tokens);
+  // Tokens of the model's vocabulary keep their id, others get the next free ones in order. Of equal contents the last
+  // one's flags count.
+  AddedVocabulary(const std::vector<AddedToken>& tokens, const Vocabulary& vocab, Normalizer normalize,
+                  bool split_special_tokens);
 
   // Raw prompt (well-formed UTF-8) -> found tokens and normalized text between them.
   std::vector<TextSegment> split(std::string_view prompt) const;
 
   // -1 when the token is neither added nor in the model's vocabulary.
-  int64_t id_of(const std::string& token, const BytePairEncoding& model) const;
-  const std::unordered_map<std::string, int64_t>& ids() const { return ids_; }
+  int64_t id_of(const std::string& token, const Vocabulary& vocab) const;
+  const Vocabulary& ids() const { return ids_; }
 
  private:
   struct Pattern {
@@ -53,7 +57,8 @@ class AddedVocabulary {
 
   std::vector<Pattern> raw_patterns_;
   std::vector<Pattern> normalized_patterns_;
-  std::unordered_map<std::string, int64_t> ids_;
+  Vocabulary ids_;
+  Normalizer normalize_;
   bool split_special_tokens_ = false;
 };
 

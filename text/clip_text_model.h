@@ -36,6 +36,9 @@ class ClipTextModel : public torch::nn::Module {
   // The final layer norm alone, for clip skip: [..., D] -> [..., D].
   at::Tensor final_layer_norm(const at::Tensor& hidden_states);
 
+  // The projection alone, of a model that has one: [..., D] -> [..., projection_dim].
+  at::Tensor project(const at::Tensor& hidden_states) { return text_projection(hidden_states); }
+
   const ClipTextConfig& config() const { return config_; }
 
  private:

@@ -18,7 +18,7 @@ ClipTokenizer ClipTokenizer::load(const std::filesystem::path& folder, int64_t m
 
 ClipTokenizer::ClipTokenizer(ClipTokenizerFiles files, int64_t max_length_if_unset)
     : model_(files.model),
-      added_(files.added_tokens, model_, files.split_special_tokens),
+      added_(files.added_tokens, model_.vocab(), normalize_clip, files.split_special_tokens),
       where_(files.model.where),
       content_key_(content_key_of(files, files.model_max_length.value_or(max_length_if_unset))),
       model_max_length_(files.model_max_length.value_or(max_length_if_unset)),
@@ -50,7 +50,7 @@ std::string ClipTokenizer::content_key_of(const ClipTokenizerFiles& files, int64
 }
 
 int64_t ClipTokenizer::require_id(const std::string& token, const char* role) const {
-  const int64_t id = added_.id_of(token, model_);
+  const int64_t id = added_.id_of(token, model_.vocab());
   check_input(id >= 0, where_, ": the ", role, " token '", token, "' is not in the vocabulary");
   return id;
 }

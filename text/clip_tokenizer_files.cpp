@@ -59,7 +59,7 @@ ClipTokenizerFiles read_clip_tokenizer_files(const fs::path& folder) {
   files.split_special_tokens = reader.get("split_special_tokens", false);
   // No finish(): transformers hands every other key through without an effect on tokens, and folders are full of them.
 
-  const SpecialTokens special = read_special_tokens(folder, config, tokenizer_json.added_tokens);
+  const SpecialTokens special = read_special_tokens(folder, config, tokenizer_json.added_tokens, clip_default_tokens());
   files.added_tokens = special.to_add;
   files.bos_token = special.named_or("bos_token", files.bos_token);
   files.eos_token = special.named_or("eos_token", files.eos_token);

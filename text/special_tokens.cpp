@@ -39,7 +39,8 @@ bool is_truthy(const Json& json) {
 // Collects the settings of all files under the names transformers knows them by.
 class Collector {
  public:
-  Collector(const fs::path& folder, const Json& config) : folder_(folder), config_(config) {}
+  Collector(const fs::path& folder, const Json& config, const DefaultTokens& defaults)
+      : folder_(folder), config_(config), defaults_(defaults) {}
 
   SpecialTokens collect(const std::vector<std::pair<int64_t, AddedToken>>& from_tokenizer_json) {
     const std::string where = (folder_ / "tokenizer_config.json").string();
@@ -148,11 +149,10 @@ class Collector {
     };
     for (const std::string name : kNames) {
       const Json& json = value(name);
-      const bool has_default = name == "bos_token" || name == "eos_token" || name == "unk_token" || name == "pad_token";
       if (!json.is_null()) {
         add_named(name, json);
-      } else if (has_default) {
-        add_named(name, name == "bos_token" ? "<|startoftext|>" : "<|endoftext|>");
+      } else if (const auto fallback = defaults_.find(name); fallback != defaults_.end()) {
+        add_named(name, fallback->second);
       }
     }
     for (const auto& [name, json] : model_specific()) add_named(name, json);
@@ -169,6 +169,7 @@ class Collector {
 
   const fs::path& folder_;
   const Json& config_;
+  const DefaultTokens& defaults_;
   std::map<std::string, Json> settings_;  // what overrides the config
   std::map<int64_t, AddedToken> by_id_;
 };
@@ -197,10 +198,18 @@ AddedToken parse_added_token(const Json& json, const std::string& where, bool is
   return token;
 }
 
+DefaultTokens clip_default_tokens() {
+  return {{"bos_token", "<|startoftext|>"},
+          {"eos_token", "<|endoftext|>"},
+          {"unk_token", "<|endoftext|>"},
+          {"pad_token", "<|endoftext|>"}};
+}
+
 SpecialTokens read_special_tokens(const fs::path& folder, const Json& config,
-                                  const std::vector<std::pair<int64_t, AddedToken>>& from_tokenizer_json) {
+                                  const std::vector<std::pair<int64_t, AddedToken>>& from_tokenizer_json,
+                                  const DefaultTokens& defaults) {
   try {
-    return Collector(folder, config).collect(from_tokenizer_json);
+    return Collector(folder, config, defaults).collect(from_tokenizer_json);
   } catch (const Json::exception& error) {
     fail_input(folder.string(), ": unexpected structure of the special tokens (", error.what(), ")");
   }

@@ -26,10 +26,15 @@ struct SpecialTokens {
 // Input error for anything else.
 AddedToken parse_added_token(const Json& json, const std::string& where, bool is_special = false);
 
+// What a tokenizer's class takes for a named token that no file sets: name -> text.
+using DefaultTokens = std::map<std::string, std::string>;
+DefaultTokens clip_default_tokens();
+
 // Gathers special tokens from tokenizer_config.json (`config`), special_tokens_map.json, added_tokens.json and
 // tokenizer.json (`from_tokenizer_json`, by id), with the precedence of transformers 5: an `added_tokens_decoder` in
 // the config replaces the other three sources. Input error naming file and key for a token of an unexpected type.
 SpecialTokens read_special_tokens(const std::filesystem::path& folder, const Json& config,
-                                  const std::vector<std::pair<int64_t, AddedToken>>& from_tokenizer_json);
+                                  const std::vector<std::pair<int64_t, AddedToken>>& from_tokenizer_json,
+                                  const DefaultTokens& defaults);
 
 }  // namespace prefusion::text

@@ -19,25 +19,6 @@ int64_t read_id(const Json& value, const std::string& where, const std::string& 
   return value.get<int64_t>();
 }
 
-// {"token": id} or ["token", ...], where the position is the id.
-std::unordered_map<std::string, int64_t> read_vocab(const Json& json, const std::string& where) {
-  std::unordered_map<std::string, int64_t> vocab;
-  check_input(json.is_object() || json.is_array(), where, ": the vocabulary is not a JSON object but ",
-              json.type_name());
-  if (json.is_array()) {
-    for (const Json& entry : json) {
-      const Json& token = entry.is_array() && !entry.empty() ? entry.front() : entry;
-      check_input(token.is_string(), where, ": vocabulary entry ", vocab.size(), " is not a text");
-      vocab.emplace(token.get<std::string>(), static_cast<int64_t>(vocab.size()));
-    }
-  } else {
-    vocab.reserve(json.size());
-    for (const auto& [token, id] : json.items()) vocab.emplace(token, read_id(id, where, token));
-  }
-  check_input(!vocab.empty(), where, ": the vocabulary is empty");
-  return vocab;
-}
-
 // "a b" -> {a, b}
 Pair split_merge(const std::string& text, const std::string& where, size_t number) {
   const size_t space = text.find(' ');
@@ -118,18 +99,41 @@ TokenizerJson parse_tokenizer_json(const Json& json, const std::string& where) {
   result.truncates_left = is_left(reader.raw("truncation"), where + " (truncation)");
   result.pads_left = is_left(reader.raw("padding"), where + " (padding)");
   result.model = read_model(reader.require<Json>("model"), where);
-  const Json& added = reader.raw("added_tokens");
-  check_input(added.is_null() || added.is_array(), where, ": 'added_tokens' is not a list");
-  for (const Json& token : added) {
-    check_input(token.is_object() && token.contains("id"), where, ": added token ", token.dump(), " has no id");
-    const AddedToken parsed = parse_added_token(token, where);
-    result.added_tokens.emplace_back(read_id(token.at("id"), where, parsed.content), parsed);
-  }
+  result.added_tokens = read_added_tokens(reader.raw("added_tokens"), where);
   reader.finish();
   return result;
 }
 
 }  // namespace
+
+Vocabulary read_vocab(const Json& json, const std::string& where) {
+  Vocabulary vocab;
+  check_input(json.is_object() || json.is_array(), where, ": the vocabulary is not a JSON object but ",
+              json.type_name());
+  if (json.is_array()) {
+    for (const Json& entry : json) {
+      const Json& token = entry.is_array() && !entry.empty() ? entry.front() : entry;
+      check_input(token.is_string(), where, ": vocabulary entry ", vocab.size(), " is not a text");
+      vocab.emplace(token.get<std::string>(), static_cast<int64_t>(vocab.size()));
+    }
+  } else {
+    vocab.reserve(json.size());
+    for (const auto& [token, id] : json.items()) vocab.emplace(token, read_id(id, where, token));
+  }
+  check_input(!vocab.empty(), where, ": the vocabulary is empty");
+  return vocab;
+}
+
+std::vector<std::pair<int64_t, AddedToken>> read_added_tokens(const Json& json, const std::string& where) {
+  check_input(json.is_null() || json.is_array(), where, ": 'added_tokens' is not a list");
+  std::vector<std::pair<int64_t, AddedToken>> tokens;
+  for (const Json& token : json) {
+    check_input(token.is_object() && token.contains("id"), where, ": added token ", token.dump(), " has no id");
+    const AddedToken parsed = parse_added_token(token, where);
+    tokens.emplace_back(read_id(token.at("id"), where, parsed.content), parsed);
+  }
+  return tokens;
+}
 
 TokenizerJson read_tokenizer_json(const fs::path& path) {
   try {

@@ -29,9 +29,11 @@ CodePoint lower_code_point(CodePoint code_point) {
   return code_point;
 }
 
-void append_nfc(std::string& normalized, std::string_view text) {
+using GetNormalizer = const icu::Normalizer2* (*)(UErrorCode&);
+
+void append_normalized(std::string& normalized, std::string_view text, GetNormalizer get_normalizer) {
   UErrorCode status = U_ZERO_ERROR;
-  const icu::Normalizer2* normalizer = icu::Normalizer2::getNFCInstance(status);
+  const icu::Normalizer2* normalizer = get_normalizer(status);
   std::string part;
   icu::StringByteSink<std::string> sink(&part);
   if (U_SUCCESS(status)) {
@@ -44,6 +46,24 @@ void append_nfc(std::string& normalized, std::string_view text) {
 
 bool is_ascii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](unsigned char byte) { return byte < 0x80; });
+}
+
+std::string normalize(std::string_view text, GetNormalizer get_normalizer) {
+  std::string normalized;
+  if (is_ascii(text)) return normalized.assign(text);
+  check_input(text.size() < static_cast<size_t>(std::numeric_limits<int32_t>::max()), "text of ", text.size(),
+              " bytes is too long to tokenize");
+  size_t begin = 0;
+  for (size_t position = 0; position < text.size();) {
+    const size_t start = position;
+    const CodePoint code_point = next_code_point(text, position);
+    if (code_point < kNeverReordered.front().first || !contains(kNeverReordered, code_point)) continue;
+    append_normalized(normalized, text.substr(begin, start - begin), get_normalizer);
+    normalized.append(text, start, position - start);
+    begin = position;
+  }
+  append_normalized(normalized, text.substr(begin), get_normalizer);
+  return normalized;
 }
 
 }  // namespace
@@ -83,21 +103,11 @@ void append_utf8(std::string& text, CodePoint code_point) {
 }
 
 std::string to_nfc(std::string_view text) {
-  std::string normalized;
-  if (is_ascii(text)) return normalized.assign(text);
-  check_input(text.size() < static_cast<size_t>(std::numeric_limits<int32_t>::max()), "text of ", text.size(),
-              " bytes is too long to tokenize");
-  size_t begin = 0;
-  for (size_t position = 0; position < text.size();) {
-    const size_t start = position;
-    const CodePoint code_point = next_code_point(text, position);
-    if (code_point < kNeverReordered.front().first || !contains(kNeverReordered, code_point)) continue;
-    append_nfc(normalized, text.substr(begin, start - begin));
-    normalized.append(text, start, position - start);
-    begin = position;
-  }
-  append_nfc(normalized, text.substr(begin));
-  return normalized;
+  return normalize(text, icu::Normalizer2::getNFCInstance);
+}
+
+std::string to_nfd(std::string_view text) {
+  return normalize(text, icu::Normalizer2::getNFDInstance);
 }
 
 std::string to_lower(std::string_view text) {

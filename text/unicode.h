@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-// The few Unicode operations a CLIP tokenizer needs, over UTF-8. They agree with the Rust library under transformers
+// The few Unicode operations that tokenizers need, over UTF-8. They agree with the Rust library under transformers
 // code point for code point, also where ICU's Unicode version is older (tests/text compares all of Unicode).
 namespace prefusion::text {
 
@@ -21,8 +21,9 @@ CodePoint previous_code_point(std::string_view text, size_t& position);
 
 void append_utf8(std::string& text, CodePoint code_point);
 
-// Unicode Normalization Form C.
+// Unicode Normalization Forms C (composed) and D (decomposed).
 std::string to_nfc(std::string_view text);
+std::string to_nfd(std::string_view text);
 
 // Every code point by itself to lower case (no final sigma): what Rust's char::to_lowercase gives.
 std::string to_lower(std::string_view text);
