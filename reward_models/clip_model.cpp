@@ -33,8 +33,7 @@ class ClipTower : public PictureTower {
   std::string key_;
 };
 
-// The half of a whole CLIPModel's weights whose keys begin with one of `prefixes`, without the positions that
-// transformers before 4.31 stored.
+// The weights whose keys begin with one of `prefixes`.
 TensorMap half_of(const TensorMap& weights, std::initializer_list<const char*> prefixes) {
   TensorMap half;
   for (const auto& [name, tensor] : weights) {
@@ -59,14 +58,22 @@ PromptTokenizer folder_tokenizer(const std::filesystem::path& folder, int64_t ma
   };
 }
 
-double stored_logit_scale(const TensorMap& weights, const std::string& where) {
+}  // namespace
+
+TensorMap clip_picture_weights(const TensorMap& weights) {
+  return half_of(weights, {"vision_model.", "visual_projection."});
+}
+
+TensorMap clip_text_weights(const TensorMap& weights) {
+  return half_of(weights, {"text_model.", "text_projection."});
+}
+
+double clip_logit_scale(const TensorMap& weights, const std::string& where) {
   const auto found = weights.find("logit_scale");
   check_input(found != weights.end() && found->second.numel() == 1, where,
               ": the weights have no logit_scale, so they are no whole CLIP model");
   return std::exp(found->second.to(at::kDouble).item<double>());
 }
-
-}  // namespace
 
 at::Tensor ClipPromptEncoder::encode(const std::vector<std::string>& prompts) {
   std::vector<PromptTokens> tokens;
@@ -105,7 +112,7 @@ ClipParts open_clip_folder(const std::filesystem::path& folder, const RewardCont
   const Json config = read_json(config_path);
   const auto weights = std::make_shared<TensorMap>(read_weights(folder, "model"));
   ClipParts parts;
-  parts.logit_scale = stored_logit_scale(*weights, folder.string());
+  parts.logit_scale = clip_logit_scale(*weights, folder.string());
   parts.pictures = [=] {
     const PicturePreparation preparation = read_picture_preparation(folder);
     const std::string key = concat("clip ", std::filesystem::canonical(folder).string(), ' ',
@@ -113,8 +120,7 @@ ClipParts open_clip_folder(const std::filesystem::path& folder, const RewardCont
     const auto load = [&] {
       const ClipVisionConfig vision = parse_clip_vision_config(config, where);
       auto model = std::make_shared<ClipVisionModel>(vision, where);
-      nn::load_module(*model, half_of(*weights, {"vision_model.", "visual_projection."}), context.dtype, context.device,
-                      folder.string());
+      nn::load_module(*model, clip_picture_weights(*weights), context.dtype, context.device, folder.string());
       model->eval();
       return make_clip_tower(model, preparation, key);
     };
@@ -123,8 +129,7 @@ ClipParts open_clip_folder(const std::filesystem::path& folder, const RewardCont
   parts.prompts = [=] {
     const text::ClipTextConfig text = text::parse_clip_text_config(config, where);
     auto model = std::make_shared<text::ClipTextModel>(text, where);
-    nn::load_module(*model, half_of(*weights, {"text_model.", "text_projection."}), context.dtype, context.device,
-                    folder.string());
+    nn::load_module(*model, clip_text_weights(*weights), context.dtype, context.device, folder.string());
     model->eval();
     return std::make_shared<ClipPromptEncoder>(folder_tokenizer(folder, text.max_position_embeddings), model);
   };

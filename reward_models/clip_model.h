@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/safetensors.h"
 #include "reward_models/clip_vision_model.h"
 #include "reward_models/picture_preparation.h"
 #include "reward_models/picture_tower.h"
@@ -53,6 +54,13 @@ struct ClipParts {
 // A folder of transformers: config.json, model*.safetensors, tokenizer files, preprocessor_config.json. Input error
 // when one is missing or does not fit.
 ClipParts open_clip_folder(const std::filesystem::path& folder, const RewardContext& context);
+
+// The halves of a whole CLIPModel's weights, without the positions that transformers before 4.31 stored.
+TensorMap clip_picture_weights(const TensorMap& weights);
+TensorMap clip_text_weights(const TensorMap& weights);
+
+// exp of the logit_scale among a whole CLIPModel's weights; input error when there is none.
+double clip_logit_scale(const TensorMap& weights, const std::string& where);
 
 // CLIP's picture tower as a PictureTower.
 std::shared_ptr<PictureTower> make_clip_tower(std::shared_ptr<ClipVisionModel> model,

@@ -41,6 +41,9 @@ class ClipVisionModel : public torch::nn::Module {
   // pixel_values [N, 3, image_size, image_size] -> [N, 1 + patches, D]: all tokens before the last layer norm.
   at::Tensor hidden_states(const at::Tensor& pixel_values);
 
+  // The projection alone: [..., D] -> [..., projection_dim].
+  at::Tensor project(const at::Tensor& hidden_states) { return visual_projection(hidden_states); }
+
   // pixel_values [N, 3, image_size, image_size] -> [N, projection_dim], not normalised. Usage error for other sizes.
   at::Tensor forward(const at::Tensor& pixel_values);
 

@@ -5,6 +5,9 @@
 
 #include "core/error.h"
 #include "reward_models/clip_rewards.h"
+#include "reward_models/denscore.h"
+#include "reward_models/image_reward.h"
+#include "reward_models/mps.h"
 #include "reward_models/shapes_reward.h"
 
 namespace prefusion::reward_models {
@@ -23,6 +26,25 @@ const std::vector<RewardKind>& reward_kinds() {
        .options = "scale=100, prefix= (put before every prompt; the paper has 'A photo depicts ' and scale 2.5)",
        .paper = "arXiv 2104.08718",
        .open = open_clip_score},
+      {.name = "imagereward",
+       .path_help = "folder with ImageReward's weights, med_config.json and the tokenizer of bert-base-uncased",
+       .summary = "BLIP's judgement of prompt and picture, about normal with mean 0 and deviation 1",
+       .options = "tokenizer=DIR (where the tokenizer is, if elsewhere), heads=width/64 (of the picture tower)",
+       .paper = "arXiv 2304.05977",
+       .open = open_image_reward},
+      {.name = "mps",
+       .path_help = "safetensors export of the MPS module, alone or in a transformers CLIP folder",
+       .summary = "exp(logit_scale) * cosine of the prompt and the picture seen under a condition",
+       .options = "condition=overall (or aesthetics, detail, semantic, a list of words), threshold=0.3 (of the "
+                  "condition's mask), clip=DIR (config, tokenizer and preprocessor, if elsewhere)",
+       .paper = "arXiv 2405.14705",
+       .open = open_mps},
+      {.name = "denscore",
+       .path_help = "transformers CLIP folder",
+       .summary = "mean cosine of the picture and the sentences of a long prompt",
+       .options = "",
+       .paper = "arXiv 2410.11817",
+       .open = open_denscore},
       {.name = "shapes",
        .path_help = "",
        .summary = "the exact judge of the bundled world: 2 where the picture shows its caption, plus taste in 0 .. 1",
