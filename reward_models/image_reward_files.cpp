@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
+#include "core/torch_file.h"
 #include "core/weights.h"
 #include "nn/layers.h"
 
@@ -76,10 +77,7 @@ ImageRewardFiles read_image_reward_files(const fs::path& path, const fs::path& t
   files.where = file.string();
   files.text = text::parse_bert_config(read_json(config_path), config_path.string());
   files.tokenizer_folder = checked_tokenizer_folder(folder, tokenizer_folder);
-  check_input(file.extension() == ".safetensors", file.string(),
-              ": is a pickle, which can run code when it is read; save its tensors once as ImageReward.safetensors in the "
-              "same folder (docs/rewards.md has the command)");
-  files.weights = read_safetensors(file);
+  files.weights = model_weights(read_tensors(file));
   std::erase_if(files.weights, [](const auto& entry) { return is_unused(entry.first); });
   return files;
 }
