@@ -109,6 +109,31 @@ std::optional<std::string> name_at(const arrow::Array* array, int64_t row) {
   return concat(static_cast<int64_t>(number));
 }
 
+std::optional<int64_t> integer_at(const arrow::Array* array, int64_t row) {
+  array = follow_dictionary(array, row);
+  if (!array || array->type_id() == Type::NA || array->IsNull(row)) return std::nullopt;
+  // A double does not hold every 64-bit seed.
+  if (array->type_id() == Type::INT64) return static_cast<const arrow::Int64Array&>(*array).Value(row);
+  if (array->type_id() == Type::UINT64) {
+    return static_cast<int64_t>(static_cast<const arrow::UInt64Array&>(*array).Value(row));
+  }
+  check_input(arrow::is_integer(array->type_id()), "a column of type ", array->type()->ToString(),
+              " stands where whole numbers are expected");
+  return static_cast<int64_t>(any_number(*array, row));
+}
+
+std::map<std::string, double> named_numbers_at(const arrow::RecordBatch& batch, const std::set<std::string>& names,
+                                               int64_t row) {
+  std::map<std::string, double> numbers;
+  for (const std::string& name : names) {
+    const arrow::Array* column = find_column(batch, name);
+    const bool is_number = column && (arrow::is_numeric(column->type_id()) || column->type_id() == Type::BOOL);
+    if (!is_number) continue;
+    if (const auto value = number_at(column, row)) numbers.emplace(name, *value);
+  }
+  return numbers;
+}
+
 std::optional<double> number_at(const arrow::Array* array, int64_t row) {
   const auto value = number_or_nan_at(array, row);
   return value && std::isnan(*value) ? std::nullopt : value;

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,6 +33,13 @@ std::optional<double> number_at(const arrow::Array* array, int64_t row);
 
 // Text, or a whole number as text: what names somebody. Nothing when absent, null or empty.
 std::optional<std::string> name_at(const arrow::Array* array, int64_t row);
+
+// A whole number of any integer type; nothing when absent or null. Input error for other types.
+std::optional<int64_t> integer_at(const arrow::Array* array, int64_t row);
+
+// The numbers of the named columns that have one in this row; columns that hold no numbers give none.
+std::map<std::string, double> named_numbers_at(const arrow::RecordBatch& batch, const std::set<std::string>& names,
+                                               int64_t row);
 
 // As number_at, but a NaN is a value.
 std::optional<double> number_or_nan_at(const arrow::Array* array, int64_t row);

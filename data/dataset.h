@@ -36,6 +36,10 @@ struct DatasetOptions {
   bool masks = false;
   // Every group comes with the user who judged it; rows that do not name one are dropped and counted.
   bool users = false;
+  // What sources read besides, for whoever looks at rows: every score a row has, not only the named one, and the
+  // numbers of further columns or fields.
+  bool all_scores = false;
+  std::set<std::string> columns;
   // Images held in memory at once are about twice this many bytes; the shuffle mixes within one such window.
   int64_t window_bytes = int64_t{256} << 20;
   // Rows and files that cannot be parsed at opening.

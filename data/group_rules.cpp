@@ -7,14 +7,6 @@
 namespace prefusion::data {
 namespace {
 
-// Lower is better, from ranks where there are any, else from labels.
-std::vector<double> badness_of(const ScannedRow& row) {
-  if (!row.ranks.empty()) return row.ranks;
-  std::vector<double> badness = row.labels;
-  for (double& value : badness) value = -value;
-  return badness;
-}
-
 GroupPlan make_pair(uint16_t chosen, uint16_t rejected, float chosen_label) {
   const bool is_tie = chosen_label == 0.5f;
   return {GroupItem{.item = chosen, .label = chosen_label, .rank = is_tie ? 0.5f : 0.0f},
@@ -128,6 +120,13 @@ bool agree(const std::vector<double>& labels, const std::vector<double>& ranks) 
 
 }  // namespace
 
+std::vector<double> badness_of(const ScannedRow& row) {
+  if (!row.ranks.empty()) return row.ranks;
+  std::vector<double> badness = row.labels;
+  for (double& value : badness) value = -value;
+  return badness;
+}
+
 RowPlan plan_groups(const ScannedRow& row, const DatasetOptions& options) {
   RowPlan plan;
   const std::vector<double> badness = badness_of(row);
@@ -172,6 +171,22 @@ void judge_by_scores(std::vector<double> ranks, const std::string& score_name, S
   }
   if (!agree(row.labels, ranks)) row.labels = win_shares(ranks);
   row.ranks = std::move(ranks);
+}
+
+void judge_by_ranks(std::vector<double> ranks, ScannedRow& row) {
+  row.labels = win_shares(ranks);
+  row.ranks = std::move(ranks);
+}
+
+void judge_by_mean_score(ScannedRow& row) {
+  if (row.scores.empty()) {
+    row.status = RowStatus::kMissingLabel;
+    return;
+  }
+  row.labels.assign(row.scores.begin()->second.size(), 0.0);
+  for (const auto& [name, values] : row.scores) {
+    for (size_t i = 0; i < values.size(); ++i) row.labels[i] += values[i] / static_cast<double>(row.scores.size());
+  }
 }
 
 void thin_group(GroupPlan& group, size_t size) {

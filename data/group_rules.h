@@ -43,6 +43,15 @@ RowPlan plan_groups(const ScannedRow& row, const DatasetOptions& options);
 // by rank, where there are no scores or they put items in another order than the ranks.
 void judge_by_scores(std::vector<double> ranks, const std::string& score_name, ScannedRow& row);
 
+// The same where only ranks are known: labels are the share of rivals an item beats.
+void judge_by_ranks(std::vector<double> ranks, ScannedRow& row);
+
+// Labels are the mean over the row's scores: of ratings of several aspects on one scale.
+void judge_by_mean_score(ScannedRow& row);
+
+// How bad a usable row's items are: its ranks where it has some, else its labels negated.
+std::vector<double> badness_of(const ScannedRow& row);
+
 // Keeps `size` items of a best-first list at even distances, the first and the last among them.
 void thin_group(GroupPlan& group, size_t size);
 

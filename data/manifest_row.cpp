@@ -122,21 +122,91 @@ NamedScores scores_of(const Json& json, size_t count) {
   return to_scores(Json::array({*single}), count);
 }
 
+// A rating is a number, such a text, or {"rating": either}; what is none of them ("N/A") counts as missing.
+double to_rating(const Json& value) {
+  if (value.is_object()) {
+    const Json* inside = find(value, {"rating", "Rating"});
+    return inside ? to_rating(*inside) : std::numeric_limits<double>::quiet_NaN();
+  }
+  if (!value.is_string()) return to_number(value, "a rating");
+  const std::string text = value.get<std::string>();
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  return end != text.c_str() && *end == '\0' ? number : std::numeric_limits<double>::quiet_NaN();
+}
+
+// Scores as they are rated aspect by aspect.
+NamedScores to_ratings(const Json& value, size_t count) {
+  Json numbers = value;
+  for (auto& entry : numbers) {
+    for (auto& rating : entry) {
+      const double number = to_rating(rating);
+      rating = std::isfinite(number) ? Json(number) : Json();
+    }
+  }
+  return to_scores(numbers, count);
+}
+
 // What a human said goes before what a reward model did.
 void take_judgement(const Json& json, size_t count, const std::string& score_name, ScannedRow& row) {
   row.scores = scores_of(json, count);
-  if (const Json* label = find(json, {"label", "human_preference"})) {
+  const Json* ratings = find(json, {"ratings"});
+  if (ratings) row.scores.merge(to_ratings(*ratings, count));
+  if (const Json* label = find(json, {"label", "human_preference", "pap_pref"})) {
     take_label(*label, count, row);
     if (row.status == RowStatus::kUsable && !all_finite(row.labels)) row.status = RowStatus::kMissingLabel;
     return;
   }
   std::vector<double> ranks;
-  if (const Json* given = find(json, {"ranks", "rank"})) {
+  if (const Json* given = find(json, {"ranks", "rank", "ranking"})) {
     ranks = to_numbers(*given, count, "ranks");
+  } else if (ratings && score_name.empty()) {
+    return judge_by_mean_score(row);
   } else if (row.is_one_picture && row.scores.empty()) {  // the prompts stand best first
     for (size_t i = 0; i < count; ++i) ranks.push_back(static_cast<double>(i));
   }
   judge_by_scores(std::move(ranks), score_name, row);
+}
+
+// One text or number an item, or one for all of them.
+template <typename Value, typename Convert>
+std::vector<Value> to_item_values(const Json* value, size_t count, const char* what, const Convert& convert) {
+  std::vector<Value> values;
+  if (!value) return values;
+  if (!value->is_array()) return std::vector<Value>(count, convert(*value, what));
+  check_input(value->size() == count, what, " must be a list of ", count, " entries, one an image, found ",
+              value->dump().substr(0, 60));
+  for (const Json& entry : *value) values.push_back(convert(entry, what));
+  return values;
+}
+
+int64_t to_seed(const Json& value, const char* what) {
+  check_input(value.is_number_integer(), what, " must be whole numbers, found ", value.dump().substr(0, 60));
+  return value.get<int64_t>();
+}
+
+// Who judged on their own: HPDv2's raw_annotations.
+void take_annotations(const Json& json, ManifestRow& row) {
+  const Json* annotations = find(json, {"raw_annotations"});
+  if (!annotations) return;
+  check_input(annotations->is_array(), "raw_annotations must be a list, found ", annotations->dump().substr(0, 60));
+  for (const Json& annotation : *annotations) {
+    const bool is_object = annotation.is_object();
+    const Json* user = is_object ? find(annotation, {"user_hash", "user", "user_id"}) : nullptr;
+    const Json* rank = is_object ? find(annotation, {"rank", "ranks"}) : nullptr;
+    check_input(user && rank, "an entry of raw_annotations must have user_hash and rank, found ",
+                annotation.dump().substr(0, 60));
+    row.annotations.push_back(
+        {.user = to_name(*user, "the user"), .ranks = to_numbers(*rank, row.images.size(), "rank")});
+  }
+}
+
+// The numbers of the fields that are asked for.
+void take_columns(const Json& json, const std::set<std::string>& columns, ScannedRow& row) {
+  for (const std::string& column : columns) {
+    const Json* value = find(json, {column.c_str()});
+    if (value && (value->is_number() || value->is_boolean())) row.numbers[column] = to_number(*value, column.c_str());
+  }
 }
 
 // The prompt of all items, and those of each; one picture under several prompts becomes as many items.
@@ -167,16 +237,21 @@ void take_masks(const Json& json, ManifestRow& row) {
 
 }  // namespace
 
-ManifestRow parse_manifest_row(const Json& json, const std::string& score_name) {
+ManifestRow parse_manifest_row(const Json& json, const DatasetOptions& options) {
   check_input(json.is_object(), "a row must be a JSON object, found ", json.dump().substr(0, 60));
-  const Json* images = find(json, {"images", "image", "image_path", "file_path"});
+  const Json* images = find(json, {"images", "image", "image_path", "file_path", "generations"});
   check_input(images, "a row must name its images under 'images' or 'image'");
   ManifestRow row;
   row.images = to_texts(*images, "the images");
   take_prompts(json, images->is_string(), row);
   take_masks(json, row);
-  take_judgement(json, row.images.size(), score_name, row.scanned);
-  if (const Json* user = find(json, {"user", "user_id"})) row.scanned.user = to_name(*user, "the user");
+  const size_t count = row.images.size();
+  take_judgement(json, count, options.score_name, row.scanned);
+  take_annotations(json, row);
+  take_columns(json, options.columns, row.scanned);
+  row.models = to_item_values<std::string>(find(json, {"models", "model"}), count, "models", to_name);
+  row.seeds = to_item_values<int64_t>(find(json, {"seeds", "seed"}), count, "seeds", to_seed);
+  if (const Json* user = find(json, {"user", "user_id", "user_hash"})) row.scanned.user = to_name(*user, "the user");
   if (const Json* weight = find(json, {"weight"})) row.scanned.weight = to_number(*weight, "the weight");
   return row;
 }

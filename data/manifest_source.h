@@ -1,10 +1,11 @@
 #pragma once
 
 #include <filesystem>
-#include <nlohmann/json_fwd.hpp>
+#include <string>
 #include <vector>
 
 #include "data/dataset.h"
+#include "data/json_rows.h"
 #include "data/source.h"
 
 namespace prefusion::data {
@@ -16,37 +17,29 @@ namespace prefusion::data {
 //                    instead of, or beside, the prompt: "prompts", one an image
 //   text preference  {"image", "prompts": [best first]}, or with a "label"
 //   unpaired JSONL   {"prompt", "image", "label": 1 / true desirable, 0 / false undesirable | "score": number}
-//   HPDv2 train.json [{"prompt", "file_path": [2 paths], "human_preference": [1, 0]}, ...]
-//   HPDv2 test.json  [{"prompt", "image_path": [paths], "rank": [...]}, ...]
-// Beside them "weight", and "masks": [paths] or "mask": a path for all images.
-// Any of them one a line (.jsonl) or in one array (.json). Paths are relative to the manifest's folder, or to the
-// folder there that is called like the manifest (HPDv2 keeps its images in train/ and test/). Only offsets are kept in
-// memory.
+//   HPDv2 train.json [{"prompt", "file_path": [2 paths], "human_preference" | "pap_pref": [1, 0]}, ...]
+//   HPDv2 test.json  [{"prompt", "image_path": [paths], "rank": [...]}, ...]; where users are asked for, one row each
+//   of
+//                    "raw_annotations": [{"rank", "user_hash"}]
+//   ImageReward test.json [{"prompt", "generations": [paths], "ranking": [...]}, ...]
+//   ratings by aspect {"prompt", "images", "ratings": as scores}: each aspect is a score, the label is their mean
+// Beside them "weight", "model(s)", "seed(s)", and "masks": [paths] or "mask": a path for all images.
+// Any of them as JsonRows has them.
 class ManifestSource : public PreferenceSource {
  public:
-  ManifestSource(std::filesystem::path path, DatasetOptions options);
+  ManifestSource(std::filesystem::path path, DatasetOptions options)
+      : rows_(std::move(path)), options_(std::move(options)) {}
 
   void scan(const std::function<void(const ScannedRow&)>& visit) override;
   Place place(int64_t row) const override;
   bool has_random_access() const override { return true; }
   std::vector<PreferenceItem> read_items(int64_t row, std::span<const uint16_t> items) const override;
-  std::string row_id(int64_t row) const override;
+  std::string item_name(int64_t row, uint16_t item) const override;
+  std::string row_id(int64_t row) const override { return rows_.row_id(row); }
 
  private:
-  struct Extent {
-    int64_t begin = 0;
-    int64_t size = 0;
-  };
-
-  std::vector<Extent> find_lines(const std::string& text) const;
-  std::vector<Extent> find_elements(const std::string& text) const;
-  nlohmann::json parse_row(int64_t row) const;
-  std::filesystem::path find_image(const std::string& name) const;
-
-  std::filesystem::path path_;
+  JsonRows rows_;
   DatasetOptions options_;
-  std::vector<Extent> rows_;
-  std::vector<int64_t> line_numbers_;  // of JSONL rows, from 1; empty for an array
 };
 
 }  // namespace prefusion::data

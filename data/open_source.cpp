@@ -3,11 +3,14 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/json_config.h"
 #include "data/epoch_order.h"
 #include "data/folder_source.h"
+#include "data/json_rows.h"
 #include "data/manifest_source.h"
 #include "data/pickapic_source.h"
 #include "data/ranked_list_source.h"
+#include "data/rated_images_source.h"
 
 namespace prefusion::data {
 namespace {
@@ -36,10 +39,10 @@ std::vector<std::filesystem::path> expand_folder(const std::filesystem::path& fo
 std::unique_ptr<PreferenceSource> open_parquet(std::unique_ptr<ParquetTable> table, const DatasetOptions& options) {
   if (PickapicSource::fits(*table)) return std::make_unique<PickapicSource>(std::move(table), options);
   if (RankedListSource::fits(*table)) return std::make_unique<RankedListSource>(std::move(table), options);
-  fail_input(
-      table->path().string(),
-      ": expected the columns jpg_0, jpg_1, label_0, caption (Pick-a-Pic) or prompt, images (ranked lists), found: ",
-      table->column_names());
+  if (RatedImagesSource::fits(*table)) return std::make_unique<RatedImagesSource>(std::move(table), options);
+  fail_input(table->path().string(),
+             ": expected the columns jpg_0, jpg_1, label_0, caption (Pick-a-Pic), prompt, images (ranked lists) or ",
+             "prompt_id, prompt, image_path (a row a picture), found: ", table->column_names());
 }
 
 }  // namespace
@@ -66,7 +69,11 @@ std::unique_ptr<PreferenceSource> SourceFactory::open(const std::filesystem::pat
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) return std::make_unique<FolderPairSource>(path);
   const std::string extension = path.extension().string();
-  if (extension == ".jsonl" || extension == ".json") return std::make_unique<ManifestSource>(path, options_);
+  if (extension == ".jsonl" || extension == ".json") {
+    const auto first = first_json_row(path);
+    if (first && RatedImagesSource::fits(*first)) return std::make_unique<RatedImagesSource>(path, options_);
+    return std::make_unique<ManifestSource>(path, options_);
+  }
   check_input(extension == ".parquet", path.string(),
               ": unknown kind of preference data; expected .parquet, .jsonl, .json or a folder");
   const int64_t segment_bytes = std::max<int64_t>(1, options_.window_bytes / (2 * kOpenChunks));

@@ -14,7 +14,8 @@ namespace prefusion::data {
 // label_1, has_label, model_0 and model_1 where present, in any order and of any fitting type.
 // label_0 is 1 when image 0 is preferred, 0 when image 1 is, 0.5 for a tie, and a probability between. Reward scores
 // are the columns <score_name>_0 and <score_name>_1, without a name score_0 and score_1; `weight` is the pair's,
-// caption_0 and caption_1 are the items' own prompts, mask_0 and mask_1, or `mask`, their masks, `user_id` who judged.
+// caption_0 and caption_1 are the items' own prompts, mask_0 and mask_1, or `mask`, their masks, `user_id` who judged,
+// seed_0 and seed_1 what they were generated from.
 class PickapicSource : public PreferenceSource {
  public:
   PickapicSource(std::unique_ptr<ParquetTable> table, const DatasetOptions& options);
@@ -30,9 +31,9 @@ class PickapicSource : public PreferenceSource {
  private:
   std::unique_ptr<ParquetTable> table_;
   std::string prompt_column_;
-  std::string score_name_;
+  DatasetOptions options_;
+  std::vector<std::string> score_names_;   // that scan() gives
   std::vector<std::string> mask_columns_;  // of each item; empty where there are none
-  bool wants_masks_;
 };
 
 }  // namespace prefusion::data

@@ -19,6 +19,7 @@ struct PreferenceItem {
   // Unpaired: 1 desirable, 0 undesirable.
   double label = std::numeric_limits<double>::quiet_NaN();
   double rank = 0;              // 0 best; items that tie share the mean of their places
+  std::optional<int64_t> seed;  // it was generated from; absent when unknown
   std::optional<double> score;  // where the data set has one
 };
 

@@ -56,22 +56,20 @@ void judge(const std::optional<ListCell>& cell, const std::string& score_name, S
 }  // namespace
 
 RankedListSource::RankedListSource(std::unique_ptr<ParquetTable> table, const DatasetOptions& options)
-    : table_(std::move(table)),
-      prompt_column_(table_->has_column("prompt") ? "prompt" : "caption"),
-      score_name_(options.score_name),
-      wants_masks_(options.masks) {
+    : table_(std::move(table)), prompt_column_(table_->has_column("prompt") ? "prompt" : "caption"), options_(options) {
   check_input(table_->has_column(prompt_column_), table_->path().string(),
               ": no column 'prompt' (columns found: ", table_->column_names(), ")");
   table_->select([this](const auto& path) {
-    const bool is_item = path.front() == "images" && (holds_image(path) || path.back() == "model");
-    return is_item || (wants_masks_ && path.front() == "mask");
+    const bool is_item =
+        path.front() == "images" && (holds_image(path) || path.back() == "model" || path.back() == "seed");
+    return is_item || (options_.masks && path.front() == "mask");
   });
 }
 
 void RankedListSource::scan(const std::function<void(const ScannedRow&)>& visit) {
   const auto wants = [&](const std::vector<std::string>& path) {
     return path.front() == prompt_column_ || path.front() == "weight" || path.front() == "user_id" ||
-           (path.front() == "images" && !holds_image(path));
+           options_.columns.contains(path.front()) || (path.front() == "images" && !holds_image(path));
   };
   const bool has_masks = table_->has_column("mask");
   table_->scan(wants, [&](int64_t first_row, const arrow::RecordBatch& batch) {
@@ -85,8 +83,9 @@ void RankedListSource::scan(const std::function<void(const ScannedRow&)>& visit)
                      .prompt = text_at(prompts, i),
                      .weight = number_or_nan_at(weights, i),
                      .user = name_at(users, i).value_or(""),
-                     .has_masks = has_masks};
-      judge(list_at(images, i), score_name_, row);
+                     .has_masks = has_masks,
+                     .numbers = named_numbers_at(batch, options_.columns, i)};
+      judge(list_at(images, i), options_.score_name, row);
       visit(row);
     }
   });
@@ -102,21 +101,24 @@ std::vector<PreferenceItem> RankedListSource::read_items(int64_t row, std::span<
   const auto cell = list_at(find_column(*batch, "images"), at);
   check_input(cell.has_value(), "column 'images' holds no list");
   std::optional<std::string> mask;
-  if (wants_masks_) {
+  if (options_.masks) {
     const auto bytes = image_at(find_column(*batch, "mask"), at);
     check_input(bytes && !bytes->empty(), "column 'mask' holds no image");
     mask = *bytes;
   }
   const arrow::Array* images = struct_field(cell->values, "image");
   const arrow::Array* models = struct_field(cell->values, "model");
+  const arrow::Array* seeds = struct_field(cell->values, "seed");
   std::vector<PreferenceItem> out;
   for (const uint16_t item : items) {
     const int64_t position = cell->begin + item;
     check_input(position < cell->end, "the list has ", cell->end - cell->begin, " items, number ", item, " is wanted");
     const auto bytes = image_at(images, position);
     check_input(bytes && !bytes->empty(), "item ", item, " holds no image");
-    out.push_back(PreferenceItem{
-        .encoded = std::string(*bytes), .model = std::string(text_at(models, position).value_or("")), .mask = mask});
+    out.push_back(PreferenceItem{.encoded = std::string(*bytes),
+                                 .model = std::string(text_at(models, position).value_or("")),
+                                 .mask = mask,
+                                 .seed = integer_at(seeds, position)});
   }
   return out;
 }

@@ -26,8 +26,7 @@ class RankedListSource : public PreferenceSource {
  private:
   std::unique_ptr<ParquetTable> table_;
   const char* prompt_column_;
-  std::string score_name_;
-  bool wants_masks_;
+  DatasetOptions options_;
 };
 
 }  // namespace prefusion::data

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,7 +32,8 @@ struct ScannedRow {
   std::vector<std::string> item_prompts;  // one an item, or none
   bool is_one_picture = false;            // the items are one picture under several prompts
   bool has_masks = false;
-  std::string problem;  // of a malformed row, for messages
+  std::map<std::string, double> numbers;  // of the further columns that are asked for; missing ones are left out
+  std::string problem;                    // of a malformed row, for messages
 };
 
 // One file (or pair of folders) of preference data: rows of items in file order.
@@ -57,6 +59,8 @@ class PreferenceSource {
   // Input error when unreadable.
   virtual std::vector<PreferenceItem> read_items(int64_t row, std::span<const uint16_t> items) const = 0;
   virtual std::string row_id(int64_t row) const = 0;
+  // What the data itself calls an item's picture: its path as written; empty where it lies in the file.
+  virtual std::string item_name(int64_t /*row*/, uint16_t /*item*/) const { return ""; }
   // Names under which further scores may lie that a row shows only when it is opened for one of them.
   virtual std::vector<std::string> other_scores() const { return {}; }
 };
