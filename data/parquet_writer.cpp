@@ -3,35 +3,14 @@
 #include <arrow/array/builder_binary.h>
 #include <arrow/array/builder_nested.h>
 #include <arrow/array/builder_primitive.h>
-#include <arrow/io/file.h>
-#include <arrow/record_batch.h>
-#include <arrow/table_builder.h>
 #include <arrow/type.h>
-#include <arrow/util/key_value_metadata.h>
-#include <parquet/arrow/writer.h>
-#include <parquet/properties.h>
 
-#include "core/atomic_file.h"
 #include "core/content_hash.h"
 #include "core/error.h"
+#include "data/arrow_status.h"
 
 namespace prefusion::data {
 namespace {
-
-void check_status(const arrow::Status& status) {
-  check_run(status.ok(), "writing Parquet failed: ", status.message());
-}
-
-template <typename Value>
-Value take(arrow::Result<Value> result) {
-  check_status(result.status());
-  return result.MoveValueUnsafe();
-}
-
-template <typename Builder>
-Builder& field(arrow::RecordBatchBuilder& builder, int index) {
-  return *builder.GetFieldAs<Builder>(index);
-}
 
 std::shared_ptr<arrow::Schema> schema_of(const PickapicRow*) {
   using namespace arrow;
@@ -137,68 +116,13 @@ int64_t append(arrow::RecordBatchBuilder& builder, const GroupRow& row) {
 }  // namespace
 
 template <typename Row>
-struct ParquetRowWriter<Row>::State {
-  State(const std::filesystem::path& path, int64_t max_rows, int64_t max_bytes,
-        const std::map<std::string, std::string>& metadata)
-      : file(path), max_rows(max_rows), max_bytes(max_bytes) {
-    const auto schema = schema_of(static_cast<const Row*>(nullptr));
-    builder = take(arrow::RecordBatchBuilder::Make(schema, arrow::default_memory_pool()));
-    output = take(arrow::io::FileOutputStream::Open(file.temporary_path().string()));
-    // Encoded images do not compress, and repeat too rarely for a dictionary.
-    const auto properties = parquet::WriterProperties::Builder().disable_dictionary()->build();
-    writer = take(parquet::arrow::FileWriter::Open(*schema, arrow::default_memory_pool(), output, properties));
-    if (metadata.empty()) return;
-    const auto notes = std::make_shared<arrow::KeyValueMetadata>();
-    for (const auto& [key, value] : metadata) notes->Append(key, value);
-    check_status(writer->AddKeyValueMetadata(notes));
-  }
-
-  void flush() {
-    if (rows_in_group == 0) return;
-    const auto batch = take(builder->Flush());
-    check_status(writer->NewBufferedRowGroup());
-    check_status(writer->WriteRecordBatch(*batch));
-    rows_in_group = 0;
-    bytes_in_group = 0;
-  }
-
-  AtomicFile file;
-  int64_t max_rows;
-  int64_t max_bytes;
-  int64_t num_rows = 0;
-  int64_t rows_in_group = 0;
-  int64_t bytes_in_group = 0;
-  std::unique_ptr<arrow::RecordBatchBuilder> builder;
-  std::shared_ptr<arrow::io::FileOutputStream> output;
-  std::unique_ptr<parquet::arrow::FileWriter> writer;
-};
-
-template <typename Row>
 ParquetRowWriter<Row>::ParquetRowWriter(const std::filesystem::path& path, int64_t max_rows, int64_t max_bytes,
                                         const std::map<std::string, std::string>& metadata)
-    : state_(std::make_unique<State>(path, max_rows, max_bytes, metadata)) {}
-
-template <typename Row>
-ParquetRowWriter<Row>::~ParquetRowWriter() = default;
+    : file_(path, schema_of(static_cast<const Row*>(nullptr)), max_rows, max_bytes, metadata) {}
 
 template <typename Row>
 void ParquetRowWriter<Row>::add(const Row& row) {
-  state_->bytes_in_group += append(*state_->builder, row);
-  ++state_->num_rows;
-  if (++state_->rows_in_group >= state_->max_rows || state_->bytes_in_group >= state_->max_bytes) state_->flush();
-}
-
-template <typename Row>
-void ParquetRowWriter<Row>::finish() {
-  state_->flush();
-  check_status(state_->writer->Close());
-  check_status(state_->output->Close());
-  state_->file.commit();
-}
-
-template <typename Row>
-int64_t ParquetRowWriter<Row>::num_rows() const {
-  return state_->num_rows;
+  file_.end_row(append(file_.builder(), row));
 }
 
 template class ParquetRowWriter<GroupRow>;

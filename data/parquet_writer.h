@@ -3,9 +3,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
+
+#include "data/parquet_file_writer.h"
 
 namespace prefusion::data {
 
@@ -50,8 +51,7 @@ struct GroupRow {
   bool is_flipped = false;                     // the policy prefers the last item
 };
 
-// Writes Parquet row group by row group; the file appears, whole, with finish(). Memory holds one row group.
-// Run error when the disk is full; destroyed without finish() it leaves nothing.
+// A ParquetFileWriter of such rows.
 template <typename Row>
 class ParquetRowWriter {
  public:
@@ -60,17 +60,13 @@ class ParquetRowWriter {
   explicit ParquetRowWriter(const std::filesystem::path& path, int64_t max_rows = 256,
                             int64_t max_bytes = int64_t{64} << 20,
                             const std::map<std::string, std::string>& metadata = {});
-  ~ParquetRowWriter();
-  ParquetRowWriter(const ParquetRowWriter&) = delete;
-  ParquetRowWriter& operator=(const ParquetRowWriter&) = delete;
 
   void add(const Row& row);
-  void finish();
-  int64_t num_rows() const;
+  void finish() { file_.finish(); }
+  int64_t num_rows() const { return file_.num_rows(); }
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  ParquetFileWriter file_;
 };
 
 using PickapicWriter = ParquetRowWriter<PickapicRow>;

@@ -15,6 +15,7 @@ CONTRACTS = {
     "tools/preference_options.cpp": """--data --reference-model --init-lora --resolution --no-hflip --empty-prompt-rate
         --eval-data""",
     "tools/cache.cpp": "--model --reference-errors",
+    "tools/filter.cpp": "--input --output --keep",
     "tools/generate.cpp": """--model --prompt --prompts --negative-prompt --num-images --steps --guidance-scale --scheduler
         --height --width --lora --output""",
     "tools/synthesize.cpp": "--model --prompts --per-model --reward --aggregate --output",

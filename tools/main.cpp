@@ -33,6 +33,7 @@ int run(int argc, char** argv) {
   prefusion::tools::add_align(root);
   prefusion::tools::add_cache(root);
   prefusion::tools::add_evaluate(root);
+  prefusion::tools::add_filter(root);
   prefusion::tools::add_generate(root);
   prefusion::tools::add_inspect(root);
   prefusion::tools::add_pretrain(root);
