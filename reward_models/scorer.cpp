@@ -21,12 +21,36 @@ size_t index_of(std::vector<T>& values, const T& value) {
   return index;
 }
 
+// Features of pictures, those that are the same tensor computed once: [N, ...].
+at::Tensor features_of(PictureTower& tower, const std::vector<at::Tensor>& prepared) {
+  std::vector<const void*> seen;
+  std::vector<at::Tensor> distinct;
+  std::vector<int64_t> rows;
+  for (const at::Tensor& picture : prepared) {
+    const size_t row = index_of(seen, static_cast<const void*>(picture.unsafeGetTensorImpl()));
+    if (seen.size() > distinct.size()) distinct.push_back(picture);
+    rows.push_back(static_cast<int64_t>(row));
+  }
+  at::Tensor features = tower.features(distinct);
+  if (distinct.size() == prepared.size()) return features;
+  return features.index_select(0, at::tensor(rows, at::kLong).to(features.device()));
+}
+
+// Features of prompts [P, ...]. On the CPU each is encoded alone: no padding, and the bits of its features do not
+// depend on which prompts happen to be new together.
+at::Tensor encode_prompts(RewardModel& model, const std::vector<std::string>& prompts, at::Device device) {
+  if (!device.is_cpu()) return model.prompt_features(prompts);
+  std::vector<at::Tensor> rows;
+  for (const std::string& prompt : prompts) rows.push_back(model.prompt_features({prompt}));
+  return at::cat(rows);
+}
+
 }  // namespace
 
 // Features of the prompts one model has seen, the least recently used ones forgotten first.
 class Scorer::PromptFeatures {
  public:
-  explicit PromptFeatures(size_t max_bytes) : max_bytes_(max_bytes) {}
+  PromptFeatures(size_t max_bytes, at::Device device) : max_bytes_(max_bytes), device_(device) {}
 
   // [N, ...] in the order of the prompts, each distinct new one encoded once.
   at::Tensor get(RewardModel& model, const std::vector<std::string>& prompts) {
@@ -37,7 +61,7 @@ class Scorer::PromptFeatures {
     for (const std::string& prompt : distinct) {
       if (!entries_.contains(prompt)) unknown.push_back(prompt);
     }
-    at::Tensor encoded = unknown.empty() ? at::Tensor() : model.prompt_features(unknown);
+    at::Tensor encoded = unknown.empty() ? at::Tensor() : encode_prompts(model, unknown, device_);
     std::vector<at::Tensor> features;
     int64_t next_unknown = 0;
     for (const std::string& prompt : distinct) {
@@ -72,6 +96,7 @@ class Scorer::PromptFeatures {
   }
 
   size_t max_bytes_;
+  at::Device device_;
   size_t bytes_ = 0;
   std::list<std::string> order_;  // most recently used first
   std::unordered_map<std::string, Entry> entries_;
@@ -86,7 +111,7 @@ Scorer::Scorer(const std::vector<RewardSpec>& specs, const ScorerOptions& option
   for (const RewardSpec& spec : specs) {
     columns_.push_back(spec.column);
     models_.push_back(open_reward(spec, context));
-    prompts_.push_back(std::make_unique<PromptFeatures>(options.prompt_cache_bytes));
+    prompts_.push_back(std::make_unique<PromptFeatures>(options.prompt_cache_bytes, options.device));
     const std::shared_ptr<PictureTower>& tower = models_.back()->tower();
     tower_of_model_.push_back(index_of(tower_keys, tower->key()));
     if (tower_keys.size() == towers_.size()) continue;
@@ -98,6 +123,10 @@ Scorer::Scorer(const std::vector<RewardSpec>& specs, const ScorerOptions& option
 
 Scorer::~Scorer() = default;
 
+bool Scorer::uses_prompts() const {
+  return std::any_of(models_.begin(), models_.end(), [](const auto& model) { return model->uses_prompts(); });
+}
+
 void Scorer::check_prompts(const std::vector<std::string>& prompts) const {
   for (const auto& model : models_) {
     if (!model->uses_prompts()) continue;
@@ -106,7 +135,9 @@ void Scorer::check_prompts(const std::vector<std::string>& prompts) const {
 }
 
 void Scorer::forget_prompts() {
-  for (auto& features : prompts_) features = std::make_unique<PromptFeatures>(options_.prompt_cache_bytes);
+  for (auto& features : prompts_) {
+    features = std::make_unique<PromptFeatures>(options_.prompt_cache_bytes, options_.device);
+  }
 }
 
 PreparedPicture Scorer::prepare(const images::Picture& picture) const {
@@ -120,7 +151,7 @@ at::Tensor Scorer::score_batch(const std::vector<PreparedPicture>& pictures, con
   for (size_t tower = 0; tower < towers_.size(); ++tower) {
     std::vector<at::Tensor> prepared;
     for (const PreparedPicture& picture : pictures) prepared.push_back(picture[preparation_of_tower_[tower]]);
-    features.push_back(towers_[tower]->features(prepared));
+    features.push_back(features_of(*towers_[tower], prepared));
   }
   std::vector<at::Tensor> scores;
   for (size_t i = 0; i < models_.size(); ++i) {

@@ -35,6 +35,8 @@ class Scorer {
   const std::vector<std::string>& columns() const { return columns_; }
   const RewardModel& model(size_t index) const { return *models_[index]; }
 
+  // Whether any score depends on the prompt.
+  bool uses_prompts() const;
   // Usage or input error for the first prompt that one of the models cannot score pictures under.
   void check_prompts(const std::vector<std::string>& prompts) const;
 
@@ -45,7 +47,8 @@ class Scorer {
   // Safe to call from several threads.
   PreparedPicture prepare(const images::Picture& picture) const;
 
-  // Scores of N pictures, each under its prompt: fp64 [N, R] on the CPU.
+  // Scores of N pictures, each under its prompt: fp64 [N, R] on the CPU. Pictures of a batch that share their prepared
+  // tensors go through a tower once. On the CPU equal batches give equal bits, whatever was scored before.
   at::Tensor score(const std::vector<PreparedPicture>& pictures, const std::vector<std::string>& prompts);
 
   // The same of uint8 [H, W, 3] pictures.

@@ -18,6 +18,7 @@ CONTRACTS = {
     "tools/filter.cpp": "--input --output --keep",
     "tools/generate.cpp": """--model --prompt --prompts --negative-prompt --num-images --steps --guidance-scale --scheduler
         --height --width --lora --output""",
+    "tools/score.cpp": "--reward --input --image --prompt --output --batch-size --workers --resume",
     "tools/synthesize.cpp": "--model --prompts --per-model --reward --aggregate --output",
     "data/parquet_writer.cpp": "prompt images image model seed scores rank",
     "reward_models/ensemble.cpp": "wins mean rank",

@@ -11,7 +11,7 @@ packages=(
   build-essential cmake ninja-build ccache mold git pkg-config
   python3 python3-venv python3-dev
   libopencv-dev libhdf5-dev libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libtomlplusplus-dev
-  libpcre2-dev libicu-dev zlib1g-dev libjpeg-dev libpng-dev libwebp-dev
+  libpcre2-dev libicu-dev libcpp-httplib-dev zlib1g-dev libjpeg-dev libpng-dev libwebp-dev
   libgtest-dev clang-format clang-tidy clang libclang-rt-14-dev
 )
 

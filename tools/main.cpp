@@ -37,6 +37,7 @@ int run(int argc, char** argv) {
   prefusion::tools::add_generate(root);
   prefusion::tools::add_inspect(root);
   prefusion::tools::add_pretrain(root);
+  prefusion::tools::add_score(root);
   prefusion::tools::add_synthesize(root);
 
   std::vector<std::string> arguments(argv + 1, argv + argc);
