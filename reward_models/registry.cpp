@@ -62,7 +62,9 @@ std::shared_ptr<PictureTower> TowerPool::get(const std::string& key,
   return tower;
 }
 
-std::unique_ptr<RewardModel> open_reward(const RewardSpec& spec, const RewardContext& context) {
+namespace {
+
+const RewardKind& kind_of(const RewardSpec& spec) {
   const auto& kinds = reward_kinds();
   const auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const RewardKind& k) { return k.name == spec.kind; });
   if (kind == kinds.end()) {
@@ -72,7 +74,17 @@ std::unique_ptr<RewardModel> open_reward(const RewardSpec& spec, const RewardCon
   }
   check_usage(spec.path.empty() == kind->path_help.empty(), "--reward ", spec.column,
               kind->path_help.empty() ? " takes no path" : "=PATH needs a path: " + kind->path_help);
-  return kind->open(spec, context);
+  return *kind;
+}
+
+}  // namespace
+
+void check_reward_spec(const RewardSpec& spec) {
+  kind_of(spec);
+}
+
+std::unique_ptr<RewardModel> open_reward(const RewardSpec& spec, const RewardContext& context) {
+  return kind_of(spec).open(spec, context);
 }
 
 std::string list_rewards() {

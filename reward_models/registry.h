@@ -41,6 +41,9 @@ struct RewardKind {
 // All kinds, in the order they are listed.
 const std::vector<RewardKind>& reward_kinds();
 
+// Usage error for a kind that is not known, or a path where there is none, before anything is loaded.
+void check_reward_spec(const RewardSpec& spec);
+
 // Loads the reward model of a spec. Usage error for a kind or option that is not known; input error when its files are
 // missing or do not fit.
 std::unique_ptr<RewardModel> open_reward(const RewardSpec& spec, const RewardContext& context);

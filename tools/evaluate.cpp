@@ -33,9 +33,15 @@ void add_options(CLI::App& app, EvaluateCommand& command) {
       ->check(CLI::PositiveNumber)
       ->excludes(prompts);
   app.add_option("--negative-prompt", o.negative_prompt, "What the pictures should be guided away from");
-  app.add_option("--reward", o.reward, "Judge of the pictures: shapes (docs/shapes.md)")->capture_default_str();
-  app.add_option("--margin", o.margin, "Score difference below which two pictures tie")
+  app.add_option("--reward", o.rewards,
+                 "Judge of the pictures: shapes (docs/shapes.md), or KIND=PATH of a reward model (docs/rewards.md); "
+                 "repeatable: of two pictures the one wins that more models prefer")
       ->capture_default_str()
+      ->allow_extra_args(false);
+  app.add_option("--reward-args", o.reward_arguments, "Arguments of a reward model, COLUMN.NAME=VALUE; repeatable")
+      ->allow_extra_args(false);
+  app.add_option("--margin", o.margin,
+                 "Score difference up to which two pictures tie; 0.05 for shapes and 0 for reward models if not given")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--num-images", o.num_images, "Pictures a prompt and model")
       ->capture_default_str()

@@ -58,7 +58,7 @@ std::vector<pipelines::ImageRequest> plan_requests(const EvaluateOptions& option
 }
 
 ModelComparison::ModelComparison(const EvaluateOptions& options)
-    : options_(options), judge_(training::make_judge(options.reward, options.margin)) {
+    : options_(options), judge_(training::make_judge(options.judge())) {
   check_usage(!options.models.empty(), "--model is missing: nothing to compare with the baseline");
   check_loras(options);
   names_ = distinct_names(options.models);
@@ -72,19 +72,20 @@ ModelComparison::ModelComparison(const EvaluateOptions& options)
                                                                    options.dtype, options.device);
   }
   pictures_ = make_pictures(baseline, "baseline", requests_, options);
-  for (size_t i = 0; i < requests_.size(); ++i) scores_.push_back(judge_->score(pictures_[i], requests_[i].prompt));
+  for (const auto& request : requests_) prompts_.push_back(request.prompt);
+  scores_ = judge_->score_all(pictures_, prompts_);
 }
 
 Evaluation ModelComparison::compare(size_t index) const {
   const std::string title = names_.size() > 1 ? names_.at(index) : "model";
-  Evaluation result{.name = names_.at(index), .pairs = {}, .summary = {}, .baseline_pictures = pictures_};
+  Evaluation result{
+      .name = names_.at(index), .axes = judge_->axes(), .pairs = {}, .summary = {}, .baseline_pictures = pictures_};
   pipelines::TextToImage model = load_contender(options_.models.at(index), options_.dtype, options_.device);
   result.model_pictures = make_pictures(model, title, requests_, options_);
+  const std::vector<std::vector<double>> scores = judge_->score_all(result.model_pictures, prompts_);
   for (size_t i = 0; i < requests_.size(); ++i) {
-    training::JudgedPair pair{.prompt = requests_[i].prompt,
-                              .seed = requests_[i].seed,
-                              .baseline = scores_[i],
-                              .model = judge_->score(result.model_pictures[i], requests_[i].prompt)};
+    training::JudgedPair pair{
+        .prompt = requests_[i].prompt, .seed = requests_[i].seed, .baseline = scores_[i], .model = scores[i]};
     pair.verdict = judge_->compare(pair.model, pair.baseline);
     pair.advantage = judge_->advantage(pair.model, pair.baseline);
     result.pairs.push_back(std::move(pair));

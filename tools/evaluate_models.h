@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,9 @@ struct EvaluateOptions {
   std::filesystem::path prompts_file;       // exactly one of prompts_file and held_out
   int64_t held_out = 0;                     // so many held-out captions of the shapes world
   std::string negative_prompt;
-  std::string reward = "shapes";
-  double margin = shapes::kDefaultTasteMargin;
+  std::vector<std::string> rewards = {"shapes"};  // training::JudgeOptions
+  std::vector<std::string> reward_arguments;
+  std::optional<double> margin;
   int64_t num_images = 1;  // a prompt
   uint64_t seed = 0;       // of the first picture; every further one counts up, over all prompts
   PictureBatchOptions batches;
@@ -35,6 +37,10 @@ struct EvaluateOptions {
   bool shows_progress = true;
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;
+
+  training::JudgeOptions judge() const {
+    return {.rewards = rewards, .arguments = reward_arguments, .margin = margin, .dtype = dtype, .device = device};
+  }
 };
 
 // All pictures of one model, in the order of the requests: uint8 [H, W, 3] RGB.
@@ -43,6 +49,7 @@ using Pictures = std::vector<at::Tensor>;
 // One model against the baseline.
 struct Evaluation {
   std::string name;  // of the model, different from all others'
+  std::vector<training::JudgeAxis> axes;
   std::vector<training::JudgedPair> pairs;
   training::EvaluationSummary summary;
   Pictures baseline_pictures;
@@ -68,6 +75,7 @@ class ModelComparison {
   std::unique_ptr<training::PictureJudge> judge_;
   std::vector<std::string> names_;
   std::vector<pipelines::ImageRequest> requests_;
+  std::vector<std::string> prompts_;  // of the requests
   Pictures pictures_;
   std::vector<std::vector<double>> scores_;
   std::unique_ptr<training::ImplicitPreferenceTest> implicit_;  // null without labelled pairs

@@ -99,11 +99,18 @@ std::string axis_chart(const training::EvaluationSummary& summary, const std::ve
   return training::svg_chart(summary.axes[axis].name + " over the share of pictures, sorted", {baseline, model});
 }
 
+// "shapes" or "pickscore=/models/PickScore_v1, hpsv2=..., with margin 0.1".
+std::string judge_text(const EvaluateOptions& options) {
+  std::string text;
+  for (const std::string& reward : options.rewards) text += (text.empty() ? "" : ", ") + reward;
+  return options.margin ? concat(text, " with margin ", *options.margin) : text;
+}
+
 std::string settings_line(const EvaluateOptions& options) {
   const pipelines::GenerateOptions& sampling = options.batches.sampling;
   return concat("<p>Sampler ", training::html_escape(sampling.scheduler), ", ", sampling.num_inference_steps,
-                " steps, guidance ", sampling.guidance.scale, ", judge ", training::html_escape(options.reward),
-                " with margin ", options.margin, ", seeds from ", options.seed, ". A tie counts half a win.</p>\n");
+                " steps, guidance ", sampling.guidance.scale, ", judge ", training::html_escape(judge_text(options)),
+                ", seeds from ", options.seed, ". A tie counts half a win.</p>\n");
 }
 
 std::string report_body(const EvaluateOptions& options, const Evaluation& evaluation, const fs::path& folder) {
@@ -130,8 +137,8 @@ std::string report_body(const EvaluateOptions& options, const Evaluation& evalua
 
 nlohmann::ordered_json settings_json(const EvaluateOptions& options) {
   const pipelines::GenerateOptions& sampling = options.batches.sampling;
-  return {{"reward", options.reward},
-          {"margin", options.margin},
+  return {{"rewards", options.rewards},
+          {"margin", options.margin ? nlohmann::ordered_json(*options.margin) : nlohmann::ordered_json()},
           {"steps", sampling.num_inference_steps},
           {"scheduler", sampling.scheduler},
           {"guidance_scale", sampling.guidance.scale},
@@ -144,9 +151,8 @@ nlohmann::ordered_json settings_json(const EvaluateOptions& options) {
 
 void write_evaluation(const EvaluateOptions& options, const Evaluation& evaluation, const fs::path& folder) {
   make_folder(folder);
-  const auto judge = training::make_judge(options.reward, options.margin);
   std::string rows;
-  for (const auto& pair : evaluation.pairs) rows += training::pair_json(pair, judge->axes()).dump() + "\n";
+  for (const auto& pair : evaluation.pairs) rows += training::pair_json(pair, evaluation.axes).dump() + "\n";
   write_file(folder / "results.jsonl", rows);
   nlohmann::ordered_json summary = training::summary_json(evaluation.summary);
   summary["settings"] = settings_json(options);

@@ -28,6 +28,16 @@ Interval share_interval(std::span<const double> values) {
   return {.value = share.rate, .low = share.low, .high = share.high};
 }
 
+shapes::WinRate axis_win_rate(const std::vector<double>& differences, double margin) {
+  std::vector<shapes::Verdict> verdicts;
+  for (const double difference : differences) {
+    verdicts.push_back(difference > margin    ? shapes::Verdict::kFirst
+                       : difference < -margin ? shapes::Verdict::kSecond
+                                              : shapes::Verdict::kTie);
+  }
+  return shapes::win_rate(verdicts);
+}
+
 AxisSummary summarize_axis(const JudgeAxis& axis, const Columns& columns) {
   AxisSummary summary{.name = axis.name,
                       .is_share = axis.is_share,
@@ -43,6 +53,7 @@ AxisSummary summarize_axis(const JudgeAxis& axis, const Columns& columns) {
     summary.model = bootstrap_mean(columns.model, columns.clusters, kBootstrapSeed);
     summary.difference = bootstrap_mean(columns.difference, columns.clusters, kBootstrapSeed);
   }
+  if (axis.margin) summary.win_rate = axis_win_rate(columns.difference, *axis.margin);
   return summary;
 }
 
@@ -87,8 +98,18 @@ std::string axis_line(const std::string& name, const AxisSummary& axis) {
                   static_cast<long long>(axis.shares->lost), axis.shares->p_value);
     line += text;
   }
+  if (axis.win_rate) {
+    std::snprintf(text, sizeof text, "wins %.1f %% [%.1f, %.1f]", 100 * axis.win_rate->rate, 100 * axis.win_rate->low,
+                  100 * axis.win_rate->high);
+    line += text;
+  }
   while (line.ends_with(' ')) line.pop_back();
   return line + "\n";
+}
+
+OrderedJson win_rate_json(const shapes::WinRate& wins) {
+  return {{"value", wins.rate}, {"low", wins.low},       {"high", wins.high},
+          {"wins", wins.wins},  {"losses", wins.losses}, {"ties", wins.ties}};
 }
 
 // Error differences are small numbers.
@@ -114,6 +135,7 @@ OrderedJson axis_json(const AxisSummary& axis) {
     json["lost"] = axis.shares->lost;
     json["p_value"] = axis.shares->p_value;
   }
+  if (axis.win_rate) json["win_rate"] = win_rate_json(*axis.win_rate);
   return json;
 }
 
@@ -185,16 +207,9 @@ OrderedJson summary_json(const EvaluationSummary& summary) {
   OrderedJson axes = OrderedJson::array(), kinds = OrderedJson::array();
   for (const AxisSummary& axis : summary.axes) axes.push_back(axis_json(axis));
   for (const AxisSummary& kind : summary.kinds) kinds.push_back(axis_json(kind));
-  const shapes::WinRate& wins = summary.win_rate;
   OrderedJson json = {{"num_pairs", summary.num_pairs},
                       {"num_prompts", summary.num_prompts},
-                      {"win_rate",
-                       {{"value", wins.rate},
-                        {"low", wins.low},
-                        {"high", wins.high},
-                        {"wins", wins.wins},
-                        {"losses", wins.losses},
-                        {"ties", wins.ties}}},
+                      {"win_rate", win_rate_json(summary.win_rate)},
                       {"axes", axes},
                       {"prompt_kinds", kinds}};
   if (summary.implicit) {

@@ -31,8 +31,9 @@ struct AxisSummary {
   int64_t count = 0;
   Interval baseline;
   Interval model;
-  Interval difference;                 // model minus baseline, paired
-  std::optional<PairedShares> shares;  // where the axis is a share
+  Interval difference;                      // model minus baseline, paired
+  std::optional<PairedShares> shares;       // where the axis is a share
+  std::optional<shapes::WinRate> win_rate;  // of the model on this axis alone, where the axis has a margin
 };
 
 struct EvaluationSummary {

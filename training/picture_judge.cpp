@@ -1,9 +1,11 @@
 #include "training/picture_judge.h"
 
 #include "core/error.h"
+#include "reward_models/registry.h"
 #include "shapes/caption.h"
 #include "shapes/checker.h"
 #include "shapes/taste.h"
+#include "training/reward_judge.h"
 
 namespace prefusion::training {
 namespace {
@@ -65,9 +67,26 @@ std::unique_ptr<PictureJudge> make_shapes_judge(double taste_margin) {
   return std::make_unique<ShapesJudge>(taste_margin);
 }
 
-std::unique_ptr<PictureJudge> make_judge(const std::string& reward, double margin) {
-  check_usage(reward == "shapes", "--reward ", reward, " is not known; expected shapes");
-  return make_shapes_judge(margin);
+std::vector<std::vector<double>> PictureJudge::score_all(const std::vector<at::Tensor>& images,
+                                                         const std::vector<std::string>& prompts) const {
+  std::vector<std::vector<double>> scores;
+  for (size_t i = 0; i < images.size(); ++i) scores.push_back(score(images[i], prompts[i]));
+  return scores;
+}
+
+void check_judge(const JudgeOptions& options) {
+  check_usage(!options.margin || *options.margin >= 0, "--margin must not be negative, got ",
+              options.margin.value_or(0));
+  for (const auto& spec : reward_models::parse_reward_specs(options.rewards, options.arguments)) {
+    reward_models::check_reward_spec(spec);
+  }
+}
+
+std::unique_ptr<PictureJudge> make_judge(const JudgeOptions& options) {
+  check_judge(options);
+  const bool is_shapes = options.rewards.size() == 1 && options.rewards.front() == "shapes";
+  return is_shapes ? make_shapes_judge(options.margin.value_or(shapes::kDefaultTasteMargin))
+                   : make_reward_judge(options);
 }
 
 }  // namespace prefusion::training

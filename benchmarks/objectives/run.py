@@ -24,7 +24,7 @@ import time
 import typing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LEARNING_RATES = (2e-5, 5e-5)
+LEARNING_RATES = (5e-5, 1e-4)
 KAPPA_FACTORS = (0.16, 0.8)  # of an objective's default; DPO's 2500 becomes 400 and 2000
 SWEEP_SEED = 100
 SWEEP_CAPTIONS = 48

@@ -108,12 +108,50 @@ TEST(ShapesJudge, MeasuresPicturesAgainstPrompts) {
 TEST(ShapesJudge, RefusesOtherPromptsAndJudges) {
   EXPECT_NO_THROW(make_shapes_judge()->check_prompt("A red circle."));
   EXPECT_THROW(make_shapes_judge()->check_prompt("a photo of a cat"), Error);
-  EXPECT_THROW(make_judge("beauty", 0.05), Error);
-  EXPECT_THROW(make_judge("shapes", -1), Error);
+  EXPECT_THROW(make_judge({.rewards = {"beauty"}}), Error);
+  EXPECT_THROW(make_judge({.margin = -1}), Error);
 }
 
 TEST(EvaluateNothing, IsRefused) {
   EXPECT_THROW(summarize({}, *make_shapes_judge()), Error);
+}
+
+TEST(RewardJudge, HasAnAxisAModel) {
+  const auto judge = make_judge({.rewards = {"shapes", "shapes/again"}});
+  ASSERT_EQ(judge->axes().size(), 2u);
+  EXPECT_EQ(judge->axes()[1].name, "shapes/again");
+  const at::Tensor light = at::full({64, 64, 3}, 250, at::kByte), dark = at::full({64, 64, 3}, 20, at::kByte);
+  const auto scores = judge->score_all({light, dark}, {"a red circle", "a blue square"});
+  EXPECT_EQ(scores[0], judge->score(light, "a red circle"));
+  EXPECT_EQ(scores[0][0], scores[0][1]);
+  EXPECT_GT(judge->reward(scores[0]), judge->reward(scores[1]));
+  EXPECT_THROW(judge->check_prompt("an astronaut"), Error);
+}
+
+TEST(RewardJudge, MajorityOfModelsWins) {
+  const auto judge = make_judge({.rewards = {"shapes/a", "shapes/b", "shapes/c"}, .margin = 0.5});
+  const auto verdict = [&](std::vector<double> first, std::vector<double> second) {
+    return judge->compare(first, second);
+  };
+  EXPECT_EQ(verdict({1, 1, 0}, {0, 0, 9}), shapes::Verdict::kFirst);
+  EXPECT_EQ(verdict({0, 0, 9}, {1, 1, 0}), shapes::Verdict::kSecond);
+  EXPECT_EQ(verdict({1, 0, 0.4}, {0, 1, 0}), shapes::Verdict::kTie);
+  EXPECT_EQ(verdict({0.5, 0.5, 0.5}, {0, 0, 0}), shapes::Verdict::kTie);
+}
+
+TEST(RewardJudge, EveryModelHasItsWinRate) {
+  const auto judge = make_judge({.rewards = {"shapes/a", "shapes/b"}});
+  std::vector<JudgedPair> pairs;
+  for (int i = 0; i < 4; ++i) {
+    JudgedPair pair{.prompt = "p", .baseline = {0, 0}, .model = {1, i < 3 ? -1.0 : 0.0}};
+    pair.verdict = judge->compare(pair.model, pair.baseline);
+    pairs.push_back(pair);
+  }
+  const EvaluationSummary summary = summarize(pairs, *judge);
+  EXPECT_EQ(summary.axes[0].win_rate->rate, 1.0);
+  EXPECT_EQ(summary.axes[1].win_rate->losses, 3);
+  EXPECT_EQ(summary.axes[1].win_rate->ties, 1);
+  EXPECT_EQ(summary_json(summary)["axes"][1]["win_rate"]["losses"], 3);
 }
 
 }  // namespace

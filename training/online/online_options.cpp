@@ -54,7 +54,7 @@ std::vector<std::string> online_problems(const AlignOptions& options, const loss
                                                  : "--group-size must be 2 or more: samples of a prompt are compared");
     problems.check((uses_forward ? online.eta >= 0 : online.eta > 0) && online.eta <= 1,
                    uses_forward ? "--eta must lie in [0, 1]" : "--eta must lie above 0, at most 1");
-    problems.attempt([&] { make_judge(online.reward, /*margin=*/0.0); });
+    problems.attempt([&] { check_judge({.rewards = {online.reward}}); });
   }
   if (uses_forward || uses_gradient)
     problems.refuse(online.window != defaults.window, "--sde-window", "does not learn from random steps");

@@ -31,7 +31,7 @@ PolicySampler::PolicySampler(const AlignOptions& options, std::shared_ptr<unet::
     : options_(options),
       prompts_(options.online.prompts, options.online.prompts_per_round, options.seed),
       pipeline_(policy_pipeline(options, std::move(denoiser), dtype, device)),
-      judge_(make_judge(options.online.reward, /*margin=*/0.0)) {
+      judge_(make_judge({.rewards = {options.online.reward}, .margin = 0.0, .dtype = dtype, .device = device})) {
   for (const auto& prompt : prompts_.all()) judge_->check_prompt(prompt);
 }
 
