@@ -5,24 +5,19 @@
 #include <string_view>
 
 #include "images/image_decode.h"
+#include "images/picture.h"
 
-// One function a format; decode_image() checks sizes first and applies the orientation after.
+// One function a format; decode_picture() checks sizes first.
 namespace prefusion::images {
 
-// Pixels as stored, uint8 [H, W, 3], and the EXIF block (TIFF header first, empty when there is none).
-struct StoredImage {
-  at::Tensor pixels;
-  std::string exif;
-};
+Picture decode_jpeg(std::string_view encoded, const ImageHeader& header);
+Picture decode_png(std::string_view encoded, const ImageHeader& header);
+Picture decode_webp(std::string_view encoded, const ImageHeader& header);
 
-StoredImage decode_jpeg(std::string_view encoded, const ImageHeader& header);
-StoredImage decode_png(std::string_view encoded, const ImageHeader& header);
-StoredImage decode_webp(std::string_view encoded, const ImageHeader& header);
-
-// Orientation 1..8 of an EXIF block; 1 when it is absent or malformed.
+// Orientation 1..8 of an EXIF block (TIFF header first); 1 when it is absent or malformed.
 int exif_orientation(std::string_view exif);
 
-// The picture as it is meant to be seen: rows and columns exchanged or reversed as the orientation says.
+// Pixels [H, W, C] as they are meant to be seen: rows and columns exchanged or reversed as the orientation says.
 at::Tensor apply_orientation(const at::Tensor& pixels, int orientation);
 
 }  // namespace prefusion::images

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "images/image_codecs.h"
+#include "images/picture.h"
 
 namespace prefusion::images {
 namespace {
@@ -85,17 +86,28 @@ ImageHeader read_image_header(std::string_view encoded) {
   fail_input(encoded.empty() ? "the picture is empty" : "the picture is no JPEG, PNG or WebP file");
 }
 
-at::Tensor decode_image(std::string_view encoded, const ImageLimits& limits) {
+Picture decode_picture(std::string_view encoded, const ImageLimits& limits) {
   const ImageHeader header = read_image_header(encoded);
   check_input(header.width > 0 && header.height > 0, "the picture has no size: ", header.width, "x", header.height);
   check_input(header.width <= limits.max_side && header.height <= limits.max_side &&
                   header.width * header.height <= limits.max_pixels,
               "the picture has ", header.width, "x", header.height, " pixels, at most ", limits.max_side,
               " a side and ", limits.max_pixels, " in all are read");
-  const StoredImage stored = header.format == ImageFormat::kJpeg  ? decode_jpeg(encoded, header)
-                             : header.format == ImageFormat::kPng ? decode_png(encoded, header)
-                                                                  : decode_webp(encoded, header);
-  return apply_orientation(stored.pixels, exif_orientation(stored.exif));
+  switch (header.format) {
+    case ImageFormat::kJpeg: return decode_jpeg(encoded, header);
+    case ImageFormat::kPng: return decode_png(encoded, header);
+    case ImageFormat::kWebp: break;
+  }
+  return decode_webp(encoded, header);
+}
+
+at::Tensor decode_image(std::string_view encoded, const ImageLimits& limits) {
+  Picture picture = decode_picture(encoded, limits);
+  if (picture.mode == PictureMode::kGrey16) {
+    picture.pixels = picture.pixels.bitwise_right_shift(8).to(at::kByte);
+    picture.mode = PictureMode::kGrey;
+  }
+  return apply_orientation(to_rgb(picture), picture.orientation);
 }
 
 }  // namespace prefusion::images

@@ -125,34 +125,18 @@ std::string find_exif(const jpeg_decompress_struct& decoder) {
   return {};
 }
 
-// a * b / 255, rounded to nearest.
-int scale_255(int a, int b) {
-  return (a * b + 127) / 255;
-}
-
-// Adobe stores CMYK inverted: a stored 255 means no ink, so that the stored values multiply.
-void cmyk_to_rgb(const uint8_t* cmyk, int64_t width, uint8_t* rgb) {
-  for (int64_t x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
-    for (int c = 0; c < 3; ++c) rgb[c] = static_cast<uint8_t>(cmyk[3] - scale_255(255 - cmyk[c], cmyk[3]));
-  }
-}
-
-void grey_to_rgb(const uint8_t* grey, int64_t width, uint8_t* rgb) {
-  for (int64_t x = 0; x < width; ++x, rgb += 3) rgb[0] = rgb[1] = rgb[2] = grey[x];
-}
-
-void choose_colours(jpeg_decompress_struct& decoder) {
+PictureMode choose_colours(jpeg_decompress_struct& decoder) {
   switch (decoder.num_components) {
-    case 1: decoder.out_color_space = JCS_GRAYSCALE; break;
-    case 3: decoder.out_color_space = JCS_RGB; break;
-    case 4: decoder.out_color_space = JCS_CMYK; break;
+    case 1: decoder.out_color_space = JCS_GRAYSCALE; return PictureMode::kGrey;
+    case 3: decoder.out_color_space = JCS_RGB; return PictureMode::kRgb;
+    case 4: decoder.out_color_space = JCS_CMYK; return PictureMode::kCmyk;
     default: fail_input("the JPEG has ", decoder.num_components, " colour components, 1, 3 and 4 are known");
   }
 }
 
 }  // namespace
 
-StoredImage decode_jpeg(std::string_view encoded, const ImageHeader& header) {
+Picture decode_jpeg(std::string_view encoded, const ImageHeader& header) {
   JpegDecoder decoder(encoded);
   decoder.attempt([&] {
     jpeg_save_markers(&*decoder, JPEG_APP0 + 1, 0xFFFF);
@@ -160,25 +144,22 @@ StoredImage decode_jpeg(std::string_view encoded, const ImageHeader& header) {
   });
   check_input(decoder->image_width == header.width && decoder->image_height == header.height,
               "the JPEG has two frame headers of different size");
-  choose_colours(*decoder);
-  StoredImage image{.pixels = at::empty({header.height, header.width, 3}, at::kByte), .exif = find_exif(*decoder)};
-  const int num_components = decoder->num_components;
-  std::vector<uint8_t> row(static_cast<size_t>(header.width) * 4);
-  uint8_t* row_data = row.data();
-  uint8_t* rgb = image.pixels.data_ptr<uint8_t>();
+  Picture picture{.mode = choose_colours(*decoder), .orientation = exif_orientation(find_exif(*decoder))};
+  picture.pixels = at::empty({header.height, header.width, decoder->num_components}, at::kByte);
+  auto* pixels = picture.pixels.data_ptr<uint8_t>();
+  const int64_t row_size = picture.pixels.stride(0);
   decoder.attempt([&] {
     jpeg_start_decompress(&*decoder);
     while (decoder->output_scanline < decoder->output_height) {
-      uint8_t* out = rgb + int64_t{decoder->output_scanline} * header.width * 3;
-      JSAMPROW target = num_components == 3 ? out : row_data;
-      jpeg_read_scanlines(&*decoder, &target, 1);
-      if (num_components == 4) cmyk_to_rgb(row_data, header.width, out);
-      if (num_components == 1) grey_to_rgb(row_data, header.width, out);
+      JSAMPROW row = pixels + int64_t{decoder->output_scanline} * row_size;
+      jpeg_read_scanlines(&*decoder, &row, 1);
     }
   });
   // Scans of a progressive file may be missing without a trace in the pixels but their quality.
   check_input(!decoder.reached_end() || !jpeg_has_multiple_scans(&*decoder), "the JPEG is cut off");
-  return image;
+  // Adobe, and with it everybody, stores 255 for no ink.
+  if (picture.mode == PictureMode::kCmyk) picture.pixels.bitwise_not_();
+  return picture;
 }
 
 }  // namespace prefusion::images

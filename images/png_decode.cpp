@@ -67,44 +67,105 @@ class PngDecoder {
   png_infop info_ = nullptr;
 };
 
-// Everything to 8-bit RGB; alpha and transparency chunks are dropped, the colours under them stay.
-void request_rgb(png_structp png, png_infop info) {
+// Asks for the bytes of the mode that Pillow opens such a file in.
+PictureMode request_mode(png_structp png, png_infop info) {
+  const int depth = png_get_bit_depth(png, info);
   const int colour = png_get_color_type(png, info);
-  if (colour == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(png);
-  if (colour == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) < 8) png_set_expand_gray_1_2_4_to_8(png);
-  if (png_get_bit_depth(png, info) == 16) png_set_strip_16(png);
-  if (colour == PNG_COLOR_TYPE_GRAY || colour == PNG_COLOR_TYPE_GRAY_ALPHA) png_set_gray_to_rgb(png);
-  const bool has_alpha = (colour & PNG_COLOR_MASK_ALPHA) != 0 || png_get_valid(png, info, PNG_INFO_tRNS) != 0;
-  if (has_alpha) png_set_strip_alpha(png);
   png_set_interlace_handling(png);
-  png_read_update_info(png, info);
+  if (colour == PNG_COLOR_TYPE_PALETTE) {
+    png_set_packing(png);
+    return PictureMode::kPalette;
+  }
+  if (colour == PNG_COLOR_TYPE_GRAY) {
+    if (depth < 8) png_set_expand_gray_1_2_4_to_8(png);
+    return depth == 1 ? PictureMode::kBilevel : depth == 16 ? PictureMode::kGrey16 : PictureMode::kGrey;
+  }
+  if (depth == 16) png_set_strip_16(png);
+  if (colour == PNG_COLOR_TYPE_RGB) return PictureMode::kRgb;
+  if (colour == PNG_COLOR_TYPE_RGB_ALPHA) return PictureMode::kRgba;
+  if (depth != 16) return PictureMode::kGreyAlpha;
+  png_set_gray_to_rgb(png);
+  return PictureMode::kRgba;
+}
+
+int64_t bytes_per_pixel(PictureMode mode) {
+  switch (mode) {
+    case PictureMode::kGreyAlpha:
+    case PictureMode::kGrey16: return 2;
+    case PictureMode::kRgb: return 3;
+    case PictureMode::kRgba: return 4;
+    default: return 1;
+  }
+}
+
+// PLTE and tRNS.
+void read_colours(png_structp png, png_infop info, Picture& picture) {
+  png_bytep alphas = nullptr;
+  int num_alphas = 0;
+  png_color_16p key = nullptr;
+  png_get_tRNS(png, info, &alphas, &num_alphas, &key);
+  if (picture.mode == PictureMode::kPalette) {
+    png_colorp colours = nullptr;
+    int num_colours = 0;
+    png_get_PLTE(png, info, &colours, &num_colours);
+    picture.palette = at::zeros({256, 4}, at::kByte);
+    auto* entry = picture.palette.data_ptr<uint8_t>();
+    for (int i = 0; i < 256; ++i, entry += 4) {
+      if (i < num_colours) {
+        entry[0] = colours[i].red;
+        entry[1] = colours[i].green;
+        entry[2] = colours[i].blue;
+      }
+      entry[3] = alphas && i < num_alphas ? alphas[i] : 255;
+    }
+  } else if (key && picture.mode == PictureMode::kRgb) {
+    const auto low = [](png_uint_16 number) { return static_cast<uint8_t>(number & 0xFF); };
+    picture.transparent_colour = at::tensor(at::ArrayRef<uint8_t>({low(key->red), low(key->green), low(key->blue)}));
+  } else if (key && (picture.mode == PictureMode::kGrey || picture.mode == PictureMode::kGrey16)) {
+    picture.transparent_colour = at::full({1}, key->gray & 0xFF, at::kByte);
+  } else if (key && picture.mode == PictureMode::kBilevel) {
+    picture.transparent_colour = at::full({1}, key->gray != 0 ? 255 : 0, at::kByte);
+  }
+}
+
+// [H, W, 2] bytes, the upper first, to int32 [H, W, 1].
+at::Tensor join_bytes(const at::Tensor& bytes) {
+  at::Tensor joined = at::empty({bytes.size(0), bytes.size(1), 1}, at::kInt);
+  const auto* in = bytes.const_data_ptr<uint8_t>();
+  auto* out = joined.data_ptr<int32_t>();
+  for (int64_t i = 0; i < joined.numel(); ++i) out[i] = in[2 * i] << 8 | in[2 * i + 1];
+  return joined;
 }
 
 }  // namespace
 
-StoredImage decode_png(std::string_view encoded, const ImageHeader& header) {
+Picture decode_png(std::string_view encoded, const ImageHeader& header) {
   PngDecoder decoder(encoded);
+  Picture picture;
   decoder.attempt([&] {
     png_read_info(decoder.png(), decoder.info());
-    request_rgb(decoder.png(), decoder.info());
+    picture.mode = request_mode(decoder.png(), decoder.info());
+    png_read_update_info(decoder.png(), decoder.info());
   });
-  const auto row_bytes = static_cast<int64_t>(png_get_rowbytes(decoder.png(), decoder.info()));
-  check_input(row_bytes == header.width * 3, "the PNG has an unexpected pixel layout (", row_bytes, " bytes for ",
-              header.width, " pixels)");
-  StoredImage image{.pixels = at::empty({header.height, header.width, 3}, at::kByte)};
+  const auto row_size = static_cast<int64_t>(png_get_rowbytes(decoder.png(), decoder.info()));
+  check_input(row_size == header.width * bytes_per_pixel(picture.mode), "the PNG has an unexpected pixel layout (",
+              row_size, " bytes for ", header.width, " pixels)");
+  picture.pixels = at::empty({header.height, header.width, bytes_per_pixel(picture.mode)}, at::kByte);
   std::vector<png_bytep> rows(static_cast<size_t>(header.height));
-  for (int64_t y = 0; y < header.height; ++y) rows[y] = image.pixels.data_ptr<uint8_t>() + y * row_bytes;
+  for (int64_t y = 0; y < header.height; ++y) rows[y] = picture.pixels.data_ptr<uint8_t>() + y * row_size;
   png_bytep* row_pointers = rows.data();
   decoder.attempt([&] {
     png_read_image(decoder.png(), row_pointers);
     png_read_end(decoder.png(), decoder.info());
   });
+  read_colours(decoder.png(), decoder.info(), picture);
+  if (picture.mode == PictureMode::kGrey16) picture.pixels = join_bytes(picture.pixels);
   png_uint_32 exif_size = 0;
   png_bytep exif = nullptr;
   if (png_get_eXIf_1(decoder.png(), decoder.info(), &exif_size, &exif) != 0 && exif) {
-    image.exif.assign(reinterpret_cast<const char*>(exif), exif_size);
+    picture.orientation = exif_orientation({reinterpret_cast<const char*>(exif), exif_size});
   }
-  return image;
+  return picture;
 }
 
 }  // namespace prefusion::images

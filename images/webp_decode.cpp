@@ -26,18 +26,21 @@ std::string find_exif(std::string_view bytes) {
 
 }  // namespace
 
-StoredImage decode_webp(std::string_view encoded, const ImageHeader& header) {
+Picture decode_webp(std::string_view encoded, const ImageHeader& header) {
   const auto* data = reinterpret_cast<const uint8_t*>(encoded.data());
   WebPBitstreamFeatures features;
   check_input(WebPGetFeatures(data, encoded.size(), &features) == VP8_STATUS_OK, "the WebP file is corrupt or cut off");
   check_input(features.width == header.width && features.height == header.height,
               "the WebP file says two different sizes");
-  StoredImage image{.pixels = at::empty({header.height, header.width, 3}, at::kByte), .exif = find_exif(encoded)};
-  const auto stride = static_cast<int>(header.width * 3);
-  const uint8_t* done = WebPDecodeRGBInto(data, encoded.size(), image.pixels.data_ptr<uint8_t>(),
-                                          static_cast<size_t>(image.pixels.numel()), stride);
+  const bool has_alpha = features.has_alpha != 0;
+  Picture picture{.mode = has_alpha ? PictureMode::kRgba : PictureMode::kRgb,
+                  .pixels = at::empty({header.height, header.width, has_alpha ? 4 : 3}, at::kByte),
+                  .orientation = exif_orientation(find_exif(encoded))};
+  const auto decode = has_alpha ? WebPDecodeRGBAInto : WebPDecodeRGBInto;
+  const uint8_t* done = decode(data, encoded.size(), picture.pixels.data_ptr<uint8_t>(),
+                               static_cast<size_t>(picture.pixels.numel()), static_cast<int>(picture.pixels.stride(0)));
   check_input(done != nullptr, "the WebP file is corrupt or cut off");
-  return image;
+  return picture;
 }
 
 }  // namespace prefusion::images
