@@ -98,10 +98,10 @@ PromptFacts ClipPromptEncoder::facts(const std::string& prompt) const {
 std::shared_ptr<PictureTower> make_clip_tower(std::shared_ptr<ClipVisionModel> model,
                                               const PicturePreparation& preparation, const std::string& key) {
   const int64_t size = model->config().image_size;
-  const int64_t height = preparation.crops ? preparation.crop_height : preparation.resize_height;
-  const int64_t width = preparation.crops ? preparation.crop_width : preparation.resize_width;
-  check_input(height == size && width == size, key, ": the preprocessor makes pictures of ", height, "x", width,
-              " pixels, but the model takes ", size, "x", size);
+  const PictureSize made = preparation.output_size();
+  const std::string found = made.height > 0 ? concat("of ", made.height, "x", made.width, " pixels") : "of many sizes";
+  check_input(made.height == size && made.width == size, key, ": the preprocessor makes pictures ", found,
+              ", but the model takes ", size, "x", size);
   return std::make_shared<ClipTower>(std::move(model), preparation, key);
 }
 
@@ -114,11 +114,11 @@ ClipParts open_clip_folder(const std::filesystem::path& folder, const RewardCont
   ClipParts parts;
   parts.logit_scale = clip_logit_scale(*weights, folder.string());
   parts.pictures = [=] {
-    const PicturePreparation preparation = read_picture_preparation(folder);
+    const ClipVisionConfig vision = parse_clip_vision_config(config, where);
+    const PicturePreparation preparation = read_picture_preparation(folder, vision.image_size);
     const std::string key = concat("clip ", std::filesystem::canonical(folder).string(), ' ',
                                    c10::toString(context.dtype), ' ', preparation.key());
     const auto load = [&] {
-      const ClipVisionConfig vision = parse_clip_vision_config(config, where);
       auto model = std::make_shared<ClipVisionModel>(vision, where);
       nn::load_module(*model, clip_picture_weights(*weights), context.dtype, context.device, folder.string());
       model->eval();
