@@ -7,9 +7,8 @@
 #include "nn/clip_encoder.h"
 
 namespace prefusion::reward_models {
-namespace {
 
-void check_sizes(const ClipVisionConfig& config, const std::string& where) {
+void check_clip_vision_config(const ClipVisionConfig& config, const std::string& where) {
   const auto positive = [&](const char* key, int64_t value) {
     check_input(value > 0 && value < (int64_t{1} << 31), where, ": '", key, "' = ", value, " is out of range");
   };
@@ -27,6 +26,8 @@ void check_sizes(const ClipVisionConfig& config, const std::string& where) {
   check_input(config.image_size >= config.patch_size && config.image_size <= 16384, where,
               ": 'image_size' = ", config.image_size, " does not fit 'patch_size' = ", config.patch_size);
 }
+
+namespace {
 
 class EmbeddingsImpl : public torch::nn::Module {
  public:
@@ -87,7 +88,7 @@ ClipVisionConfig parse_clip_vision_config(const Json& json, const std::string& w
   ClipVisionConfig config = parse_vision_part(reader);
   // The projection of a whole CLIPModel is a property of the whole.
   if (is_whole) config.projection_dim = json.value("projection_dim", int64_t{512});
-  check_sizes(config, where);
+  check_clip_vision_config(config, where);
   return config;
 }
 

@@ -29,6 +29,9 @@ struct ClipVisionConfig {
 // naming the key for what is not supported.
 ClipVisionConfig parse_clip_vision_config(const Json& json, const std::string& where);
 
+// Input error naming what is out of range or does not fit together.
+void check_clip_vision_config(const ClipVisionConfig& config, const std::string& where);
+
 class ClipVisionTransformerImpl;
 
 // CLIP's picture encoder (arXiv 2103.00020) as transformers' CLIPVisionModelWithProjection computes it. Checkpoint keys

@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "reward_models/aesthetic_reward.h"
 #include "reward_models/clip_rewards.h"
 #include "reward_models/denscore.h"
 #include "reward_models/image_reward.h"
@@ -20,10 +21,20 @@ const std::vector<RewardKind>& reward_kinds() {
        .options = "",
        .paper = "arXiv 2305.01569",
        .open = open_pickscore},
+      {.name = "hpsv2",
+       .path_help = "HPS_v2_compressed.pt, HPS_v2.1_compressed.pt, or another file or folder of open_clip",
+       .summary = "cosine of prompt and picture (v2 and v2.1 have different scales: the file decides)",
+       .options = "model=ViT-H-14 (architecture of a bare file), tokenizer= (folder, where none lies beside the "
+                  "weights), resize=tensor|pillow (as the hpsv2 package, or as open_clip), antialias=on|off (off as "
+                  "torchvision before 0.17 did)",
+       .paper = "arXiv 2306.09341",
+       .open = open_hpsv2},
       {.name = "clip",
-       .path_help = "transformers CLIP folder",
+       .path_help = "transformers CLIP folder, or a folder or file of open_clip",
        .summary = "scale * max(cosine, 0)",
-       .options = "scale=100, prefix= (put before every prompt; the paper has 'A photo depicts ' and scale 2.5)",
+       .options = "scale=100, prefix= (put before every prompt; the paper has 'A photo depicts ' and scale 2.5), "
+                  "layout=auto|transformers|open_clip (of a folder that has both), model= (architecture of a bare "
+                  "file, as ViT-B-32-quickgelu), tokenizer= (as for hpsv2)",
        .paper = "arXiv 2104.08718",
        .open = open_clip_score},
       {.name = "imagereward",
@@ -45,6 +56,13 @@ const std::vector<RewardKind>& reward_kinds() {
        .options = "",
        .paper = "arXiv 2410.11817",
        .open = open_denscore},
+      {.name = "aesthetic",
+       .path_help = "head file (.pth, .safetensors) of LAION's predictors or v2.5, or a folder with it and its CLIP",
+       .summary = "predicted rating of the picture, 1 to 10; the prompt does not matter",
+       .options = "clip= (folder or file of the CLIP or SigLIP below the head, where it is not in PATH), model= "
+                  "(architecture of a bare CLIP file; ViT-L-14-quickgelu)",
+       .paper = "github.com/christophschuhmann/improved-aesthetic-predictor",
+       .open = open_aesthetic},
       {.name = "shapes",
        .path_help = "",
        .summary = "the exact judge of the bundled world: 2 where the picture shows its caption, plus taste in 0 .. 1",
