@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <map>
+#include <set>
 #include <vector>
 
 #include "core/error.h"
@@ -13,57 +13,44 @@
 namespace prefusion::reward_models {
 namespace {
 
-struct Layer {
-  at::Tensor weight;  // [out, in]
-  at::Tensor bias;    // [out]
-};
+constexpr const char* kOneLayer =
+    "layers.0";  // what the head of one layer, whose weights have no number, is called here
 
-// Layers by their number; the head of one layer has none.
-std::map<int64_t, Layer> read_layers(const TensorMap& weights, const std::string& where) {
-  std::map<int64_t, Layer> layers;
+// The numbers of the layers below one of the known names; the weights of a head of one layer get a number.
+std::vector<int> number_layers(TensorMap& weights, const std::string& prefix, const std::string& where) {
+  std::set<int> numbers;
   for (const auto& [name, tensor] : weights) {
     const size_t dot = name.rfind('.');
-    const std::string part = dot == std::string::npos ? name : name.substr(dot + 1);
-    std::string_view before = std::string_view(name).substr(0, dot == std::string::npos ? 0 : dot);
-    int64_t number = 0;
-    bool is_known = before.empty();
-    for (const std::string_view prefix : {"layers.", "scoring_head."}) {
-      if (!before.starts_with(prefix)) continue;
-      const std::string_view digits = before.substr(prefix.size());
-      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-      is_known = error == std::errc() && end == digits.data() + digits.size();
-    }
-    is_known = is_known && (part == "weight" || part == "bias");
+    const std::string part = name.substr(dot + 1);
+    const std::string_view digits = std::string_view(name).substr(0, dot).substr(std::min(prefix.size(), dot));
+    int number = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    const bool is_known = dot != std::string::npos && name.starts_with(prefix) && error == std::errc() &&
+                          end == digits.data() + digits.size() && (part == "weight" || part == "bias");
     check_input(is_known, where, ": is no head of an aesthetic predictor; it has a weight '", name, "'");
-    (part == "weight" ? layers[number].weight : layers[number].bias) = tensor.to(at::kDouble).cpu();
+    numbers.insert(number);
   }
-  return layers;
+  return {numbers.begin(), numbers.end()};
 }
 
 }  // namespace
 
-AestheticHead fold_aesthetic_head(const TensorMap& weights, const std::string& where) {
-  const std::map<int64_t, Layer> layers = read_layers(weights, where);
-  std::vector<int64_t> numbers;
-  for (const auto& [number, layer] : layers) numbers.push_back(number);
-  using Numbers = std::vector<int64_t>;
+AestheticHead fold_aesthetic_head(const TensorMap& given, const std::string& where) {
+  TensorMap weights = given;
+  for (const char* part : {".weight", ".bias"}) {
+    if (auto single = weights.extract(part + 1))
+      weights.insert_or_assign(std::string(kOneLayer) + part, single.mapped());
+  }
+  const bool is_scoring_head = !weights.empty() && weights.begin()->first.starts_with("scoring_head.");
+  const std::string prefix = is_scoring_head ? "scoring_head." : "layers.";
+  const std::vector<int> numbers = number_layers(weights, prefix, where);
+  using Numbers = std::vector<int>;
   // Dropout, which does nothing here, takes the numbers between; where an activation did, there would be others.
   const bool is_linear =
       numbers == Numbers{0} || numbers == Numbers{0, 2, 4, 6, 7} || numbers == Numbers{0, 2, 4, 6, 8};
   check_input(is_linear, where, ": has layers ", shape_text(numbers),
               "; heads that are known to be linear have layers [0, 2, 4, 6, 7] or [0, 2, 4, 6, 8], or one");
-  at::Tensor row = at::ones({1, 1}, at::kDouble);  // [1, out] of the layer
-  double bias = 0;
-  for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
-    const auto& [weight, layer_bias] = layer->second;
-    const bool fits = weight.defined() && layer_bias.defined() && weight.dim() == 2 && layer_bias.dim() == 1 &&
-                      weight.size(0) == row.size(1) && layer_bias.size(0) == row.size(1);
-    check_input(fits, where, ": layer ", layer->first, " does not fit the one behind it, which takes ", row.size(1),
-                " numbers");
-    bias += row.matmul(layer_bias).item<double>();
-    row = row.matmul(weight);
-  }
-  return {.weight = row.squeeze(0), .bias = bias};
+  return {collapse_linear_layers(weights, prefix, numbers, where)};
 }
 
 AestheticHead read_aesthetic_head(const std::filesystem::path& path) {
@@ -79,7 +66,7 @@ at::Tensor AestheticHead::score(const at::Tensor& features) const {
   const at::Tensor rows = features.to(at::kFloat);
   const at::Tensor norm = rows.norm(2, {-1}, /*keepdim=*/true);
   const at::Tensor unit = rows / at::where(norm == 0, at::ones_like(norm), norm);
-  return unit.to(at::kDouble).matmul(weight.to(features.device())) + bias;
+  return affine(unit);
 }
 
 }  // namespace prefusion::reward_models

@@ -5,16 +5,16 @@
 #include <filesystem>
 
 #include "core/safetensors.h"
+#include "reward_models/affine_head.h"
 
 namespace prefusion::reward_models {
 
 // An aesthetic predictor's head: linear layers without anything between them, hence one affine map of the normalised
 // features of a picture.
 struct AestheticHead {
-  at::Tensor weight;  // fp64 [D]
-  double bias = 0;
+  AffineHead affine;
 
-  // features [N, D] -> fp64 [N]: weight . features / |features| + bias, on the device of the features.
+  // features [N, D] -> fp32 [N]: the map of features / |features|, computed in fp64 on the device of the features.
   at::Tensor score(const at::Tensor& features) const;
 };
 

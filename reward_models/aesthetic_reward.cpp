@@ -27,10 +27,10 @@ class AestheticReward : public RewardModel {
   at::Tensor prompt_features(const std::vector<std::string>&) override { return {}; }
 
   at::Tensor score(const at::Tensor& picture_features, const at::Tensor&) override {
-    check_input(picture_features.size(1) == head_.weight.size(0), where_, ": the head takes ", head_.weight.size(0),
-                " features of a picture, but the model below it gives ", picture_features.size(1),
-                "; it belongs to another one");
-    return head_.score(picture_features).to(at::kFloat).cpu();
+    check_input(picture_features.size(1) == head_.affine.weight.size(0), where_, ": the head takes ",
+                head_.affine.weight.size(0), " features of a picture, but the model below it gives ",
+                picture_features.size(1), "; it belongs to another one");
+    return head_.score(picture_features).cpu();
   }
 
  private:

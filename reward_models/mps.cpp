@@ -14,7 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What belongs to a condition, as its authors list it.
+// What belongs to a condition. "overall" is the text of the authors' repository; for the others, which it does not
+// give, those are the parts of it by subject.
 const std::map<std::string, std::string> kConditions = {
     {"overall",
      "light, color, clarity, tone, style, ambiance, artistry, shape, face, hair, hands, limbs, structure, instance, "
@@ -179,7 +180,8 @@ std::unique_ptr<RewardModel> open_mps(const RewardSpec& spec, const RewardContex
   nn::load_module(*vision, clip_picture_weights(clip), context.dtype, context.device, where + " (model)");
   vision->eval();
   const std::string name = concat("mps ", where, ' ', folder.string(), ' ', c10::toString(context.dtype));
-  auto tower = std::make_shared<ClipTokenTower>(vision, read_picture_preparation(folder), name);
+  auto tower =
+      std::make_shared<ClipTokenTower>(vision, read_picture_preparation(folder, vision->config().image_size), name);
 
   auto text = std::make_shared<text::ClipTextModel>(text::parse_clip_text_config(config, config_path), config_path);
   nn::load_module(*text, clip_text_weights(clip), context.dtype, context.device, where + " (model)");

@@ -20,10 +20,7 @@ class ShapesTower : public PictureTower {
   const std::string& key() const override { return name_; }
   const std::string& preparation_key() const override { return name_; }
 
-  at::Tensor prepare(const images::Picture& picture) const override {
-    check_input(picture.mode == images::PictureMode::kRgb, "the shapes judge takes RGB pictures");
-    return picture.pixels;
-  }
+  at::Tensor prepare(const images::Picture& picture) const override { return images::to_rgb(picture); }
 
   at::Tensor features(const std::vector<at::Tensor>& prepared) override {
     int64_t longest = 0;

@@ -117,7 +117,7 @@ void prepare_job(const std::string& encoded, const reward_models::Scorer& scorer
   try {
     const c10::InferenceMode no_gradients;
     job.hash = hash_content(encoded);
-    job.prepared = scorer.prepare(images::rgb_picture(images::decode_image(encoded, limits)));
+    job.prepared = scorer.prepare(images::decode_picture(encoded, limits));
   } catch (const Error& error) {
     job.problem = error.what();
   } catch (const c10::Error& error) {

@@ -41,8 +41,8 @@ TEST_F(AestheticReference, RefusesHeadsThatAreNotLinearOrBroken) {
   };
   EXPECT_TRUE(mentions(message("ava-reluMSE.pth"), "activations"));
   EXPECT_TRUE(mentions(message("gaps.pth"), "[0, 3, 6, 9, 11]"));
-  EXPECT_TRUE(mentions(message("misfit.pth"), "layer 2"));
-  EXPECT_TRUE(mentions(message("no_bias.pth"), "layer 4"));
+  EXPECT_TRUE(mentions(message("misfit.pth"), "layers.2"));
+  EXPECT_TRUE(mentions(message("no_bias.pth"), "layers.4"));
   EXPECT_TRUE(mentions(message("extra.pth"), "norm.weight"));
 }
 
