@@ -7,6 +7,8 @@
 #include <cmath>
 #include <optional>
 
+#include "nn/activation_checkpoint.h"
+
 namespace prefusion::nn {
 namespace {
 
@@ -129,12 +131,15 @@ ClipEncoderImpl::ClipEncoderImpl(const ClipEncoderOptions& options) : layers(std
 }
 
 at::Tensor ClipEncoderImpl::forward_layer(int64_t layer, const at::Tensor& hidden_states, const AttentionMask& mask) {
-  return (*layers)[static_cast<size_t>(layer)]->forward(hidden_states, mask);
+  const auto& block = (*layers)[static_cast<size_t>(layer)];
+  if (!is_recomputed_) return block->forward(hidden_states, mask);
+  const auto forward = [block, mask](const std::vector<at::Tensor>& x) { return block->forward(x[0], mask); };
+  return run_block(*block, forward, {hidden_states}, /*recompute=*/true);
 }
 
 at::Tensor ClipEncoderImpl::forward(const at::Tensor& hidden_states, const AttentionMask& mask) {
   at::Tensor states = hidden_states;
-  for (auto& layer : *layers) states = layer->forward(states, mask);
+  for (int64_t layer = 0; layer < num_layers(); ++layer) states = forward_layer(layer, states, mask);
   return states;
 }
 

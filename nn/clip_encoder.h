@@ -43,11 +43,15 @@ class ClipEncoderImpl : public torch::nn::Module {
   // tokens is left out, and without gradients the passes over memory between the matrix products are too.
   at::Tensor forward_first_token(const at::Tensor& hidden_states);
 
+  // Whether layers keep their activations for the backward pass or compute them once more in it.
+  void set_gradient_checkpointing(bool on) { is_recomputed_ = on; }
+
   int64_t num_layers() const { return static_cast<int64_t>(layers->size()); }
 
  private:
   using Layers = ModuleList<std::shared_ptr<ClipEncoderLayerImpl>>;
   std::shared_ptr<Layers> layers;
+  bool is_recomputed_ = false;
 };
 
 }  // namespace prefusion::nn

@@ -44,7 +44,9 @@ TensorMap half_of(const TensorMap& weights, std::initializer_list<const char*> p
   return half;
 }
 
-PromptTokenizer folder_tokenizer(const std::filesystem::path& folder, int64_t max_length) {
+}  // namespace
+
+PromptTokenizer clip_folder_tokenizer(const std::filesystem::path& folder, int64_t max_length) {
   auto tokenizer = std::make_shared<text::ClipTokenizer>(text::ClipTokenizer::load(folder, max_length));
   return [tokenizer, max_length](const std::string& prompt) {
     const std::vector<int64_t> tokens = tokenizer->encode(prompt);
@@ -58,8 +60,6 @@ PromptTokenizer folder_tokenizer(const std::filesystem::path& folder, int64_t ma
   };
 }
 
-}  // namespace
-
 TensorMap clip_picture_weights(const TensorMap& weights) {
   return half_of(weights, {"vision_model.", "visual_projection."});
 }
@@ -68,18 +68,22 @@ TensorMap clip_text_weights(const TensorMap& weights) {
   return half_of(weights, {"text_model.", "text_projection."});
 }
 
-double clip_logit_scale(const TensorMap& weights, const std::string& where) {
+double stored_logit_scale(const TensorMap& weights, const std::string& where) {
   const auto found = weights.find("logit_scale");
   check_input(found != weights.end() && found->second.numel() == 1, where,
               ": the weights have no logit_scale, so they are no whole CLIP model");
-  return std::exp(found->second.to(at::kDouble).item<double>());
+  return found->second.to(at::kDouble).item<double>();
 }
 
-at::Tensor ClipPromptEncoder::encode(const std::vector<std::string>& prompts) {
+double clip_logit_scale(const TensorMap& weights, const std::string& where) {
+  return std::exp(stored_logit_scale(weights, where));
+}
+
+at::Tensor token_ids(const PromptTokenizer& tokenizer, const std::vector<std::string>& prompts) {
   std::vector<PromptTokens> tokens;
   size_t longest = 1;
   for (const std::string& prompt : prompts) {
-    tokens.push_back(tokenizer_(prompt));
+    tokens.push_back(tokenizer(prompt));
     longest = std::max(longest, tokens.back().ids.size());
   }
   at::Tensor ids = at::empty({static_cast<int64_t>(prompts.size()), static_cast<int64_t>(longest)}, at::kLong);
@@ -87,7 +91,12 @@ at::Tensor ClipPromptEncoder::encode(const std::vector<std::string>& prompts) {
     tokens[i].ids.resize(longest, tokens[i].ids.back());  // the first end token is the one that is pooled
     ids[static_cast<int64_t>(i)].copy_(at::tensor(tokens[i].ids, at::kLong));
   }
-  return model_->forward(ids.to(model_->parameters().front().device())).text_embeds.to(at::kFloat);
+  return ids;
+}
+
+at::Tensor ClipPromptEncoder::encode(const std::vector<std::string>& prompts) {
+  const at::Tensor ids = token_ids(tokenizer_, prompts).to(model_->parameters().front().device());
+  return model_->forward(ids).text_embeds.to(at::kFloat);
 }
 
 PromptFacts ClipPromptEncoder::facts(const std::string& prompt) const {
@@ -113,6 +122,7 @@ ClipParts open_clip_folder(const std::filesystem::path& folder, const RewardCont
   const auto weights = std::make_shared<TensorMap>(read_weights(folder, "model"));
   ClipParts parts;
   parts.logit_scale = clip_logit_scale(*weights, folder.string());
+  parts.projection_dim = parse_clip_vision_config(config, where).projection_dim;
   parts.pictures = [=] {
     const ClipVisionConfig vision = parse_clip_vision_config(config, where);
     const PicturePreparation preparation = read_picture_preparation(folder, vision.image_size);
@@ -131,7 +141,7 @@ ClipParts open_clip_folder(const std::filesystem::path& folder, const RewardCont
     auto model = std::make_shared<text::ClipTextModel>(text, where);
     nn::load_module(*model, clip_text_weights(*weights), context.dtype, context.device, folder.string());
     model->eval();
-    return std::make_shared<ClipPromptEncoder>(folder_tokenizer(folder, text.max_position_embeddings), model);
+    return std::make_shared<ClipPromptEncoder>(clip_folder_tokenizer(folder, text.max_position_embeddings), model);
   };
   return parts;
 }

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,7 +49,8 @@ class ClipPromptEncoder {
 struct ClipParts {
   std::function<std::shared_ptr<PictureTower>()> pictures;  // features fp32 [N, projection_dim], not normalised
   std::function<std::shared_ptr<ClipPromptEncoder>()> prompts;
-  double logit_scale = 1;  // exp of the stored parameter
+  double logit_scale = 1;      // exp of the stored parameter
+  int64_t projection_dim = 0;  // of the features
 };
 
 // A folder of transformers: config.json, model*.safetensors, tokenizer files, preprocessor_config.json. Input error
@@ -59,8 +61,16 @@ ClipParts open_clip_folder(const std::filesystem::path& folder, const RewardCont
 TensorMap clip_picture_weights(const TensorMap& weights);
 TensorMap clip_text_weights(const TensorMap& weights);
 
-// exp of the logit_scale among a whole CLIPModel's weights; input error when there is none.
+// The parameter logit_scale among a whole CLIPModel's weights as it is stored, a logarithm, and exp of it. Input error
+// when it is missing.
+double stored_logit_scale(const TensorMap& weights, const std::string& where);
 double clip_logit_scale(const TensorMap& weights, const std::string& where);
+
+// The tokenizer in `folder`, for a text model of `max_length` positions.
+PromptTokenizer clip_folder_tokenizer(const std::filesystem::path& folder, int64_t max_length);
+
+// int64 [P, L]: begin, tokens, end, filled up with the end token.
+at::Tensor token_ids(const PromptTokenizer& tokenizer, const std::vector<std::string>& prompts);
 
 // CLIP's picture tower as a PictureTower.
 std::shared_ptr<PictureTower> make_clip_tower(std::shared_ptr<ClipVisionModel> model,

@@ -131,9 +131,8 @@ at::Tensor ClipVisionModel::hidden_states(const at::Tensor& pixel_values) {
   return vision_model->encoder->forward(embed(pixel_values));
 }
 
-at::Tensor ClipVisionModel::forward(const at::Tensor& pixel_values) {
-  const at::Tensor class_token = vision_model->encoder->forward_first_token(embed(pixel_values));
-  return visual_projection(vision_model->post_layernorm(class_token));
+at::Tensor ClipVisionModel::pooled(const at::Tensor& pixel_values) {
+  return vision_model->post_layernorm(vision_model->encoder->forward_first_token(embed(pixel_values)));
 }
 
 }  // namespace prefusion::reward_models

@@ -44,11 +44,12 @@ class ClipVisionModel : public torch::nn::Module {
   // pixel_values [N, 3, image_size, image_size] -> [N, 1 + patches, D]: all tokens before the last layer norm.
   at::Tensor hidden_states(const at::Tensor& pixel_values);
 
-  // The projection alone: [..., D] -> [..., projection_dim].
+  // pixel_values [N, 3, image_size, image_size] -> [N, D]: the class token after the last layer norm.
+  at::Tensor pooled(const at::Tensor& pixel_values);
+  // The projection alone: [..., D] -> [..., projection_dim], not normalised.
   at::Tensor project(const at::Tensor& hidden_states) { return visual_projection(hidden_states); }
-
-  // pixel_values [N, 3, image_size, image_size] -> [N, projection_dim], not normalised. Usage error for other sizes.
-  at::Tensor forward(const at::Tensor& pixel_values);
+  // Both. Usage error for pictures of another size.
+  at::Tensor forward(const at::Tensor& pixel_values) { return project(pooled(pixel_values)); }
 
   const ClipVisionConfig& config() const { return config_; }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/json_config.h"
 
 namespace prefusion::reward_models {
 namespace {

@@ -10,6 +10,7 @@
 #include "reward_models/image_reward.h"
 #include "reward_models/mps.h"
 #include "reward_models/shapes_reward.h"
+#include "reward_models/trained_reward.h"
 
 namespace prefusion::reward_models {
 
@@ -63,6 +64,18 @@ const std::vector<RewardKind>& reward_kinds() {
                   "(architecture of a bare CLIP file; ViT-L-14-quickgelu)",
        .paper = "github.com/christophschuhmann/improved-aesthetic-predictor",
        .open = open_aesthetic},
+      {.name = "trained",
+       .path_help = "folder of prefusion train-reward",
+       .summary = "what its head gives; higher is better",
+       .options = "aspect=overall (a column of an aspects head), clip= (folder of its CLIP, where that moved)",
+       .paper = "docs/train-reward.md",
+       .open = open_trained_reward},
+      {.name = "pal",
+       .path_help = "folder of prefusion train-reward --head pal",
+       .summary = "how near a picture is to a user's ideal point",
+       .options = "user= (name of the user; the mean of all by default), clip= (as of trained)",
+       .paper = "arXiv 2406.08469",
+       .open = open_pal},
       {.name = "shapes",
        .path_help = "",
        .summary = "the exact judge of the bundled world: 2 where the picture shows its caption, plus taste in 0 .. 1",

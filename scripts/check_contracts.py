@@ -22,6 +22,8 @@ CONTRACTS = {
     "tools/synthesize.cpp": "--model --prompts --per-model --reward --aggregate --output",
     "data/parquet_writer.cpp": "prompt images image model seed scores rank",
     "reward_models/ensemble.cpp": "wins mean rank",
+    "tools/train_reward.cpp": """--model --from-config --data --output --head --loss --aspects --train --steps --epochs --batch-size
+        --lr --resume --test-data""",
     "tools/command.cpp": "--config --device --dtype --seed --threads --log-level --quiet",
     "training/trace.cpp": """latents noise timesteps encoder_hidden_states noisy_latents target prediction error error_ref
         scores label loss grad_norm""",

@@ -14,5 +14,6 @@ void add_inspect(CLI::App& root);
 void add_pretrain(CLI::App& root);
 void add_score(CLI::App& root);
 void add_synthesize(CLI::App& root);
+void add_train_reward(CLI::App& root);
 
 }  // namespace prefusion::tools

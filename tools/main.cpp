@@ -39,6 +39,7 @@ int run(int argc, char** argv) {
   prefusion::tools::add_pretrain(root);
   prefusion::tools::add_score(root);
   prefusion::tools::add_synthesize(root);
+  prefusion::tools::add_train_reward(root);
 
   std::vector<std::string> arguments(argv + 1, argv + argc);
   arguments = prefusion::tools::merge_config_file(root, std::move(arguments));
