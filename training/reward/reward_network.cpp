@@ -85,9 +85,10 @@ bool RewardNetwork::is_trained(const std::string& name) const {
 
 std::vector<RewardNetwork::ParameterGroup> RewardNetwork::trainable() const {
   ParameterGroup all;
-  // PAL's public training: 1e-4 for the maps, 5e-3 for mixtures and prototypes, 0.1 for the scale.
-  ParameterGroup mixtures{.lr_factor = training_ == RewardTraining::kUsers ? 1.0 : 50.0, .parameters = {}};
-  ParameterGroup scale{.lr_factor = 1000, .parameters = {}};
+  // PAL's public training: 1e-4 for the maps, which --lr replaces, 5e-3 for mixtures and prototypes, 0.1 for the scale.
+  // Its logarithm is bounded, so that a rate that grew with --lr would throw it from bound to bound.
+  ParameterGroup mixtures{.lr = training_ == RewardTraining::kUsers ? 0.0 : 5e-3, .parameters = {}};
+  ParameterGroup scale{.lr = 0.1, .parameters = {}};
   for (const NamedTensor& tensor : clip_.tensors()) {
     if (is_trained(tensor.name)) all.parameters.push_back(tensor);
   }

@@ -23,7 +23,7 @@ class RewardNetwork {
 
   // Parameters with the same rate.
   struct ParameterGroup {
-    double lr_factor = 1;
+    double lr = 0;  // 0: the run's
     std::vector<NamedTensor> parameters;
   };
   std::vector<ParameterGroup> trainable() const;

@@ -140,7 +140,7 @@ class RewardRun {
                 ": the readable groups leave nothing to train on or nothing to validate with");
     order_ = std::make_unique<RewardOrder>(data_, options_.seed);
     for (const auto& group : network_->trainable()) {
-      lr_factors_.push_back(group.lr_factor);
+      rates_.push_back(group.lr > 0 ? group.lr : options_.base_lr());
       optimizers_.emplace_back(group.parameters,
                                AdamWOptions{.lr = options_.base_lr(), .weight_decay = options_.weight_decay});
     }
@@ -241,7 +241,7 @@ class RewardRun {
               " and the gradient norm ", norm, " (a batch that begins with ", ids, "); use a smaller --lr");
     const double factor = lr_factor(parse_lr_schedule(options_.lr_schedule), step_, options_.warmup, num_steps_);
     for (size_t i = 0; i < optimizers_.size(); ++i) {
-      optimizers_[i].step(options_.base_lr() * lr_factors_[i] * factor);
+      optimizers_[i].step(rates_[i] * factor);
       optimizers_[i].zero_grad();
     }
     ++step_;
@@ -503,7 +503,7 @@ class RewardRun {
   std::unique_ptr<RewardNetwork> network_;
   std::unique_ptr<RewardBatches> batches_;
   std::unique_ptr<RewardOrder> order_;
-  std::vector<double> lr_factors_;  // of the optimizers
+  std::vector<double> rates_;  // learning rates of the optimizers
   std::vector<AdamW> optimizers_;
   std::unique_ptr<MetricsLog> log_;
   std::unique_ptr<TensorBoardWriter> events_;
