@@ -91,8 +91,14 @@ bool is_siglip(ConfigReader& reader) {
   return found;
 }
 
-void read_crop(ConfigReader& reader, bool siglip, PicturePreparation& result) {
-  result.crops = reader.get<bool>("do_center_crop", !siglip);
+// A switch; null, which newer SigLIP folders have, turns it off as in transformers.
+bool is_on(ConfigReader& reader, const Json& settings, const char* key, bool fallback) {
+  const bool is_null = settings.contains(key) && settings.at(key).is_null();
+  return reader.get<bool>(key, fallback && !is_null);
+}
+
+void read_crop(ConfigReader& reader, const Json& settings, bool siglip, PicturePreparation& result) {
+  result.crops = is_on(reader, settings, "do_center_crop", !siglip);
   const Json crop = reader.raw("crop_size");
   check_input(!result.crops || !crop.is_null() || !siglip, reader.where(), ": do_center_crop needs 'crop_size'");
   if (crop.is_null()) return;
@@ -117,20 +123,20 @@ PicturePreparation parse_picture_preparation(const Json& settings, const std::st
   ConfigReader reader(settings, where);
   const bool siglip = is_siglip(reader);
   PicturePreparation result;
-  result.converts_to_rgb = reader.get<bool>("do_convert_rgb", true);
-  result.resizes = reader.get<bool>("do_resize", true);
+  result.converts_to_rgb = is_on(reader, settings, "do_convert_rgb", true);
+  result.resizes = is_on(reader, settings, "do_resize", true);
   result.filter = read_filter(reader);
   const bool default_to_square = reader.get<bool>("default_to_square", false);
   const Json size = reader.raw("size");
   const Json default_size = siglip ? Json{{"height", 224}, {"width", 224}} : Json{{"shortest_edge", 224}};
   read_resize(size.is_null() ? default_size : size, default_to_square, where + ": size", result);
-  read_crop(reader, siglip, result);
+  read_crop(reader, settings, siglip, result);
   const auto factor = reader.get<double>("rescale_factor", 1.0 / 255);
-  result.rescale_factor = reader.get<bool>("do_rescale", true) ? factor : 0;
+  result.rescale_factor = is_on(reader, settings, "do_rescale", true) ? factor : 0;
   constexpr std::array<double, 3> kHalf = {0.5, 0.5, 0.5};
   const std::array<double, 3> mean = read_colour(reader, "image_mean", siglip ? kHalf : result.mean);
   const std::array<double, 3> std = read_colour(reader, "image_std", siglip ? kHalf : result.std);
-  const bool normalises = reader.get<bool>("do_normalize", true);
+  const bool normalises = is_on(reader, settings, "do_normalize", true);
   result.mean = normalises ? mean : std::array<double, 3>{0, 0, 0};
   result.std = normalises ? std : std::array<double, 3>{1, 1, 1};
   for (const double value : result.std) {

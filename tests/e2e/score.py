@@ -114,8 +114,8 @@ def every_input(prefusion, world, scratch):
         values = load_file(clip / "models" / f"{model}.safetensors")
         expected[name] = 100 * numpy.maximum(values["cosines"], 0) if name == "clip" else values["pickscore"]
     for kind, paths in write_inputs(scratch, items).items():
-        for extension in ("jsonl", "csv", "parquet"):
-            output = scratch / f"{kind}.{extension}"
+        for extension in ("jsonl", "csv", "parquet") if kind == "listed" else ("jsonl",):
+            output = scratch / f"scored-{kind}.{extension}"
             command = [prefusion.binary, "score", *arguments, "--output", output, "--batch-size", "4", "--details"]
             for path in paths:
                 command += ["--input", path]
@@ -130,10 +130,10 @@ def every_input(prefusion, world, scratch):
             check(all(not row.get("error") for row in rows), f"{kind}: {rows}")
             truncated = [str(row["pickscore.truncated"]).lower() for row in rows]
             check(truncated == ["false"] * 5 + ["true"], f"{kind}: truncated {truncated}")
-    images = [row["image"] for row in read_rows(scratch / "pairs.jsonl")]
+    images = [row["image"] for row in read_rows(scratch / "scored-pairs.jsonl")]
     check(images[3] == f"{scratch}/pairs.parquet#1:jpg_1", images[3])
-    check(read_rows(scratch / "tar.jsonl")[4]["image"].startswith(f"{scratch}/shard-1.tar#a_long"), "the reference of a tar sample")
-    bytes_of = {kind: re.sub(rb'"image": "[^"]*"|"(row|item)": \d+', b"", (scratch / f"{kind}.jsonl").read_bytes()) for kind in ("listed", "jsonl", "csv", "column", "pairs")}
+    check(read_rows(scratch / "scored-tar.jsonl")[4]["image"].startswith(f"{scratch}/shard-1.tar#a_long"), "the reference of a tar sample")
+    bytes_of = {kind: re.sub(rb'"image": "[^"]*"|"(row|item)": \d+', b"", (scratch / f"scored-{kind}.jsonl").read_bytes()) for kind in ("listed", "jsonl", "csv", "column", "pairs")}
     check(len(set(bytes_of.values())) == 1, "two kinds of input give other bits")
     single = subprocess.run([prefusion.binary, "score", *arguments, "--image", scratch / "pictures/0.png", "--prompt", prompts[0]], capture_output=True, check=True)
     row = json.loads(single.stdout)
@@ -259,7 +259,7 @@ def bad_pictures(prefusion, world, scratch):
     table = pyarrow.table({"jpg_0": [png(0), None, b"x"], "jpg_1": [png(1)] * 3, "caption": PROMPTS[:3]})
     pyarrow.parquet.write_table(table, scratch / "pairs.parquet")
     prefusion.run_command(shapes_command(prefusion, scratch / "pairs.parquet", scratch / "pairs.jsonl"))
-    check([bool(row.get("error")) for row in read_rows(scratch / "pairs.jsonl")] == [False, False, True, False, True, False], "errors of a table")
+    check([bool(row.get("error")) for row in read_rows(scratch / "scored-pairs.jsonl")] == [False, False, True, False, True, False], "errors of a table")
 
 
 def refusals(prefusion, world, scratch):

@@ -5,6 +5,7 @@ score_server.py BINARY WORLD CASE; or by hand for longer: score_server.py BINARY
 
 import base64
 import http.client
+import io
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 
+from PIL import Image
 from score_support import PROMPTS, png
 from support import check, main
 
@@ -123,7 +125,9 @@ def answers(prefusion, world, scratch):
             check(status == 413, f"{path} {str(body)[:40]}: the connection was cut")
             continue
         check(found == status and text["error"], f"{method} {path} {str(body)[:60]}: {found} {text}, expected {status}")
-    huge = png(1, (2000, 1000))
+    buffer = io.BytesIO()
+    Image.new("RGB", (2000, 1000), (90, 120, 200)).save(buffer, "PNG")
+    huge = buffer.getvalue()
     check(len(huge) < 700_000, "the picture is for another limit")
     status, body = server.score([{"image": encoded(huge), "prompt": PROMPTS[0]}])
     check(status == 400, f"a picture over the limit: {status} {body}")
