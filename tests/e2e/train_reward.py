@@ -214,7 +214,7 @@ def pal(prefusion, world, scratch):
     clip = make_clip(world, scratch / "clip")
     data = write_pairs(scratch / "train.parquet", 100, ties=False, users={"for": 1, "against": -1})
     common = dict(head="pal", eval_every=50, test_fraction=0.2, batch_size=64, seed=2)
-    prefusion.run("train-reward", model=clip, data=data, head_args="dropout=0.1", steps=200, lr=2e-3, output=scratch / "pal", **common)
+    prefusion.run("train-reward", model=clip, data=data, head_args="dropout=0,prototypes=4", steps=300, lr=1e-3, output=scratch / "pal", **common)
     test = json.loads((scratch / "pal" / "report.json").read_text())["test"]["overall"]["accuracy"]
     print(f"  both: {test['value']:.3f}")
     check(test["value"] > 0.8, f"contrary users are not told apart: {test}")

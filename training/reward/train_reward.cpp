@@ -134,6 +134,7 @@ class RewardRun {
     }
     const bool models_ties = options_.loss == "bradley-terry" && data_.num_ties(data_.train) > 0;
     network_ = std::make_unique<RewardNetwork>(std::move(clip), head, options_, models_ties, device_);
+    network_->train(false);  // the first measurement comes before the first step
     network_->set_known_users(static_cast<int64_t>(start_.known_users.size()));
     batches_ = std::make_unique<RewardBatches>(data_, *network_, options_);
     check_input(!data_.train.empty() && !data_.validation.empty(), options_.data.front().string(),
