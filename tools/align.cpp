@@ -119,7 +119,9 @@ void add_online_options(CLI::App& app, training::AlignOptions& o) {
   auto& online = o.online;
   app.add_option("--prompts", online.prompts, "Prompts to sample: .txt with one a line, or .jsonl with 'prompt'")
       ->group(group);
-  app.add_option("--reward", online.reward, "What judges the samples: shapes, KIND=PATH of a reward model (docs/rewards.md), or for longalign shapes-soft")
+  app.add_option(
+         "--reward", online.reward,
+         "What judges the samples: shapes, KIND=PATH of a reward model (docs/rewards.md), or for longalign shapes-soft")
       ->capture_default_str()
       ->group(group);
   app.add_option("--prompts-per-round", online.prompts_per_round, "Prompts sampled before training on what came out")
