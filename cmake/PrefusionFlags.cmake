@@ -14,7 +14,10 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
 add_library(prefusion_flags INTERFACE)
 target_include_directories(prefusion_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(prefusion_flags INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -fpch-preprocess>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers>
+  # What ccache needs to know a precompiled header by its contents.
+  $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>
+  $<$<COMPILE_LANG_AND_ID:CXX,Clang>:SHELL:-Xclang -fno-pch-timestamp>)
 if(PREFUSION_WERROR)
   target_compile_options(prefusion_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()

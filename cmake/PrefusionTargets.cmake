@@ -29,7 +29,7 @@ function(prefusion_test name)
   # The precompiled header is made with -fPIC; CMake gives executables -fPIE, with which it could not be reused.
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fPIC>)
-  target_precompile_headers(${name} REUSE_FROM prefusion_pch)
+  target_precompile_headers(${name} REUSE_FROM prefusion_test_pch)
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()

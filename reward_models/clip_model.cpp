@@ -37,8 +37,8 @@ class ClipTower : public PictureTower {
 TensorMap half_of(const TensorMap& weights, std::initializer_list<const char*> prefixes) {
   TensorMap half;
   for (const auto& [name, tensor] : weights) {
-    const bool belongs =
-        std::any_of(prefixes.begin(), prefixes.end(), [&](const char* p) { return name.starts_with(p); });
+    const bool belongs = std::any_of(prefixes.begin(), prefixes.end(),
+                                     [&key = name](const char* prefix) { return key.starts_with(prefix); });
     if (belongs && !name.ends_with("embeddings.position_ids")) half.emplace(name, tensor);
   }
   return half;

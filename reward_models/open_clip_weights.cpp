@@ -110,7 +110,7 @@ ClipWeights clip_weights(const TensorMap& weights, const std::string& where) {
   }
   ClipWeights halves;
   for (const auto& [name, tensor] : named) {
-    const auto begins = [&name](const char* prefix) { return name.starts_with(prefix); };
+    const auto begins = [&key = name](const char* prefix) { return key.starts_with(prefix); };
     // An open_clip name nobody knows stays with its tower, which refuses it.
     const bool is_picture = begins("vision_model.") || begins("visual");
     const bool is_prompt = begins("text_model.") || begins("text_projection");

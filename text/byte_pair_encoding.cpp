@@ -42,11 +42,12 @@ BytePairEncoding::BytePairEncoding(BytePairFiles files)
     check_input(ids.insert(id).second, where_, ": token '", token, "' shares its id ", id, " with another token");
   }
   int64_t rank = 0;
-  for (const auto& [left, right] : files.merges) {
+  for (const auto& merge : files.merges) {
+    const auto& [left, right] = merge;
     const auto id_in_merge = [&](const std::string& token) {
       const int64_t id = id_of(token);
-      check_input(id >= 0, where_, ": merge ", rank + 1, " ('", left, "' '", right, "') needs the token '", token,
-                  "', which is not in the vocabulary");
+      check_input(id >= 0, where_, ": merge ", rank + 1, " ('", merge.first, "' '", merge.second,
+                  "') needs the token '", token, "', which is not in the vocabulary");
       return id;
     };
     // A repeated merge counts at its last place, as in the reference.
