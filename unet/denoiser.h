@@ -14,8 +14,10 @@ namespace prefusion::unet {
 // What a denoiser is conditioned on besides the timestep.
 struct Conditioning {
   at::Tensor encoder_hidden_states;  // [B, L, D]
+  at::Tensor encoder_mask;           // [B, L] bool, true for tokens to attend to; undefined: all of them
   at::Tensor pooled;                 // [B, P] where the model has it
   at::Tensor time_ids;               // [B, 6] where the model has them
+  at::Tensor guidance;               // [B] fp32, the scale a guidance-distilled model is told (FLUX.1 dev)
   at::Tensor user_states;  // [B, M, U] of the users asked for, where a user adapter is attached; else undefined
 };
 
