@@ -171,19 +171,24 @@ std::vector<at::Tensor> trainable_tensors(const torch::nn::Module& module) {
   return tensors;
 }
 
-at::Tensor run_block(const torch::nn::Module& module,
-                     const std::function<at::Tensor(const std::vector<at::Tensor>&)>& function,
-                     std::vector<at::Tensor> inputs, bool recompute) {
+std::vector<at::Tensor> run_block(const torch::nn::Module& module, const BlockFunction& function,
+                                  std::vector<at::Tensor> inputs, bool recompute) {
   while (!inputs.empty() && !inputs.back().defined()) inputs.pop_back();
   if (!at::GradMode::is_enabled()) return function(inputs);
-  if (recompute) {
-    const auto block = [function](const std::vector<at::Tensor>& x) { return std::vector<at::Tensor>{function(x)}; };
-    return activation_checkpoint(block, inputs, trainable_tensors(module)).front();
-  }
+  if (recompute) return activation_checkpoint(function, inputs, trainable_tensors(module));
   for (at::Tensor& input : inputs) {
     if (input.defined() && input.requires_grad()) input = at::alias(input);
   }
   return function(inputs);
+}
+
+at::Tensor run_block(const torch::nn::Module& module,
+                     const std::function<at::Tensor(const std::vector<at::Tensor>&)>& function,
+                     std::vector<at::Tensor> inputs, bool recompute) {
+  const BlockFunction block = [function](const std::vector<at::Tensor>& x) {
+    return std::vector<at::Tensor>{function(x)};
+  };
+  return run_block(module, block, std::move(inputs), recompute).front();
 }
 
 }  // namespace prefusion::nn

@@ -30,4 +30,8 @@ at::Tensor run_block(const torch::nn::Module& module,
                      const std::function<at::Tensor(const std::vector<at::Tensor>&)>& function,
                      std::vector<at::Tensor> inputs, bool recompute);
 
+// The same for a block that maps tensors to several, as those with two streams.
+std::vector<at::Tensor> run_block(const torch::nn::Module& module, const BlockFunction& function,
+                                  std::vector<at::Tensor> inputs, bool recompute);
+
 }  // namespace prefusion::nn

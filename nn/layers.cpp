@@ -7,6 +7,8 @@
 
 #include "core/error.h"
 #include "nn/lean_ops.h"
+#include "nn/patch_embedding.h"
+#include "nn/rms_norm.h"
 
 namespace prefusion::nn {
 namespace {
@@ -160,8 +162,12 @@ void init_weights(torch::nn::Module& module, at::Generator generator) {
     } else if (auto* layer_norm = child->as<LayerNormImpl>()) {
       layer_norm->weight.fill_(1);
       layer_norm->bias.zero_();
+    } else if (auto* rms_norm = child->as<RMSNormImpl>()) {
+      if (rms_norm->weight.defined()) rms_norm->weight.fill_(1);
     } else if (auto* embedding = child->as<EmbeddingImpl>()) {
       embedding->weight.normal_(0.0, 0.02, generator);
+    } else if (auto* patches = child->as<PatchEmbeddingImpl>()) {
+      if (patches->pos_embed.defined()) patches->pos_embed.copy_(patches->position_grid());
     }
   }
 }

@@ -130,7 +130,8 @@ void load_module(torch::nn::Module& module, const TensorMap& weights, at::Scalar
                  const std::string& where);
 
 // PyTorch's default initialisation of every layer below `module` (Linear and Conv2d: uniform within 1/sqrt(fan_in);
-// norms: one and zero; embeddings: standard normal times 0.02), from the generator given.
+// norms: one and zero; embeddings: standard normal times 0.02; positions: their sines and cosines), from the generator
+// given.
 void init_weights(torch::nn::Module& module, at::Generator generator);
 
 }  // namespace prefusion::nn

@@ -1,0 +1,39 @@
+#include "nn/ada_layer_norm.h"
+
+#include <ATen/ATen.h>
+
+namespace prefusion::nn {
+
+at::Tensor plain_layer_norm(const at::Tensor& input, double eps) {
+  return at::layer_norm(input, {input.size(-1)}, /*weight=*/{}, /*bias=*/{}, eps);
+}
+
+at::Tensor Modulation::apply(const at::Tensor& normed) const {
+  return normed * (1 + scale) + shift;
+}
+
+AdaLayerNormZeroImpl::AdaLayerNormZeroImpl(int64_t dim, int64_t num_branches) : num_branches_(num_branches) {
+  linear = register_module("linear", Linear(dim, 3 * num_branches * dim));
+}
+
+std::vector<Modulation> AdaLayerNormZeroImpl::forward(const at::Tensor& embedding) {
+  const at::Tensor projected = linear->forward(at::silu(embedding)).unsqueeze(1);  // [B, 1, 3 * num_branches * D]
+  const std::vector<at::Tensor> parts = projected.chunk(3 * num_branches_, /*dim=*/2);
+  std::vector<Modulation> modulations;
+  for (int64_t i = 0; i < num_branches_; ++i) {
+    modulations.push_back({.shift = parts[3 * i], .scale = parts[3 * i + 1], .gate = parts[3 * i + 2]});
+  }
+  return modulations;
+}
+
+AdaLayerNormContinuousImpl::AdaLayerNormContinuousImpl(int64_t dim, int64_t embedding_dim, double eps) : eps_(eps) {
+  linear = register_module("linear", Linear(embedding_dim, 2 * dim));
+}
+
+at::Tensor AdaLayerNormContinuousImpl::forward(const at::Tensor& input, const at::Tensor& embedding) {
+  const at::Tensor projected = linear->forward(at::silu(embedding)).unsqueeze(1);  // [B, 1, 2 * dim]
+  const std::vector<at::Tensor> parts = projected.chunk(2, /*dim=*/2);
+  return Modulation{.shift = parts[1], .scale = parts[0]}.apply(plain_layer_norm(input, eps_));
+}
+
+}  // namespace prefusion::nn
