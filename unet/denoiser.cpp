@@ -4,6 +4,7 @@
 #include "core/json_config.h"
 #include "core/safetensors.h"
 #include "nn/layers.h"
+#include "unet/sd3_transformer.h"
 #include "unet/unet_2d_condition.h"
 
 namespace prefusion::unet {
@@ -13,6 +14,10 @@ std::shared_ptr<Denoiser> make_unet_2d_condition(const Json& config, const std::
   return std::make_shared<UNet2DConditionModel>(parse_unet_config(config, where));
 }
 
+std::shared_ptr<Denoiser> make_sd3_transformer(const Json& config, const std::string& where) {
+  return std::make_shared<SD3Transformer2DModel>(parse_sd3_config(config, where));
+}
+
 // The denoisers there are, by the `_class_name` of their config.
 struct DenoiserClass {
   const char* name;
@@ -20,6 +25,7 @@ struct DenoiserClass {
 };
 constexpr DenoiserClass kClasses[] = {
     {"UNet2DConditionModel", make_unet_2d_condition},
+    {"SD3Transformer2DModel", make_sd3_transformer},
 };
 
 std::shared_ptr<Denoiser> make_from_json(const Json& config, const std::string& where) {
@@ -38,7 +44,9 @@ std::shared_ptr<Denoiser> make_from_json(const Json& config, const std::string& 
 std::shared_ptr<Denoiser> load_denoiser(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device) {
   const std::filesystem::path config_path = folder / "config.json";
   auto denoiser = make_from_json(read_json(config_path), config_path.string());
-  nn::load_module(*denoiser, read_weights(folder, "diffusion_pytorch_model"), dtype, device, folder.string());
+  TensorMap weights = read_weights(folder, "diffusion_pytorch_model");
+  denoiser->complete_weights(weights);
+  nn::load_module(*denoiser, weights, dtype, device, folder.string());
   return denoiser;
 }
 

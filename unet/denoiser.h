@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "core/safetensors.h"
 #include "nn/timestep_range.h"
 
 namespace prefusion::unet {
@@ -23,13 +24,18 @@ struct Conditioning {
 
 // What the rest of the program needs to know of a denoiser.
 struct DenoiserInfo {
-  std::string class_name;  // "UNet2DConditionModel"
+  std::string class_name;          // "UNet2DConditionModel"
+  std::string component = "unet";  // its folder in a model, and the prefix of its keys in a LoRA file: or "transformer"
   int64_t in_channels = 4;
   int64_t out_channels = 4;
-  int64_t sample_size = 64;   // default latent height
-  int64_t sample_width = 64;  // default latent width, nearly always the same
-  int64_t cross_attention_dim = 768;
+  int64_t sample_size = 64;           // default latent height
+  int64_t sample_width = 64;          // default latent width, nearly always the same
+  int64_t size_multiple = 1;          // latent height and width must be multiples of this: the patch size
+  int64_t cross_attention_dim = 768;  // width of encoder_hidden_states
+  int64_t pooled_dim = 0;             // width of pooled, where the config says it
   bool uses_pooled = false;
+  bool uses_time_ids = false;
+  bool is_flow = false;  // timesteps are real numbers, sigma * 1000, and the prediction is noise - latents
 };
 
 // The one face of all denoisers. Checkpoint keys are the module's named_parameters(). An implementation announces the
@@ -40,6 +46,9 @@ class Denoiser : public torch::nn::Module, public nn::TimestepAnnouncer {
   virtual at::Tensor forward(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
                              const Conditioning& conditioning) = 0;
   virtual const DenoiserInfo& info() const = 0;
+
+  // Adds to the weights of a checkpoint what it may leave out because it can be computed.
+  virtual void complete_weights(TensorMap& weights) const {}
 
   // Recompute the activations of each block in the backward pass instead of keeping them.
   void set_gradient_checkpointing(bool enabled) { gradient_checkpointing_ = enabled; }

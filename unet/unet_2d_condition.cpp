@@ -60,7 +60,8 @@ UNet2DConditionModel::UNet2DConditionModel(const UNetConfig& config) : config_(c
                        .sample_size = config.sample_height,
                        .sample_width = config.sample_width,
                        .cross_attention_dim = config.cross_attention_dim,
-                       .uses_pooled = config.has_text_time};
+                       .uses_pooled = config.has_text_time,
+                       .uses_time_ids = config.has_text_time};
 }
 
 void UNet2DConditionModel::check_inputs(const at::Tensor& noisy_latents, const Conditioning& conditioning) const {

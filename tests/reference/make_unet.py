@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import torch
+from denoiser_case import randomize, write_case
 from diffusers import UNet2DConditionModel
-from safetensors.torch import save_file
 
 torch.set_num_threads(1)
 
@@ -99,15 +99,11 @@ CASES = {
 }
 
 
-def randomize(model, generator):
-    """Weights near PyTorch's own scale, and norms and biases that are not one and zero."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() > 1:
-                parameter.copy_(noise * (1.0 / parameter[0].numel()) ** 0.5)
-            else:
-                parameter.copy_(noise * 0.1 + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
+def run(model, inputs):
+    added = None
+    if "pooled" in inputs:
+        added = dict(text_embeds=inputs["pooled"], time_ids=inputs["time_ids"])
+    return model(inputs["noisy_latents"], inputs["timesteps"], inputs["encoder_hidden_states"], added_cond_kwargs=added).sample
 
 
 def make_case(folder, config, height, width, float_timesteps):
@@ -117,33 +113,17 @@ def make_case(folder, config, height, width, float_timesteps):
     model.save_pretrained(folder)
 
     def randn(*shape):
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator).requires_grad_()
 
-    latents = randn(2, model.config.in_channels, height, width).requires_grad_()
-    states = randn(2, 7, 24).requires_grad_()
-    timesteps = torch.tensor([17.25, 801.5]) if float_timesteps else torch.tensor([3, 977])
-    tensors = dict(noisy_latents=latents, encoder_hidden_states=states, timesteps=timesteps)
-    added = None
+    inputs = dict(
+        noisy_latents=randn(2, model.config.in_channels, height, width),
+        encoder_hidden_states=randn(2, 7, 24),
+        timesteps=torch.tensor([17.25, 801.5]) if float_timesteps else torch.tensor([3, 977]),
+    )
     if model.config.addition_embed_type:
-        pooled = randn(2, 20).requires_grad_()
-        time_ids = torch.tensor([[64.0, 80, 0, 4, 64, 64], [32, 32, 8, 0, 64, 96]])
-        tensors.update(pooled=pooled, time_ids=time_ids)
-        added = dict(text_embeds=pooled, time_ids=time_ids)
-    prediction = model(latents, timesteps, states, added_cond_kwargs=added).sample
-    cotangent = randn(*prediction.shape)
-    (prediction * cotangent).sum().backward()
-    tensors.update(prediction=prediction, cotangent=cotangent)
-    for name in ("noisy_latents", "encoder_hidden_states", "pooled"):
-        if name in tensors:
-            tensors["input_grad." + name] = tensors[name].grad
-    for name, parameter in model.named_parameters():
-        # Casting the model below casts the gradients it holds, too.
-        tensors["grad." + name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
-    with torch.no_grad():
-        half = model.to(torch.bfloat16)
-        cast = None if added is None else {k: v.to(torch.bfloat16) if k == "text_embeds" else v for k, v in added.items()}
-        tensors["prediction_bf16"] = half(latents.bfloat16(), timesteps, states.bfloat16(), added_cond_kwargs=cast).sample
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, folder / "case.safetensors")
+        inputs["pooled"] = randn(2, 20)
+        inputs["time_ids"] = torch.tensor([[64.0, 80, 0, 4, 64, 64], [32, 32, 8, 0, 64, 96]])
+    write_case(folder, model, inputs, run, generator)
 
 
 def make_storage_variants(out):
