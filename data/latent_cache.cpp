@@ -25,6 +25,10 @@ ContentHash latents_key(const ContentHash& image, std::string_view transform_id,
       .finish();
 }
 
+ContentHash time_ids_key(const ContentHash& latents_key) {
+  return ContentHasher().add("time ids").add(latents_key.view()).finish();
+}
+
 ContentHash text_key(std::string_view prompt, std::string_view text_encoder_key) {
   return ContentHasher().add("text").add(prompt).add(text_encoder_key).finish();
 }
@@ -51,11 +55,21 @@ std::optional<CachedLatents> LatentCache::find_latents(const ContentHash& key) c
   return CachedLatents{.mean = as_float(*entry, "mean"), .std = as_float(*entry, "std")};
 }
 
-std::optional<CachedText> LatentCache::find_text(const ContentHash& key) const {
+std::optional<text::PromptStates> LatentCache::find_text(const ContentHash& key) const {
   const auto entry = tensors_.find(key);
   if (!entry || !entry->contains("encoder_hidden_states")) return std::nullopt;
-  return CachedText{.encoder_hidden_states = as_float(*entry, "encoder_hidden_states"),
-                    .pooled = as_float(*entry, "pooled")};
+  text::PromptStates states{.encoder_hidden_states = as_float(*entry, "encoder_hidden_states"),
+                            .pooled = as_float(*entry, "pooled")};
+  if (const auto mask = entry->find("encoder_mask"); mask != entry->end()) {
+    states.encoder_mask = mask->second.to(at::kBool);
+  }
+  return states;
+}
+
+std::optional<at::Tensor> LatentCache::find_time_ids(const ContentHash& key) const {
+  const auto entry = tensors_.find(key);
+  if (!entry || !entry->contains("time_ids")) return std::nullopt;
+  return entry->at("time_ids");
 }
 
 std::optional<at::Tensor> LatentCache::find_mask(const ContentHash& key) const {
@@ -78,22 +92,29 @@ void LatentCache::append_latents(const std::vector<ContentHash>& keys, const at:
   tensors_.append("latents", items);
 }
 
-void LatentCache::append_text(const std::vector<ContentHash>& keys, const at::Tensor& encoder_hidden_states,
-                              const at::Tensor& pooled) {
-  check_usage(encoder_hidden_states.dim() == 3 && encoder_hidden_states.size(0) == static_cast<int64_t>(keys.size()),
-              "text states for the cache: ", keys.size(), " keys, states ", shape_text(encoder_hidden_states.sizes()));
-  check_usage(!pooled.defined() || pooled.size(0) == encoder_hidden_states.size(0),
+void LatentCache::append_text(const std::vector<ContentHash>& keys, const text::PromptStates& states) {
+  const auto count = static_cast<int64_t>(keys.size());
+  check_usage(states.encoder_hidden_states.dim() == 3 && states.encoder_hidden_states.size(0) == count,
+              "text states for the cache: ", keys.size(), " keys, states ",
+              shape_text(states.encoder_hidden_states.sizes()));
+  check_usage(!states.pooled.defined() || states.pooled.size(0) == count,
               "text states for the cache: pooled has another number of rows");
-  const at::Tensor stored_states = encoder_hidden_states.detach().to(at::kCPU, options_.storage);
-  const at::Tensor stored_pooled = pooled.defined() ? pooled.detach().to(at::kCPU, options_.storage) : at::Tensor();
+  const std::pair<const char*, at::Tensor> parts[] = {
+      {"encoder_hidden_states", states.encoder_hidden_states.to(options_.storage)},
+      {"encoder_mask", states.encoder_mask.defined() ? states.encoder_mask.to(at::kByte) : at::Tensor()},
+      {"pooled", states.pooled.defined() ? states.pooled.to(options_.storage) : at::Tensor()}};
   std::vector<CacheItem> items;
-  for (size_t i = 0; i < keys.size(); ++i) {
-    const auto row = static_cast<int64_t>(i);
-    CacheItem item{.key = keys[i], .entry = {{"encoder_hidden_states", stored_states[row]}}};
-    if (pooled.defined()) item.entry["pooled"] = stored_pooled[row];
-    items.push_back(std::move(item));
+  for (size_t i = 0; i < keys.size(); ++i) items.push_back(CacheItem{.key = keys[i], .entry = {}});
+  for (const auto& [name, part] : parts) {
+    if (!part.defined()) continue;
+    const at::Tensor stored = part.detach().cpu();
+    for (int64_t i = 0; i < count; ++i) items[static_cast<size_t>(i)].entry[name] = stored[i];
   }
   tensors_.append("text", items);
+}
+
+void LatentCache::append_time_ids(const ContentHash& key, const std::vector<int64_t>& ids) {
+  tensors_.append("time_ids", {CacheItem{.key = key, .entry = {{"time_ids", at::tensor(ids, at::kLong)}}}});
 }
 
 void LatentCache::append_masks(const std::vector<ContentHash>& keys, const at::Tensor& masks) {

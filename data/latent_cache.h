@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/tensor_cache.h"
+#include "text/prompt_states.h"
 
 namespace prefusion::data {
 
@@ -18,16 +19,13 @@ struct CachedLatents {
   at::Tensor std;   // [C, h, w]
 };
 
-// The states of one prompt.
-struct CachedText {
-  at::Tensor encoder_hidden_states;  // [L, D]
-  at::Tensor pooled;                 // [D], undefined where the model has none
-};
-
 // What one picture's latents depend on. A key made from other image bytes, another transform or another VAE is another
 // key, so that a stale entry is never found.
 ContentHash latents_key(const ContentHash& image, std::string_view transform_id, bool is_flipped,
                         std::string_view vae_key);
+
+// SDXL's time ids belong to the latents they describe.
+ContentHash time_ids_key(const ContentHash& latents_key);
 
 // What one prompt's states depend on.
 ContentHash text_key(std::string_view prompt, std::string_view text_encoder_key);
@@ -47,17 +45,17 @@ class LatentCache {
 
   bool contains(const ContentHash& key) const { return tensors_.contains(key); }
   std::optional<CachedLatents> find_latents(const ContentHash& key) const;
-  std::optional<CachedText> find_text(const ContentHash& key) const;
-
-  std::optional<at::Tensor> find_mask(const ContentHash& key) const;  // [1, h, w]
+  std::optional<text::PromptStates> find_text(const ContentHash& key) const;  // of one prompt: [L, D], [L], [P]
+  std::optional<at::Tensor> find_mask(const ContentHash& key) const;          // [1, h, w]
+  std::optional<at::Tensor> find_time_ids(const ContentHash& key) const;      // int64 [n]
 
   // mean, std [N, C, h, w] of N keys.
   void append_latents(const std::vector<ContentHash>& keys, const at::Tensor& mean, const at::Tensor& std);
-  // encoder_hidden_states [N, L, D], pooled [N, D] or undefined.
-  void append_text(const std::vector<ContentHash>& keys, const at::Tensor& encoder_hidden_states,
-                   const at::Tensor& pooled = {});
+  // States of N keys.
+  void append_text(const std::vector<ContentHash>& keys, const text::PromptStates& states);
   // masks [N, 1, h, w] of N keys, not flipped; kept in fp32.
   void append_masks(const std::vector<ContentHash>& keys, const at::Tensor& masks);
+  void append_time_ids(const ContentHash& key, const std::vector<int64_t>& ids);
   void commit() { tensors_.commit(); }
 
   int64_t num_latents() const { return tensors_.size("latents"); }

@@ -22,6 +22,11 @@ int64_t crop_offset(int64_t slack, double place, bool is_centred) {
   return std::min(slack, static_cast<int64_t>(place * static_cast<double>(slack + 1)));
 }
 
+// Of one side, when the shorter of both becomes `resolution`; truncated as torchvision does.
+int64_t resized_length(int64_t length, int64_t other, int64_t resolution) {
+  return length > other ? resolution * length / other : resolution;
+}
+
 }  // namespace
 
 std::string transform_id(const TransformOptions& options) {
@@ -44,13 +49,12 @@ PlacedImage place_image(const at::Tensor& image, const TransformOptions& options
   const int64_t size = options.resolution;
   const int64_t height = image.size(0);
   const int64_t width = image.size(1);
-  const bool is_wide = width > height;
   // An extreme shape would grow a thousandfold before the crop throws nearly all of it away.
   constexpr int64_t kMaxAspect = 64;
   check_input(std::max(height, width) <= kMaxAspect * std::min(height, width), "the picture is too narrow: ", width,
               "x", height);
-  const int64_t new_height = is_wide ? size : size * height / width;
-  const int64_t new_width = is_wide ? size * width / height : size;
+  const int64_t new_height = resized_length(height, width, size);
+  const int64_t new_width = resized_length(width, height, size);
   const at::Tensor resized = images::pillow_resize(image, new_height, new_width, images::ResizeFilter::kBilinear);
   const int64_t top = crop_offset(new_height - size, decision.crop_y, decision.is_centred);
   const int64_t left = crop_offset(new_width - size, decision.crop_x, decision.is_centred);
@@ -61,6 +65,13 @@ PlacedImage place_image(const at::Tensor& image, const TransformOptions& options
                                                .original_width = width,
                                                .crop_top = top,
                                                .crop_left = decision.is_flipped ? new_width - size - left : left}};
+}
+
+ImageGeometry mirrored(const ImageGeometry& geometry, int64_t resolution) {
+  ImageGeometry result = geometry;
+  const int64_t width = resized_length(geometry.original_width, geometry.original_height, resolution);
+  result.crop_left = width - resolution - geometry.crop_left;
+  return result;
 }
 
 TransformedImage transform_image(const at::Tensor& image, const TransformOptions& options,

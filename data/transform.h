@@ -38,6 +38,9 @@ struct ImageGeometry {
   int64_t crop_left = 0;
 };
 
+// Where the crop lies once the cropped picture is mirrored: as if the whole had been mirrored first.
+ImageGeometry mirrored(const ImageGeometry& geometry, int64_t resolution);
+
 struct TransformedImage {
   at::Tensor pixel_values;  // float [3, R, R] in [-1, 1]
   ImageGeometry geometry;

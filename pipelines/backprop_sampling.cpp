@@ -45,8 +45,8 @@ at::Tensor sample_with_gradient(TextToImage& pipeline, std::span<const KeyedRequ
   const schedulers::StochasticDdim sampler = pipeline.stochastic_ddim();
   const std::vector<schedulers::DdimStep> steps = sampler.steps(options.num_inference_steps);
   check_steps(options.gradient_steps, steps.size());
-  const GuidedConditioning conditioning = encode_requests(pipeline, requests, options.guidance);
   const ImageSize size = pipeline.image_size({.height_px = options.height_px, .width_px = options.width_px});
+  const GuidedConditioning conditioning = encode_requests(pipeline, requests, options.guidance, size);
   const at::Device device = conditioning.prompt.encoder_hidden_states.device();
   at::Tensor latents = keyed_noise(requests, 0, pipeline.latent_shape(size)).to(device);
 

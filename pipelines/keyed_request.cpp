@@ -31,14 +31,15 @@ at::Tensor keyed_choice(std::span<const KeyedRequest> requests, uint64_t draw, i
 }
 
 GuidedConditioning encode_requests(TextToImage& pipeline, std::span<const KeyedRequest> requests,
-                                   const GuidanceOptions& guidance) {
+                                   const GuidanceOptions& guidance, ImageSize size) {
   check_usage(!requests.empty(), "there is nothing to sample");
   std::vector<std::string> prompts, negative_prompts;
   for (const KeyedRequest& request : requests) {
     prompts.push_back(request.prompt);
     negative_prompts.push_back(request.negative_prompt);
   }
-  return pipeline.encode(prompts, negative_prompts, guidance);
+  if (size.height_px == 0) size = pipeline.image_size({});
+  return pipeline.encode(prompts, negative_prompts, guidance, size);
 }
 
 }  // namespace prefusion::pipelines

@@ -26,8 +26,9 @@ at::Tensor keyed_noise(std::span<const KeyedRequest> requests, uint64_t draw, at
 // A random number of the same kind for each request: int64 [N] in 0 .. count-1.
 at::Tensor keyed_choice(std::span<const KeyedRequest> requests, uint64_t draw, int64_t count);
 
-// The states of the requests' prompts and, under guidance, of their negative prompts.
+// What the requests' prompts and, under guidance, their negative prompts condition the denoiser on for pictures of that
+// size; {0, 0} is the model's own.
 GuidedConditioning encode_requests(TextToImage& pipeline, std::span<const KeyedRequest> requests,
-                                   const GuidanceOptions& guidance);
+                                   const GuidanceOptions& guidance, ImageSize size = {});
 
 }  // namespace prefusion::pipelines

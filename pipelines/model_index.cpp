@@ -15,6 +15,14 @@ std::string component_class(ConfigReader& reader, const std::string& name) {
   return entry[1].is_string() ? entry[1].get<std::string>() : std::string();
 }
 
+bool is_absent(ConfigReader& reader, const std::string& name) {
+  const Json& entry = reader.raw(name);
+  return entry.is_null() || (entry.is_array() && entry.size() == 2 && entry[1].is_null());
+}
+
+constexpr std::initializer_list<const char*> kClipTextModels = {"CLIPTextModel", "CLIPTextModelWithProjection"};
+constexpr std::initializer_list<const char*> kClipTokenizers = {"CLIPTokenizer", "CLIPTokenizerFast"};
+
 void expect_class(ConfigReader& reader, const std::string& name, std::initializer_list<const char*> expected) {
   const std::string found = component_class(reader, name);
   for (const char* candidate : expected) {
@@ -24,24 +32,64 @@ void expect_class(ConfigReader& reader, const std::string& name, std::initialize
              *expected.begin(), ")");
 }
 
+// Components of StableDiffusionPipeline.
+void read_stable_diffusion(ConfigReader& reader, ModelIndex&) {
+  expect_class(reader, "unet", {"UNet2DConditionModel"});
+  expect_class(reader, "vae", {"AutoencoderKL"});
+  expect_class(reader, "text_encoder", kClipTextModels);
+  expect_class(reader, "tokenizer", kClipTokenizers);
+  reader.ignore({"safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker"});
+}
+
+// Components of StableDiffusionXLPipeline. The refiner's have no first text encoder.
+void read_stable_diffusion_xl(ConfigReader& reader, ModelIndex& index) {
+  expect_class(reader, "unet", {"UNet2DConditionModel"});
+  expect_class(reader, "vae", {"AutoencoderKL"});
+  if (!is_absent(reader, "text_encoder")) {
+    expect_class(reader, "text_encoder", kClipTextModels);
+    expect_class(reader, "tokenizer", kClipTokenizers);
+  }
+  expect_class(reader, "text_encoder_2", {"CLIPTextModelWithProjection"});
+  expect_class(reader, "tokenizer_2", kClipTokenizers);
+  index.zeros_for_no_negative_prompt = reader.get<bool>("force_zeros_for_empty_prompt", true);
+  // A watermark is drawn only where the package for it is installed; nothing here needs it.
+  reader.ignore({"feature_extractor", "image_encoder", "add_watermarker", "tokenizer", "text_encoder"});
+}
+
+struct PipelineClass {
+  const char* name;
+  ModelFamily family;
+  void (*read)(ConfigReader& reader, ModelIndex& index);
+};
+constexpr PipelineClass kClasses[] = {
+    {"StableDiffusionPipeline", ModelFamily::kStableDiffusion, read_stable_diffusion},
+    {"StableDiffusionXLPipeline", ModelFamily::kStableDiffusionXl, read_stable_diffusion_xl},
+};
+
+const PipelineClass& find_class(const std::string& name, const std::string& where) {
+  std::string known;
+  for (const PipelineClass& entry : kClasses) {
+    if (name == entry.name) return entry;
+    known += (known.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  fail_input(where, ": pipeline class \"", name, "\" is not supported (expected one of ", known, ")");
+}
+
 }  // namespace
 
 ModelIndex read_model_index(const std::filesystem::path& model_dir) {
   const std::filesystem::path path = model_dir / "model_index.json";
-  check_input(std::filesystem::exists(path), path.string(),
-              ": not found; expected a model folder in diffusers layout (model_index.json, unet/, vae/, text_encoder/, "
-              "tokenizer/, scheduler/)");
+  check_input(
+      std::filesystem::exists(path), path.string(),
+      ": not found; expected a model folder in diffusers layout (model_index.json, unet/ or transformer/, vae/, "
+      "text_encoder/, tokenizer/, scheduler/)");
   ConfigReader reader = ConfigReader::from_file(path);
   ModelIndex index;
   index.class_name = reader.require<std::string>("_class_name");
-  check_input(index.class_name == "StableDiffusionPipeline", path.string(), ": pipeline class \"", index.class_name,
-              "\" is not supported (expected StableDiffusionPipeline)");
-  expect_class(reader, "unet", {"UNet2DConditionModel"});
-  expect_class(reader, "vae", {"AutoencoderKL"});
-  expect_class(reader, "text_encoder", {"CLIPTextModel", "CLIPTextModelWithProjection"});
-  expect_class(reader, "tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"});
+  const PipelineClass& entry = find_class(index.class_name, path.string());
+  index.family = entry.family;
+  entry.read(reader, index);
   index.scheduler_class = component_class(reader, "scheduler");
-  reader.ignore({"safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker"});
   reader.finish();
   return index;
 }

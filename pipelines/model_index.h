@@ -5,10 +5,16 @@
 
 namespace prefusion::pipelines {
 
+// The kinds of models there are. They differ in text encoders, in what else the denoiser is told, and in details of
+// their diffusers pipelines.
+enum class ModelFamily { kStableDiffusion, kStableDiffusionXl };
+
 // What model_index.json of a diffusers folder says about its pipeline.
 struct ModelIndex {
-  std::string class_name;       // "StableDiffusionPipeline"
-  std::string scheduler_class;  // the class that is to read scheduler/scheduler_config.json; may be empty
+  std::string class_name;  // "StableDiffusionPipeline"
+  ModelFamily family = ModelFamily::kStableDiffusion;
+  std::string scheduler_class;                // the class that is to read scheduler/scheduler_config.json; may be empty
+  bool zeros_for_no_negative_prompt = false;  // SDXL: force_zeros_for_empty_prompt
 };
 
 // Reads and checks MODEL_DIR/model_index.json. Input error when it is missing or malformed, names another pipeline

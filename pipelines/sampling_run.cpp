@@ -60,7 +60,7 @@ SamplingRun::SamplingRun(TextToImage& pipeline, const std::vector<ImageRequest>&
 
   const auto batch = static_cast<int64_t>(requests.size());
   conditioning_ = pipeline.encode(texts_of(requests, &ImageRequest::prompt),
-                                  texts_of(requests, &ImageRequest::negative_prompt), options.guidance);
+                                  texts_of(requests, &ImageRequest::negative_prompt), options.guidance, size);
   if (options.user_states.defined()) {
     const at::Tensor states = options.user_states.unsqueeze(0).expand({batch, -1, -1});
     conditioning_.prompt.user_states = conditioning_.negative.user_states = states;

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
+#include "pipelines/load_prompt_encoder.h"
 #include "pipelines/model_index.h"
 #include "pipelines/sampling_run.h"
 
@@ -26,7 +27,8 @@ schedulers::SchedulerConfig corrected(schedulers::SchedulerConfig config, bool i
 
 // diffusers takes a sample size below 64 for a mistake in models older than its release 0.9.
 ImageSize default_size(const std::filesystem::path& model_dir, const unet::DenoiserInfo& info, int64_t factor) {
-  const std::string version = read_json(model_dir / "unet" / "config.json").value("_diffusers_version", "1.0");
+  const std::string version =
+      read_json(unet::denoiser_folder(model_dir) / "config.json").value("_diffusers_version", "1.0");
   int major = 1;
   int minor = 0;
   std::sscanf(version.c_str(), "%d.%d", &major, &minor);
@@ -35,8 +37,9 @@ ImageSize default_size(const std::filesystem::path& model_dir, const unet::Denoi
   return {info.sample_size * factor, info.sample_width * factor};
 }
 
-// [B, L, D]; every distinct text is encoded once.
-at::Tensor encode_texts(text::PromptEncoder& encoder, const std::vector<std::string>& texts) {
+// A row for each text; every distinct one is encoded once.
+template <typename Encode>
+text::PromptStates encode_texts(const Encode& encode, const std::vector<std::string>& texts) {
   std::vector<std::string> distinct;
   std::map<std::string, int64_t> positions;
   std::vector<int64_t> order;
@@ -45,8 +48,9 @@ at::Tensor encode_texts(text::PromptEncoder& encoder, const std::vector<std::str
     if (is_new) distinct.push_back(text);
     order.push_back(entry->second);
   }
-  const at::Tensor states = encoder.encode(distinct);
-  return states.index_select(0, at::tensor(order, at::kLong).to(states.device()));
+  const text::PromptStates states = encode(distinct);
+  const at::Tensor rows = at::tensor(order, at::kLong).to(states.encoder_hidden_states.device());
+  return states.map([&](const at::Tensor& part) { return part.index_select(0, rows); });
 }
 
 }  // namespace
@@ -55,29 +59,35 @@ TextToImage TextToImage::load(const std::filesystem::path& model_dir, at::Scalar
                               const text::PromptEncoderOptions& prompt_options) {
   const ModelIndex index = read_model_index(model_dir);
   PipelineComponents components;
+  components.family = index.family;
   components.scheduler_config = schedulers::read_scheduler_config(model_dir);
   if (!index.scheduler_class.empty()) components.scheduler_config.class_name = index.scheduler_class;
-  components.prompt_encoder =
-      std::make_shared<text::PromptEncoder>(text::PromptEncoder::load(model_dir, dtype, device, prompt_options));
-  components.denoiser = unet::load_denoiser(model_dir / "unet", dtype, device);
+  components.prompt_encoder = load_prompt_encoder(model_dir, index, dtype, device, prompt_options);
+  components.denoiser = unet::load_denoiser(unet::denoiser_folder(model_dir), dtype, device);
   components.autoencoder = vae::load_autoencoder(model_dir / "vae", dtype, device);
-  components.default_size =
-      default_size(model_dir, components.denoiser->info(), components.autoencoder->scale_factor_px());
+  if (index.family == ModelFamily::kStableDiffusion) {
+    components.default_size =
+        default_size(model_dir, components.denoiser->info(), components.autoencoder->scale_factor_px());
+  }
   return TextToImage(std::move(components));
 }
 
-TextToImage::TextToImage(PipelineComponents components)
-    : components_(std::move(components)),
-      negative_encoder_(components_.prompt_encoder->tokenizer(), components_.prompt_encoder->model()) {
+TextToImage::TextToImage(PipelineComponents components) : components_(std::move(components)) {
   const unet::DenoiserInfo& info = components_.denoiser->info();
   const int64_t channels = components_.autoencoder->config().latent_channels;
   check_input(info.in_channels == channels, "the denoiser takes ", info.in_channels,
               " channels, the autoencoder makes ", channels, "; only text-to-image models are supported");
   check_input(info.out_channels == channels || info.out_channels == 2 * channels, "the denoiser gives ",
               info.out_channels, " channels, expected ", channels);
-  const int64_t width = components_.prompt_encoder->model()->config().hidden_size;
-  check_input(info.cross_attention_dim == width, "the denoiser's cross_attention_dim is ", info.cross_attention_dim,
-              ", the text encoder's hidden_size is ", width, "; they must be equal");
+  const text::PromptWidths widths = components_.prompt_encoder->widths();
+  check_input(info.cross_attention_dim == widths.states, "the denoiser's cross_attention_dim is ",
+              info.cross_attention_dim, ", the text encoder's hidden_size is ", widths.states, "; they must be equal");
+  check_input(
+      !info.uses_pooled || widths.pooled > 0,
+      "the denoiser is conditioned on pooled text states, which the text encoders of this pipeline do not make");
+  num_time_ids_ = components_.denoiser->num_time_ids(widths.pooled);
+  check_input(num_time_ids_ == 0 || num_time_ids_ == 6, "the denoiser takes ", num_time_ids_,
+              " time ids; only those of SDXL, 6, are supported");
   ImageSize& size = components_.default_size;
   const int64_t factor = components_.autoencoder->scale_factor_px();
   if (size.height_px == 0) size.height_px = info.sample_size * factor;
@@ -98,8 +108,7 @@ ImageSize TextToImage::image_size(const GenerateOptions& options) const {
 }
 
 std::unique_ptr<schedulers::Scheduler> TextToImage::make_scheduler(const GenerateOptions& options) const {
-  schedulers::SchedulerConfig config =
-      corrected(components_.scheduler_config, /*is_switch=*/options.scheduler != "auto");
+  schedulers::SchedulerConfig config = sampler_config(/*is_switch=*/options.scheduler != "auto");
   check_usage(options.eta >= 0 && options.eta <= 1, "--eta must be between 0 and 1, found ", options.eta);
   config.eta = options.eta;
   return schedulers::make_scheduler(options.scheduler, config);
@@ -109,7 +118,13 @@ schedulers::StochasticDdim TextToImage::stochastic_ddim() const {
   const unet::DenoiserInfo& info = components_.denoiser->info();
   check_input(info.out_channels == info.in_channels, "the denoiser gives ", info.out_channels, " channels for ",
               info.in_channels, "; policies whose variance is learned are not supported");
-  return schedulers::StochasticDdim(corrected(components_.scheduler_config, /*is_switch=*/true));
+  return schedulers::StochasticDdim(sampler_config(/*is_switch=*/true));
+}
+
+// Pipelines after Stable Diffusion's take the file as it is.
+schedulers::SchedulerConfig TextToImage::sampler_config(bool is_switch) const {
+  if (components_.family != ModelFamily::kStableDiffusion) return components_.scheduler_config;
+  return corrected(components_.scheduler_config, is_switch);
 }
 
 std::vector<int64_t> TextToImage::latent_shape(ImageSize size) const {
@@ -119,15 +134,31 @@ std::vector<int64_t> TextToImage::latent_shape(ImageSize size) const {
 
 GuidedConditioning TextToImage::encode(const std::vector<std::string>& prompts,
                                        const std::vector<std::string>& negative_prompts,
-                                       const GuidanceOptions& guidance) {
+                                       const GuidanceOptions& guidance, ImageSize size) {
   const at::NoGradGuard no_grad;
-  const at::ScalarType dtype = components_.denoiser->parameters().front().scalar_type();
-  GuidedConditioning conditioning;
-  conditioning.prompt.encoder_hidden_states = encode_texts(*components_.prompt_encoder, prompts).to(dtype);
+  text::PromptEncoder& encoder = *components_.prompt_encoder;
+  GuidedConditioning result;
+  result.prompt = conditioning(encode_texts([&](const auto& texts) { return encoder.encode(texts); }, prompts), size);
   if (guidance.is_active()) {
-    conditioning.negative.encoder_hidden_states = encode_texts(negative_encoder_, negative_prompts).to(dtype);
+    const auto encode = [&](const auto& texts) { return encoder.encode_negative(texts); };
+    result.negative = conditioning(encode_texts(encode, negative_prompts), size);
   }
-  return conditioning;
+  return result;
+}
+
+unet::Conditioning TextToImage::conditioning(const text::PromptStates& states, ImageSize size) const {
+  const at::ScalarType dtype = components_.denoiser->parameters().front().scalar_type();
+  unet::Conditioning result{.encoder_hidden_states = states.encoder_hidden_states.to(dtype),
+                            .encoder_mask = states.encoder_mask};
+  if (states.pooled.defined()) result.pooled = states.pooled.to(dtype);
+  if (num_time_ids_ > 0) {
+    // Original size, place of the crop, target size: the picture is whole and of the size asked for.
+    const std::vector<int64_t> ids = {size.height_px, size.width_px, 0, 0, size.height_px, size.width_px};
+    result.time_ids = at::tensor(ids, at::kLong)
+                          .to(states.encoder_hidden_states.device(), dtype)
+                          .expand({states.encoder_hidden_states.size(0), -1});
+  }
+  return result;
 }
 
 at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& requests, const GenerateOptions& options) {

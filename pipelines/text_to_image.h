@@ -11,6 +11,7 @@
 
 #include "pipelines/guidance.h"
 #include "pipelines/guided_denoiser.h"
+#include "pipelines/model_index.h"
 #include "schedulers/scheduler.h"
 #include "schedulers/stochastic_ddim.h"
 #include "text/prompt_encoder.h"
@@ -49,12 +50,13 @@ struct GenerateOptions {
 };
 
 struct ImageSize {
-  int64_t height_px;
-  int64_t width_px;
+  int64_t height_px = 0;
+  int64_t width_px = 0;
 };
 
 // What a pipeline is made of. Shared, so that training can sample from the network it is training.
 struct PipelineComponents {
+  ModelFamily family = ModelFamily::kStableDiffusion;
   std::shared_ptr<unet::Denoiser> denoiser;
   std::shared_ptr<vae::AutoencoderKL> autoencoder;
   std::shared_ptr<text::PromptEncoder> prompt_encoder;
@@ -62,9 +64,9 @@ struct PipelineComponents {
   ImageSize default_size = {0, 0};  // 0: the denoiser's sample size times the autoencoder's factor
 };
 
-// Stable Diffusion from prompt to picture ("High-Resolution Image Synthesis with Latent Diffusion Models", arXiv
-// 2112.10752). On the CPU in fp32 a picture equals that of diffusers' StableDiffusionPipeline called for it alone with
-// generator=torch.Generator("cpu").manual_seed(seed).
+// A latent diffusion model from prompt to picture ("High-Resolution Image Synthesis with Latent Diffusion Models",
+// arXiv 2112.10752). On the CPU in fp32 a picture equals that of the model's diffusers pipeline called for it alone
+// with generator=torch.Generator("cpu").manual_seed(seed).
 class TextToImage {
  public:
   // Loads a diffusers folder. Input error when a file is missing, broken or not supported, or components do not fit.
@@ -84,10 +86,10 @@ class TextToImage {
   // Both.
   at::Tensor generate(const std::vector<ImageRequest>& requests, const GenerateOptions& options);
 
-  // What the denoiser is conditioned on, a row for each prompt; without guidance the negative prompts are not read.
-  // In the denoiser's dtype, every distinct text encoded once.
+  // What the denoiser is conditioned on for pictures of that size, a row for each prompt; without guidance the negative
+  // prompts are not read. In the denoiser's dtype, every distinct text encoded once.
   GuidedConditioning encode(const std::vector<std::string>& prompts, const std::vector<std::string>& negative_prompts,
-                            const GuidanceOptions& guidance);
+                            const GuidanceOptions& guidance, ImageSize size);
 
   // The size pictures will have; usage error when the model cannot make it.
   ImageSize image_size(const GenerateOptions& options) const;
@@ -105,8 +107,12 @@ class TextToImage {
   const PipelineComponents& components() const { return components_; }
 
  private:
+  // States as the denoiser takes them, with what it is told of the size.
+  unet::Conditioning conditioning(const text::PromptStates& states, ImageSize size) const;
+  schedulers::SchedulerConfig sampler_config(bool is_switch) const;
+
   PipelineComponents components_;
-  text::PromptEncoder negative_encoder_;  // without clip skip: diffusers applies it to prompts only
+  int64_t num_time_ids_ = 0;
 };
 
 // pixel_values [B, 3, H, W], about [-1, 1] -> uint8 [B, H, W, 3] on the CPU.

@@ -90,13 +90,13 @@ Trajectory sample_trajectories(TextToImage& pipeline, std::span<const KeyedReque
   const at::NoGradGuard no_grad;
   check_options(options);
   unet::Denoiser& denoiser = *pipeline.components().denoiser;
+  const ImageSize size = pipeline.image_size({.height_px = options.height_px, .width_px = options.width_px});
   Trajectory trajectory{
-      .conditioning = encode_requests(pipeline, requests, options.guidance),
+      .conditioning = encode_requests(pipeline, requests, options.guidance, size),
       .policy = {.sampler = pipeline.stochastic_ddim(), .guidance = options.guidance, .eta = options.eta}};
   const DdimPolicy& policy = trajectory.policy;
   const at::Tensor& states = trajectory.conditioning.prompt.encoder_hidden_states;
   const at::ScalarType dtype = options.keeps_fp32 ? at::kFloat : states.scalar_type();
-  const ImageSize size = pipeline.image_size({.height_px = options.height_px, .width_px = options.width_px});
   at::Tensor latents = keyed_noise(requests, 0, pipeline.latent_shape(size)).to(states.device(), dtype);
 
   const std::vector<DdimStep> steps = policy.sampler.steps(options.num_inference_steps);

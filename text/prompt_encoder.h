@@ -1,57 +1,63 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
-#include <filesystem>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "text/clip_text_model.h"
-#include "text/clip_tokenizer.h"
+#include "text/prompt_states.h"
 
 namespace prefusion::text {
 
 struct PromptEncoderOptions {
-  // How many of the last layers to leave out; the final layer norm follows in any case. 1 is the penultimate layer.
+  // How many more of the last layers of CLIP encoders to leave out than the model does. For SD 1.x and 2.x the final
+  // layer norm follows in any case: 1 is the penultimate layer.
   int64_t clip_skip = 0;
 };
 
-// From prompts to what the denoiser of an SD 1.x or 2.x model is conditioned on, as the diffusers pipeline computes it.
+// Those of a diffusers folder by the name of their component; null where there is none.
+struct ClipModels {
+  std::shared_ptr<ClipTextModel> text_encoder;
+  std::shared_ptr<ClipTextModel> text_encoder_2;
+};
+
+// The widths of a model's text states.
+struct PromptWidths {
+  int64_t states = 0;  // D
+  int64_t pooled = 0;  // P, 0 without
+};
+
+// From prompts to what a denoiser is conditioned on: all text encoders of a model, as its diffusers pipeline uses them.
 class PromptEncoder {
  public:
-  // Reads `tokenizer/` and `text_encoder/` of a diffusers model folder. Input error when one is missing or unsupported
-  // or they do not fit each other; usage error for a clip_skip the model has no layers for.
-  static PromptEncoder load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
-                            const PromptEncoderOptions& options = {});
+  virtual ~PromptEncoder() = default;
 
-  PromptEncoder(ClipTokenizer tokenizer, std::shared_ptr<ClipTextModel> model,
-                const PromptEncoderOptions& options = {});
+  // A row for each prompt, in the dtype and on the device of the encoders, without gradients. Warns once a prompt when
+  // it is too long. Input error for a prompt that is not UTF-8.
+  virtual PromptStates encode(const std::vector<std::string>& prompts) = 0;
 
-  // [B, L, D] in the dtype and on the device of the model, without gradients. Warns once a prompt when it is too long.
-  // Input error for a prompt that is not UTF-8.
-  at::Tensor encode(const std::vector<std::string>& prompts);
+  // The same for negative prompts of guidance, of which empty ones were not given.
+  virtual PromptStates encode_negative(const std::vector<std::string>& prompts) = 0;
 
-  // How many of the prompt's tokens the text model does not see.
-  int64_t truncated_tokens(const std::string& prompt) const;
+  // How many of the prompt's tokens the (shortest) text encoder does not see.
+  virtual int64_t truncated_tokens(const std::string& prompt) const = 0;
 
-  // 32 hexadecimal digits over everything encode() depends on: tokenizer, config, weights and their dtype, clip_skip.
+  virtual PromptWidths widths() const = 0;
+
+  // The CLIP text models, whose weights LoRAs may change.
+  virtual ClipModels clip_models() const = 0;
+
+  // 32 hexadecimal digits over everything encode() depends on: tokenizers, configs, weights and their dtype, options.
   // For cache keys; the weights are read through on the first call.
-  std::string content_key() const;
-
-  const ClipTokenizer& tokenizer() const { return tokenizer_; }
-  const std::shared_ptr<ClipTextModel>& model() const { return model_; }
+  std::string content_key() const {
+    if (content_key_.empty()) content_key_ = compute_content_key();
+    return content_key_;
+  }
 
  private:
-  void warn_if_truncated(const std::string& prompt);
-  std::string compute_content_key() const;
+  virtual std::string compute_content_key() const = 0;
 
-  ClipTokenizer tokenizer_;
-  std::shared_ptr<ClipTextModel> model_;
-  PromptEncoderOptions options_;
-  std::set<std::string> warned_;
   mutable std::string content_key_;
 };
 

@@ -133,6 +133,7 @@ at::Tensor attach_user_adapter(const std::string& adapter, const std::string& us
 }
 
 void attach_loras(const std::vector<std::string>& loras, const pipelines::PipelineComponents& components) {
+  const text::ClipModels text = components.prompt_encoder->clip_models();
   for (const std::string& text : loras) {
     const AdapterArgument lora = parse_lora_argument(text);
     const std::filesystem::path file = nn::find_lora_file(lora.path);
@@ -142,7 +143,7 @@ void attach_loras(const std::vector<std::string>& loras, const pipelines::Pipeli
       continue;
     }
     const nn::LoraLoadReport report =
-        nn::load_lora(*components.denoiser, components.prompt_encoder->model().get(), lora.path, lora.scale);
+        nn::load_lora(*components.denoiser, text.text_encoder.get(), lora.path, lora.scale, text.text_encoder_2.get());
     log_info("LoRA ", report.file.string(), ": ", report.matched.size(), " layers, scale ", lora.scale);
     const auto& range = report.unet ? report.unet->config().timestep_range : std::nullopt;
     if (range) log_info("  at timesteps ", range->text(), " alone");

@@ -109,7 +109,7 @@ std::shared_ptr<text::ClipTextModel> make_text_encoder(const fs::path& folder) {
 
 void match_model(const fs::path& file, const fs::path& model, Inspection& inspection) {
   check_input(fs::is_directory(model), model.string(), ": no such model folder");
-  const fs::path config = model / "unet" / "config.json";
+  const fs::path config = unet::denoiser_folder(model) / "config.json";
   const auto denoiser = unet::make_denoiser(read_file(config), config.string());
   const auto text_encoder = make_text_encoder(model / "text_encoder");
   const auto text_encoder_2 = make_text_encoder(model / "text_encoder_2");

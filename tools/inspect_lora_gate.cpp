@@ -18,7 +18,7 @@ Inspection inspect_lora_gate(const fs::path& file, const fs::path& model) {
     inspection.facts.update(tensor_facts(tensors, file.string(), inspection));
     if (model.empty()) return inspection;
     check_input(fs::is_directory(model), model.string(), ": no such model folder");
-    const fs::path config = model / "unet" / "config.json";
+    const fs::path config = unet::denoiser_folder(model) / "config.json";
     const auto denoiser = unet::make_denoiser(read_file(config), config.string());
     const auto gate = nn::LoraGate::load(*denoiser, file, 1.0);
     inspection.facts["model"] = model.string();

@@ -51,7 +51,7 @@ Inspection inspect_user_adapter(const fs::path& file, const fs::path& model) {
     add_file_facts(file, inspection);
     if (model.empty()) return inspection;
     check_input(fs::is_directory(model), model.string(), ": no such model folder");
-    const fs::path config = model / "unet" / "config.json";
+    const fs::path config = unet::denoiser_folder(model) / "config.json";
     nn::UserAdapter::load(*unet::make_denoiser(read_file(config), config.string()), file);
     inspection.facts["model"] = model.string();
   } catch (const Error& error) {

@@ -59,7 +59,7 @@ GroupTable CacheFiller::fill(const data::PreferenceDataset& dataset, const std::
     CachedGroup entry = describe(group);
     add_prompts(group);
     if (group.pixel_values.defined()) {
-      encode_pictures(entry, group.pixel_values);
+      encode_pictures(entry, group.pixel_values, group.geometry);
       encode_masks(entry, group.masks);
       if (++encoded % kCommitEvery == 0) cache_.commit();
     } else {
@@ -95,18 +95,28 @@ CachedGroup CacheFiller::describe(const data::LoadedGroup& group) const {
 
 bool CacheFiller::is_complete(const CachedGroup& entry) const {
   for (const auto& keys : entry.pictures) {
-    if (!cache_.contains(keys[0]) || (flips_ && !cache_.contains(keys[1]))) return false;
+    if (!has_picture(keys[0]) || (flips_ && !has_picture(keys[1]))) return false;
   }
   return std::all_of(entry.masks.begin(), entry.masks.end(),
                      [this](const ContentHash& key) { return cache_.contains(key); });
 }
 
+bool CacheFiller::has_picture(const ContentHash& key) const {
+  return cache_.contains(key) && (!encoder_.uses_time_ids() || cache_.contains(data::time_ids_key(key)));
+}
+
 // One picture at a time: the encoder's activations are the largest thing in memory, and the device is busy anyway.
-void CacheFiller::encode_pictures(const CachedGroup& entry, const at::Tensor& pixel_values) {
+void CacheFiller::encode_pictures(const CachedGroup& entry, const at::Tensor& pixel_values,
+                                  const std::vector<data::ImageGeometry>& geometry) {
   for (size_t item = 0; item < entry.pictures.size(); ++item) {
     const at::Tensor picture = pixel_values.slice(0, static_cast<int64_t>(item), static_cast<int64_t>(item) + 1);
     for (const bool flipped : {false, true}) {
       const ContentHash& key = entry.pictures[item][flipped];
+      if (encoder_.uses_time_ids()) {
+        const data::ImageGeometry& place = geometry[item];
+        const auto ids = encoder_.time_ids(flipped ? data::mirrored(place, transform_.resolution) : place);
+        cache_.append_time_ids(data::time_ids_key(key), ids);
+      }
       if ((flipped && !flips_) || cache_.contains(key)) continue;
       const EncodedPictures latents = encoder_.encode_pictures(flipped ? picture.flip({3}) : picture);
       cache_.append_latents({key}, latents.mean.cpu(), latents.std.cpu());

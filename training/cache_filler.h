@@ -43,7 +43,9 @@ class CacheFiller {
   CachedGroup describe(const data::LoadedGroup& group) const;
   bool is_complete(const CachedGroup& entry) const;
   void add_prompts(const data::LoadedGroup& group);
-  void encode_pictures(const CachedGroup& entry, const at::Tensor& pixel_values);
+  bool has_picture(const ContentHash& key) const;
+  void encode_pictures(const CachedGroup& entry, const at::Tensor& pixel_values,
+                       const std::vector<data::ImageGeometry>& geometry);
   void encode_masks(const CachedGroup& entry, const at::Tensor& masks);
 
   data::LatentCache& cache_;

@@ -12,7 +12,8 @@ EncodedBatch CacheReader::read(const std::vector<CachedRequest>& groups, double 
   const auto items = static_cast<int64_t>(groups.front().second->pictures.size());
   EncodedBatch batch = start_batch(drawn, items, seed_, empty_prompt_rate, device_);
   const at::Tensor is_dropped = batch.is_caption_dropped.cpu();
-  std::vector<at::Tensor> means, stds, texts, item_texts, masks;
+  std::vector<at::Tensor> means, stds, masks, time_ids;
+  std::vector<text::PromptStates> texts, item_texts;
   for (size_t i = 0; i < groups.size(); ++i) {
     const auto& [request, group] = groups[i];
     const DrawKey key{seed_, static_cast<uint64_t>(request.index), request.draw};
@@ -23,6 +24,7 @@ EncodedBatch CacheReader::read(const std::vector<CachedRequest>& groups, double 
       check_has(latents.has_value(), *group);
       means.push_back(latents->mean);
       stds.push_back(latents->std);
+      if (uses_time_ids_) time_ids.push_back(find_time_ids(keys[is_flipped], *group));
     }
     texts.push_back(find_text(drops ? empty_prompt_ : group->text, *group));
     for (const auto& text : group->item_texts) item_texts.push_back(find_text(drops ? empty_prompt_ : text, *group));
@@ -34,16 +36,25 @@ EncodedBatch CacheReader::read(const std::vector<CachedRequest>& groups, double 
   };
   batch.mean = grouped(means);
   batch.std = grouped(stds);
-  batch.encoder_hidden_states = at::stack(texts).to(device_);
-  batch.item_hidden_states = grouped(item_texts);
+  batch.prompts = text::stack_states(texts).map([&](const at::Tensor& part) { return part.to(device_); });
+  batch.item_prompts = text::stack_states(item_texts).map([&](const at::Tensor& part) {
+    return part.unflatten(0, {-1, items}).to(device_);
+  });
   batch.masks = grouped(masks);
+  batch.time_ids = grouped(time_ids);
   return batch;
 }
 
-at::Tensor CacheReader::find_text(const ContentHash& key, const CachedGroup& group) const {
+text::PromptStates CacheReader::find_text(const ContentHash& key, const CachedGroup& group) const {
   const auto text = cache_->find_text(key);
   check_has(text.has_value(), group);
-  return text->encoder_hidden_states;
+  return *text;
+}
+
+at::Tensor CacheReader::find_time_ids(const ContentHash& latents_key, const CachedGroup& group) const {
+  const auto ids = cache_->find_time_ids(data::time_ids_key(latents_key));
+  check_has(ids.has_value(), group);
+  return *ids;
 }
 
 at::Tensor CacheReader::find_mask(const ContentHash& key, bool is_flipped, const CachedGroup& group) const {

@@ -16,20 +16,27 @@ using CachedRequest = std::pair<data::LoadRequest, const CachedGroup*>;
 // Reads batches back out of the cache.
 class CacheReader {
  public:
-  CacheReader(std::shared_ptr<data::LatentCache> cache, data::TransformOptions transform, ContentHash empty_prompt,
-              uint64_t seed, at::Device device)
-      : cache_(std::move(cache)), transform_(transform), empty_prompt_(empty_prompt), seed_(seed), device_(device) {}
+  CacheReader(std::shared_ptr<data::LatentCache> cache, const GroupEncoder& encoder, ContentHash empty_prompt,
+              uint64_t seed)
+      : cache_(std::move(cache)),
+        transform_(encoder.transform()),
+        uses_time_ids_(encoder.uses_time_ids()),
+        empty_prompt_(empty_prompt),
+        seed_(seed),
+        device_(encoder.device()) {}
 
   // Input error with the cache's path when an entry cannot be read back.
   EncodedBatch read(const std::vector<CachedRequest>& groups, double empty_prompt_rate) const;
 
  private:
-  at::Tensor find_text(const ContentHash& key, const CachedGroup& group) const;
+  text::PromptStates find_text(const ContentHash& key, const CachedGroup& group) const;
+  at::Tensor find_time_ids(const ContentHash& latents_key, const CachedGroup& group) const;
   at::Tensor find_mask(const ContentHash& key, bool is_flipped, const CachedGroup& group) const;
   void check_has(bool is_found, const CachedGroup& group) const;
 
   std::shared_ptr<data::LatentCache> cache_;
   data::TransformOptions transform_;
+  bool uses_time_ids_;
   ContentHash empty_prompt_;
   uint64_t seed_;
   at::Device device_;

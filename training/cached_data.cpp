@@ -65,8 +65,9 @@ class CachedData : public EncodedData {
     const auto empty_text = cache_->find_text(empty);
     check_input(empty_text.has_value(), (folder / "latents.h5").string(),
                 ": the empty prompt's entry is damaged; delete the file, it is made again");
-    text_shape_ = empty_text->encoder_hidden_states.sizes().vec();
-    reader_ = std::make_unique<CacheReader>(cache_, encoder->transform(), empty, options.seed, encoder->device());
+    empty_text_ = empty_text->map([](const at::Tensor& part) { return part.unsqueeze(0); });
+    example_time_ids_ = encoder->example_time_ids();
+    reader_ = std::make_unique<CacheReader>(cache_, *encoder, empty, options.seed);
   }
 
   std::unique_ptr<BatchSource> train_source(int64_t position) override {
@@ -94,7 +95,8 @@ class CachedData : public EncodedData {
   int64_t items_per_group() const override { return items_; }
   LatentScaling scaling() const override { return scaling_; }
   std::vector<int64_t> latent_shape() const override { return latent_shape_; }
-  std::vector<int64_t> text_shape() const override { return text_shape_; }
+  text::PromptStates example_prompt() const override { return empty_text_; }
+  std::vector<int64_t> example_time_ids() const override { return example_time_ids_; }
 
  private:
   // Which chunk of a curriculum by hardness a group is in shows only when the model has seen them all.
@@ -125,7 +127,8 @@ class CachedData : public EncodedData {
   const AlignOptions& options_;
   int64_t items_ = 0;
   LatentScaling scaling_;
-  std::vector<int64_t> latent_shape_, text_shape_;
+  std::vector<int64_t> latent_shape_, example_time_ids_;
+  text::PromptStates empty_text_;
   std::shared_ptr<data::LatentCache> cache_;
   GroupTable train_, held_out_;
   std::unique_ptr<CacheReader> reader_;

@@ -29,18 +29,21 @@ EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::De
   EncodedBatch batch;
   std::vector<int64_t> shape = {batch_size, items};
   for (const int64_t size : data.latent_shape()) shape.push_back(size);
-  std::vector<int64_t> text = {batch_size};
-  for (const int64_t size : data.text_shape()) text.push_back(size);
   batch.mean = at::randn(shape).to(device);
   batch.std = at::ones_like(batch.mean);
-  batch.encoder_hidden_states = at::randn(text).to(device);
+  batch.prompts = data.example_prompt().map(
+      [&](const at::Tensor& part) { return part.repeat_interleave(batch_size, 0).to(device); });
+  if (const auto ids = data.example_time_ids(); !ids.empty()) {
+    batch.time_ids = at::tensor(ids, at::kLong).to(device).expand({batch_size, items, -1});
+  }
   batch.labels = at::zeros({batch_size, items}).to(device);
   batch.labels.select(1, 0).fill_(1);
   batch.is_caption_dropped = at::zeros({batch_size}, at::kBool).to(device);
   if (needs.needs_scores) batch.scores = batch.labels;
   if (needs.needs_mask) batch.masks = at::ones_like(batch.mean.narrow(2, 0, 1));
   if (needs.needs_item_prompts)
-    batch.item_hidden_states = batch.encoder_hidden_states.unsqueeze(1).repeat({1, items, 1, 1});
+    batch.item_prompts =
+        batch.prompts.map([&](const at::Tensor& part) { return at::stack(std::vector<at::Tensor>(items, part), 1); });
   for (int64_t i = 0; i < batch_size; ++i) batch.groups.push_back({i, 0});
   batch.users.resize(static_cast<size_t>(batch_size));
   return batch;

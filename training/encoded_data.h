@@ -41,9 +41,11 @@ class EncodedData {
 
   virtual int64_t items_per_group() const = 0;
   virtual LatentScaling scaling() const = 0;
-  // Shapes of one group's tensors, for the dry run: latents [C, h, w], text [L, D].
+  // What a group of the run is like, for the dry run: latents [C, h, w], the states of a prompt, [1, ...], and the time
+  // ids of a picture, empty where the model takes none.
   virtual std::vector<int64_t> latent_shape() const = 0;
-  virtual std::vector<int64_t> text_shape() const = 0;
+  virtual text::PromptStates example_prompt() const = 0;
+  virtual std::vector<int64_t> example_time_ids() const = 0;
 
  protected:
   PreferenceSplit split_;

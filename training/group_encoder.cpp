@@ -7,14 +7,16 @@
 #include "core/json_config.h"
 #include "data/mask.h"
 #include "nn/layers.h"
+#include "pipelines/load_prompt_encoder.h"
 #include "training/weights_key.h"
+#include "unet/denoiser.h"
 
 namespace prefusion::training {
 namespace {
 
 // The pixel size the model was made for: the denoiser's sample size times the VAE's factor.
 int64_t native_resolution(const AlignOptions& options, const vae::AutoencoderKL& vae) {
-  const Json config = read_json(options.model / "unet" / "config.json");
+  const Json config = read_json(unet::denoiser_folder(options.model) / "config.json");
   const Json size = config.value("sample_size", Json(64));
   return (size.is_array() ? size.at(0).get<int64_t>() : size.get<int64_t>()) * vae.scale_factor_px();
 }
@@ -22,9 +24,10 @@ int64_t native_resolution(const AlignOptions& options, const vae::AutoencoderKL&
 }  // namespace
 
 GroupEncoder::GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at::Device device)
-    : device_(device),
-      vae_(vae::load_autoencoder(options.model / "vae", dtype, device)),
-      prompt_encoder_(text::PromptEncoder::load(options.model, dtype, device)) {
+    : device_(device), vae_(vae::load_autoencoder(options.model / "vae", dtype, device)) {
+  const pipelines::ModelIndex index = pipelines::read_model_index(options.model);
+  family_ = index.family;
+  prompt_encoder_ = pipelines::load_prompt_encoder(options.model, index, dtype, device);
   transform_ = {.resolution = options.resolution > 0 ? options.resolution : native_resolution(options, *vae_),
                 .random_crop = options.random_crop,
                 .hflip = !options.no_hflip};
@@ -49,8 +52,18 @@ at::Tensor GroupEncoder::encode_masks(const at::Tensor& masks) const {
   return data::average_masks(masks, scale_factor_px()).to(device_);
 }
 
-at::Tensor GroupEncoder::encode_prompts(const std::vector<std::string>& prompts) {
-  return prompt_encoder_.encode(prompts);
+text::PromptStates GroupEncoder::encode_prompts(const std::vector<std::string>& prompts) {
+  return prompt_encoder_->encode(prompts);
+}
+
+std::vector<int64_t> GroupEncoder::time_ids(const data::ImageGeometry& geometry) const {
+  const int64_t target = transform_.resolution;
+  return {geometry.original_height, geometry.original_width, geometry.crop_top, geometry.crop_left, target, target};
+}
+
+std::vector<int64_t> GroupEncoder::example_time_ids() const {
+  if (!uses_time_ids()) return {};
+  return time_ids({.original_height = transform_.resolution, .original_width = transform_.resolution});
 }
 
 LatentScaling GroupEncoder::scaling() const {

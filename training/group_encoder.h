@@ -8,6 +8,7 @@
 
 #include "core/rng.h"
 #include "data/transform.h"
+#include "pipelines/model_index.h"
 #include "text/prompt_encoder.h"
 #include "training/align_options.h"
 #include "training/train_step.h"
@@ -30,8 +31,12 @@ class GroupEncoder {
   EncodedPictures encode_pictures(const at::Tensor& pixel_values);
   // Masks at the size of latents: uint8 [..., R, R] to fp32 [..., 1, h, w] in [0, 1].
   at::Tensor encode_masks(const at::Tensor& masks) const;
-  // [N, L, D].
-  at::Tensor encode_prompts(const std::vector<std::string>& prompts);
+  text::PromptStates encode_prompts(const std::vector<std::string>& prompts);
+  // Whether the model is told where each picture's crop lies (SDXL), and what: original height and width, top and left
+  // of the crop, target height and width, in pixels.
+  bool uses_time_ids() const { return family_ == pipelines::ModelFamily::kStableDiffusionXl; }
+  std::vector<int64_t> time_ids(const data::ImageGeometry& geometry) const;
+  std::vector<int64_t> example_time_ids() const;  // of a picture that fits as it is; empty where there are none
 
   at::Device device() const { return device_; }
   const data::TransformOptions& transform() const { return transform_; }
@@ -40,12 +45,13 @@ class GroupEncoder {
   int64_t scale_factor_px() const { return vae_->scale_factor_px(); }
   // Whatever latents and text states depend on besides picture and prompt, for cache keys.
   std::string vae_key() const;
-  std::string text_key() const { return prompt_encoder_.content_key(); }
+  std::string text_key() const { return prompt_encoder_->content_key(); }
 
  private:
   at::Device device_;
   std::shared_ptr<vae::AutoencoderKL> vae_;
-  text::PromptEncoder prompt_encoder_;
+  pipelines::ModelFamily family_;
+  std::shared_ptr<text::PromptEncoder> prompt_encoder_;
   data::TransformOptions transform_;
 };
 

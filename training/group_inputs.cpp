@@ -15,9 +15,14 @@ DrawKey key_of(uint64_t seed, const GroupRef& group) {
 }  // namespace
 
 unet::Conditioning GroupInputs::conditioning(at::ScalarType dtype) const {
-  const at::Tensor states = encoder_hidden_states.to(dtype);
-  const bool has_item_prompts = states.dim() == 4;
-  return {has_item_prompts ? states.flatten(0, 1) : states.repeat_interleave(timesteps.size(1), 0)};
+  const text::PromptStates items = prompts.map([&](const at::Tensor& part) {
+    return has_item_prompts ? part.flatten(0, 1) : part.repeat_interleave(timesteps.size(1), 0);
+  });
+  unet::Conditioning result{.encoder_hidden_states = items.encoder_hidden_states.to(dtype),
+                            .encoder_mask = items.encoder_mask};
+  if (items.pooled.defined()) result.pooled = items.pooled.to(dtype);
+  if (time_ids.defined()) result.time_ids = time_ids.flatten(0, 1).to(dtype);
+  return result;
 }
 
 at::Tensor GroupInputMaker::sample_latents(const EncodedBatch& batch) const {
@@ -38,8 +43,9 @@ GroupInputs GroupInputMaker::make_forward(const EncodedBatch& batch, const at::T
   inputs.latents = sample_latents(batch);
   inputs.noise_streams = at::tensor(streams, at::kLong).to(inputs.latents.device());
   inputs.timesteps = timesteps.unsqueeze(1).expand({batch.size(), batch.items_per_group()}).contiguous();
-  inputs.encoder_hidden_states =
-      batch.item_hidden_states.defined() ? batch.item_hidden_states : batch.encoder_hidden_states;
+  inputs.has_item_prompts = batch.item_prompts.defined();
+  inputs.prompts = inputs.has_item_prompts ? batch.item_prompts : batch.prompts;
+  inputs.time_ids = batch.time_ids;
   const auto noisy =
       kernels::noise_and_target(inputs.latents, inputs.noise_streams, seed_, schedule_.signal_scale(inputs.timesteps),
                                 schedule_.noise_scale(inputs.timesteps), schedule_.prediction_type());
@@ -59,8 +65,7 @@ void GroupInputMaker::invert(const EncodedBatch& batch, GroupInputs& inputs, une
   const unet::Conditioning conditioning = inputs.conditioning(dtype_);
   const auto rows_of = [&](at::IntArrayRef items) { return at::tensor(items, at::kLong).to(inputs.latents.device()); };
   const auto denoise = [&](const at::Tensor& latents, const at::Tensor& timesteps, at::IntArrayRef items) {
-    const unet::Conditioning selected{conditioning.encoder_hidden_states.index_select(0, rows_of(items))};
-    return policy.forward(latents.to(dtype_), timesteps, selected);
+    return policy.forward(latents.to(dtype_), timesteps, unet::select_rows(conditioning, rows_of(items)));
   };
   // The noise of a walk's step is each item's own, and that of a group's draw.
   const int64_t k = inputs.latents.size(1);

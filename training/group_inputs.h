@@ -24,14 +24,16 @@ struct LatentSourceOptions {
 
 // What the denoiser is asked about B groups of k items, and what it should answer.
 struct GroupInputs {
-  at::Tensor latents;                // [B, k, C, h, w] fp32, a draw of the posterior
-  at::Tensor noise_streams;          // [B] int64: Philox streams of the groups' shared noise
-  at::Tensor inverted_noise;         // [B, k, C, h, w] fp32, each item's own; only from inversion
-  at::Tensor timesteps;              // [B, k] int64
-  at::Tensor encoder_hidden_states;  // [B, L, D], or [B, k, L, D] where items have prompts of their own
-  at::Tensor user_states;            // [B, M, U] of the groups' users, for the policy alone; undefined without
-  at::Tensor noisy_latents;          // [B, k, C, h, w] fp32
-  at::Tensor target;                 // [B, k, C, h, w] fp32
+  at::Tensor latents;          // [B, k, C, h, w] fp32, a draw of the posterior
+  at::Tensor noise_streams;    // [B] int64: Philox streams of the groups' shared noise
+  at::Tensor inverted_noise;   // [B, k, C, h, w] fp32, each item's own; only from inversion
+  at::Tensor timesteps;        // [B, k] int64
+  text::PromptStates prompts;  // [B, ...], or [B, k, ...] where items have prompts of their own
+  bool has_item_prompts = false;
+  at::Tensor time_ids;       // [B, k, 6] int64 for SDXL, else undefined
+  at::Tensor user_states;    // [B, M, U] of the groups' users, for the policy alone; undefined without
+  at::Tensor noisy_latents;  // [B, k, C, h, w] fp32
+  at::Tensor target;         // [B, k, C, h, w] fp32
 
   // The denoiser's arguments: the items of all groups are one batch of it.
   at::Tensor denoiser_latents(at::ScalarType dtype) const { return noisy_latents.flatten(0, 1).to(dtype); }

@@ -32,10 +32,23 @@ void add_prompts(const data::GroupBatch& loaded, GroupEncoder& encoder, EncodedB
       item_prompts.push_back(drops ? "" : group.item_prompts[static_cast<size_t>(item)]);
     }
   }
-  batch.encoder_hidden_states = encoder.encode_prompts(prompts);
+  batch.prompts = encoder.encode_prompts(prompts);
   if (item_prompts.empty()) return;
-  batch.item_hidden_states =
-      encoder.encode_prompts(item_prompts).unflatten(0, {loaded.size(), batch.items_per_group()});
+  batch.item_prompts = encoder.encode_prompts(item_prompts).map([&](const at::Tensor& part) {
+    return part.unflatten(0, {loaded.size(), batch.items_per_group()});
+  });
+}
+
+// [B, k, 6]
+at::Tensor time_ids_of(const data::GroupBatch& loaded, const GroupEncoder& encoder, int64_t items_per_group) {
+  std::vector<int64_t> ids;
+  for (const auto& group : loaded.groups) {
+    for (int64_t item = 0; item < items_per_group; ++item) {
+      const std::vector<int64_t> own = encoder.time_ids(group.geometry[static_cast<size_t>(item)]);
+      ids.insert(ids.end(), own.begin(), own.end());
+    }
+  }
+  return at::tensor(ids, at::kLong).view({loaded.size(), items_per_group, -1}).to(encoder.device());
 }
 
 }  // namespace
@@ -62,6 +75,7 @@ EncodedBatch encode_batch(const data::GroupBatch& loaded, GroupEncoder& encoder,
     batch.masks = encoder.encode_masks(at::stack(masks));
   }
   add_prompts(loaded, encoder, batch);
+  if (encoder.uses_time_ids()) batch.time_ids = time_ids_of(loaded, encoder, pixel_values.size(1));
   return batch;
 }
 
@@ -132,7 +146,8 @@ class LiveData : public EncodedData {
   int64_t items_per_group() const override { return keeps_all_items_ ? split_.train->group_size() : 1; }
   LatentScaling scaling() const override { return encoder_->scaling(); }
   std::vector<int64_t> latent_shape() const override { return encoder_->latent_shape(); }
-  std::vector<int64_t> text_shape() const override { return encoder_->encode_prompts({""}).sizes().slice(1).vec(); }
+  text::PromptStates example_prompt() const override { return encoder_->encode_prompts({""}); }
+  std::vector<int64_t> example_time_ids() const override { return encoder_->example_time_ids(); }
 
  private:
   const AlignOptions& options_;

@@ -62,7 +62,7 @@ Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device
   Policy policy;
   const AdapterKind kind = options.adapter_kind();
   if (kind != AdapterKind::kFull) {
-    policy.denoiser = unet::load_denoiser(options.model / "unet", dtype, device);
+    policy.denoiser = unet::load_denoiser(unet::denoiser_folder(options.model), dtype, device);
     for (auto& parameter : policy.denoiser->parameters()) parameter.set_requires_grad(false);
   }
   if (kind == AdapterKind::kLora) {
@@ -85,7 +85,7 @@ Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device
 
 std::shared_ptr<unet::Denoiser> load_start_denoiser(const fs::path& folder, const AlignOptions& options,
                                                     at::ScalarType dtype, at::Device device) {
-  auto denoiser = unet::load_denoiser(folder / "unet", dtype, device);
+  auto denoiser = unet::load_denoiser(unet::denoiser_folder(folder), dtype, device);
   const bool has_init = !options.init_lora.empty() && folder == options.model;
   if (has_init) {
     load_whole_lora(*denoiser, options.init_lora, "--init-lora");
@@ -103,6 +103,7 @@ bool is_weight_file(const fs::path& path) {
 
 // The model folder without the denoiser's weights; existing files are replaced.
 void copy_model(const fs::path& from, const fs::path& to) {
+  const fs::path denoiser = unet::denoiser_folder(from).filename();
   for (auto entry = fs::recursive_directory_iterator(from); entry != fs::recursive_directory_iterator(); ++entry) {
     const fs::path relative = fs::relative(entry->path(), from);
     std::error_code error;
@@ -110,7 +111,7 @@ void copy_model(const fs::path& from, const fs::path& to) {
       if (relative.filename().string().starts_with(".")) entry.disable_recursion_pending();
       continue;
     }
-    const bool is_denoiser = relative.begin()->string() == "unet";
+    const bool is_denoiser = *relative.begin() == denoiser;
     if (is_denoiser && is_weight_file(relative)) continue;
     if (relative.filename().string().starts_with(".")) continue;
     make_folder((to / relative).parent_path());
@@ -144,7 +145,8 @@ void write_weights(const AlignOptions& options, const Policy& policy, const std:
   TensorMap tensors;
   for (const auto& [name, tensor] : weights) tensors[name] = tensor;
   for (const auto& item : policy.denoiser->named_buffers()) tensors[item.key()] = item.value();
-  write_safetensors(options.output / "unet" / "diffusion_pytorch_model.safetensors", tensors, {{"format", "pt"}});
+  write_safetensors(unet::denoiser_folder(options.output) / "diffusion_pytorch_model.safetensors", tensors,
+                    {{"format", "pt"}});
 }
 
 }  // namespace prefusion::training

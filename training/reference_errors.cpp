@@ -23,7 +23,9 @@ ContentHash group_key(const std::string& run_key, const EncodedBatch& batch, int
   hash.add("reference errors, version 1").add(run_key);
   hash.add(concat(group.item, " ", group.draw, " ", timestep));
   for (const at::Tensor& tensor :
-       {batch.mean, batch.std, batch.encoder_hidden_states, batch.item_hidden_states, batch.masks}) {
+       {batch.mean, batch.std, batch.prompts.encoder_hidden_states, batch.item_prompts.encoder_hidden_states,
+        batch.masks, batch.prompts.pooled, batch.prompts.encoder_mask, batch.item_prompts.pooled,
+        batch.item_prompts.encoder_mask, batch.time_ids}) {
     if (tensor.defined()) add_tensor(hash, tensor.select(0, i));
   }
   return hash.finish();
@@ -33,11 +35,13 @@ ContentHash group_key(const std::string& run_key, const EncodedBatch& batch, int
 EncodedBatch select_groups(const EncodedBatch& batch, const std::vector<int64_t>& rows) {
   const at::Tensor index = at::tensor(rows, at::kLong).to(batch.mean.device());
   EncodedBatch selected;
-  selected.mean = batch.mean.index_select(0, index);
-  selected.std = batch.std.index_select(0, index);
-  selected.encoder_hidden_states = batch.encoder_hidden_states.index_select(0, index);
-  if (batch.item_hidden_states.defined()) selected.item_hidden_states = batch.item_hidden_states.index_select(0, index);
-  if (batch.masks.defined()) selected.masks = batch.masks.index_select(0, index);
+  const auto select = [&](const at::Tensor& part) { return part.defined() ? part.index_select(0, index) : part; };
+  selected.mean = select(batch.mean);
+  selected.std = select(batch.std);
+  selected.prompts = batch.prompts.map(select);
+  selected.item_prompts = batch.item_prompts.map(select);
+  selected.time_ids = select(batch.time_ids);
+  selected.masks = select(batch.masks);
   for (const int64_t row : rows) selected.groups.push_back(batch.groups[row]);
   return selected;
 }

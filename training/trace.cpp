@@ -28,7 +28,10 @@ void TraceWriter::add(const StepTensors& tensors, const EncodedBatch& batch) {
                     : kernels::group_noise(inputs.noise_streams, seed_, inputs.latents.sizes().slice(2),
                                            inputs.latents.size(1)));
   keep("timesteps", inputs.timesteps);
-  keep("encoder_hidden_states", inputs.encoder_hidden_states);
+  keep("encoder_hidden_states", inputs.prompts.encoder_hidden_states);
+  keep("encoder_mask", inputs.prompts.encoder_mask);
+  keep("pooled", inputs.prompts.pooled);
+  keep("time_ids", inputs.time_ids);
   keep("user_states", inputs.user_states);
   keep("noisy_latents", inputs.noisy_latents);
   keep("target", inputs.target);

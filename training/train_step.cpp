@@ -145,9 +145,9 @@ losses::GroupErrors TrainStep::known_of(const EncodedBatch& batch) const {
   errors.labels = batch.labels;
   errors.scores = batch.scores;
   errors.weights = batch.weights;
-  errors.has_item_prompts = batch.item_hidden_states.defined();
+  errors.has_item_prompts = batch.item_prompts.defined();
   errors.is_masked = batch.masks.defined();
-  if (needs_.needs_prompt_distance) errors.prompt_distance = prompt_distances(batch.encoder_hidden_states);
+  if (needs_.needs_prompt_distance) errors.prompt_distance = prompt_distances(batch.prompts.encoder_hidden_states);
   return errors;
 }
 

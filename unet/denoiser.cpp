@@ -1,5 +1,7 @@
 #include "unet/denoiser.h"
 
+#include <ATen/ATen.h>
+
 #include "core/error.h"
 #include "core/json_config.h"
 #include "core/safetensors.h"
@@ -40,6 +42,21 @@ std::shared_ptr<Denoiser> make_from_json(const Json& config, const std::string& 
 }
 
 }  // namespace
+
+Conditioning select_rows(const Conditioning& conditioning, const at::Tensor& rows) {
+  const auto selected = [&](const at::Tensor& part) { return part.defined() ? part.index_select(0, rows) : part; };
+  return {.encoder_hidden_states = selected(conditioning.encoder_hidden_states),
+          .encoder_mask = selected(conditioning.encoder_mask),
+          .pooled = selected(conditioning.pooled),
+          .time_ids = selected(conditioning.time_ids),
+          .guidance = selected(conditioning.guidance),
+          .user_states = selected(conditioning.user_states)};
+}
+
+std::filesystem::path denoiser_folder(const std::filesystem::path& model_dir) {
+  const std::filesystem::path transformer = model_dir / "transformer";
+  return std::filesystem::exists(transformer) ? transformer : model_dir / "unet";
+}
 
 std::shared_ptr<Denoiser> load_denoiser(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device) {
   const std::filesystem::path config_path = folder / "config.json";

@@ -17,10 +17,13 @@ struct Conditioning {
   at::Tensor encoder_hidden_states;  // [B, L, D]
   at::Tensor encoder_mask;           // [B, L] bool, true for tokens to attend to; undefined: all of them
   at::Tensor pooled;                 // [B, P] where the model has it
-  at::Tensor time_ids;               // [B, 6] where the model has them
+  at::Tensor time_ids;               // [B, n] where the model has them: SDXL 6, its refiner 5
   at::Tensor guidance;               // [B] fp32, the scale a guidance-distilled model is told (FLUX.1 dev)
   at::Tensor user_states;  // [B, M, U] of the users asked for, where a user adapter is attached; else undefined
 };
+
+// The given rows (int64 [M], on the device of the states).
+Conditioning select_rows(const Conditioning& conditioning, const at::Tensor& rows);
 
 // What the rest of the program needs to know of a denoiser.
 struct DenoiserInfo {
@@ -50,6 +53,10 @@ class Denoiser : public torch::nn::Module, public nn::TimestepAnnouncer {
   // Adds to the weights of a checkpoint what it may leave out because it can be computed.
   virtual void complete_weights(TensorMap& weights) const {}
 
+  // How many numbers `time_ids` has for a model whose pooled states have that width; 0: it is not asked for. Input
+  // error where no number fits.
+  virtual int64_t num_time_ids(int64_t /*pooled_width*/) const { return 0; }
+
   // Recompute the activations of each block in the backward pass instead of keeping them.
   void set_gradient_checkpointing(bool enabled) { gradient_checkpointing_ = enabled; }
   bool gradient_checkpointing() const { return gradient_checkpointing_; }
@@ -58,7 +65,10 @@ class Denoiser : public torch::nn::Module, public nn::TimestepAnnouncer {
   bool gradient_checkpointing_ = false;
 };
 
-// The denoiser of a component folder (`unet/` of a diffusers model): config.json says which class.
+// Where a diffusers model keeps its denoiser: `transformer/` where there is one, else `unet/`.
+std::filesystem::path denoiser_folder(const std::filesystem::path& model_dir);
+
+// The denoiser of a component folder (denoiser_folder() of a diffusers model): config.json says which class.
 std::shared_ptr<Denoiser> load_denoiser(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device);
 
 // The same network with allocated but unset weights, for pretraining; `config_json` is the text of a config.json.

@@ -64,6 +64,16 @@ UNet2DConditionModel::UNet2DConditionModel(const UNetConfig& config) : config_(c
                        .uses_time_ids = config.has_text_time};
 }
 
+int64_t UNet2DConditionModel::num_time_ids(int64_t pooled_width) const {
+  if (!config_.has_text_time) return 0;
+  const int64_t of_ids = config_.addition_input_dim - pooled_width;
+  check_input(of_ids > 0 && of_ids % config_.addition_time_embed_dim == 0,
+              "UNet2DConditionModel: 'projection_class_embeddings_input_dim' is ", config_.addition_input_dim,
+              ", but pooled text states of width ", pooled_width,
+              " leave no whole number of 'addition_time_embed_dim' ", config_.addition_time_embed_dim);
+  return of_ids / config_.addition_time_embed_dim;
+}
+
 void UNet2DConditionModel::check_inputs(const at::Tensor& noisy_latents, const Conditioning& conditioning) const {
   check_input(noisy_latents.dim() == 4 && noisy_latents.size(1) == config_.in_channels,
               "UNet2DConditionModel: expected noisy_latents [B, ", config_.in_channels, ", H, W], found ",

@@ -23,6 +23,7 @@ class UNet2DConditionModel : public Denoiser {
   at::Tensor forward(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
                      const Conditioning& conditioning) override;
   const DenoiserInfo& info() const override { return info_; }
+  int64_t num_time_ids(int64_t pooled_width) const override;
 
  private:
   void check_inputs(const at::Tensor& noisy_latents, const Conditioning& conditioning) const;

@@ -259,16 +259,18 @@ TEST(LatentCache, StoresBatches) {
   const at::Tensor std = values(2, {3, 4, 8, 8}).abs();
   const at::Tensor states = values(3, {2, 7, 6});
   const at::Tensor pooled = values(4, {2, 6});
+  const at::Tensor mask = values(5, {2, 7}) > 0;
   {
     LatentCache cache(folder / "cache.h5", TensorCache::Mode::kWrite);
     cache.append_latents({key(1), key(2), key(3)}, mean, std);
-    cache.append_text({key(4), key(5)}, states, pooled);
-    cache.append_text({key(6), key(7)}, states);
+    cache.append_text({key(4), key(5)}, {.encoder_hidden_states = states, .encoder_mask = mask, .pooled = pooled});
+    cache.append_text({key(6), key(7)}, {.encoder_hidden_states = states});
   }
   const LatentCache cache(folder / "cache.h5", TensorCache::Mode::kRead);
   EXPECT_TRUE(at::equal(cache.find_latents(key(2))->mean, mean[1]));
   EXPECT_TRUE(at::equal(cache.find_latents(key(3))->std, std[2]));
   EXPECT_TRUE(at::equal(cache.find_text(key(5))->pooled, pooled[1]));
+  EXPECT_TRUE(at::equal(cache.find_text(key(5))->encoder_mask, mask[1]));
   EXPECT_FALSE(cache.find_text(key(6))->pooled.defined());
   EXPECT_FALSE(cache.find_latents(key(4)));
   EXPECT_EQ(cache.num_latents(), 3);

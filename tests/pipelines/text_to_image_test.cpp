@@ -173,7 +173,7 @@ TEST_F(TextToImageReference, RefusesOtherPipelinesAndBrokenIndexes) {
     }
     return std::string();
   };
-  EXPECT_NE(error_with("_class_name", "StableDiffusionXLPipeline").find("StableDiffusionXLPipeline"),
+  EXPECT_NE(error_with("_class_name", "StableDiffusionUpscalePipeline").find("StableDiffusionUpscalePipeline"),
             std::string::npos);
   EXPECT_NE(error_with("unet", {"diffusers", "UNet3DConditionModel"}).find("UNet3DConditionModel"), std::string::npos);
   EXPECT_NE(error_with("vae", nullptr).find("vae"), std::string::npos);

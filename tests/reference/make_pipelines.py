@@ -1,4 +1,4 @@
-"""Tiny random Stable Diffusion folders, and the pictures diffusers' StableDiffusionPipeline makes with them.
+"""Tiny random Stable Diffusion and SDXL folders, and the pictures diffusers' pipelines make with them.
 
 usage: make_pipelines.py OUTPUT
   OUTPUT/models/NAME/        model folders
@@ -7,6 +7,7 @@ usage: make_pipelines.py OUTPUT
   OUTPUT/cases.safetensors   KEY.latents [1, C, h, w], KEY.image uint8 [H, W, 3]
 """
 
+import copy
 import json
 import pathlib
 import sys
@@ -18,12 +19,14 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
@@ -31,12 +34,13 @@ from diffusers.utils import logging
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from clip_vocabulary import BOS, EOS, train, write_json, write_vocab_and_merges
 
 warnings.filterwarnings("ignore")
 logging.set_verbosity_error()
+logging.disable_progress_bar()
 torch.set_num_threads(1)
 
 SD = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -81,6 +85,35 @@ def make_model(folder, scheduler, vae_blocks, seed, **unet_changes):
     pipeline.save_pretrained(folder)
 
 
+def make_xl_model(folder, scheduler, seed, zeros, first_width=24, **unet_changes):
+    """Two text encoders of other widths, pad tokens and end-of-text rules; time ids of 8 numbers each."""
+    torch.manual_seed(seed)
+    vocab, merges = train(300)
+    write_vocab_and_merges(folder / "vocabulary", vocab, merges)
+
+    def tokenizer(pad):
+        return CLIPTokenizer.from_pretrained(folder / "vocabulary", model_max_length=20, bos_token=BOS, eos_token=EOS,
+                                             pad_token=pad, unk_token=EOS)
+
+    def config(width, heads, layers, act, eos):
+        return CLIPTextConfig(vocab_size=len(vocab), hidden_size=width, intermediate_size=40, num_hidden_layers=layers,
+                              num_attention_heads=heads, max_position_embeddings=20, bos_token_id=vocab[BOS],
+                              eos_token_id=eos, pad_token_id=0, hidden_act=act, projection_dim=20)
+
+    vae = AutoencoderKL(
+        block_out_channels=[8] * 4, down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+        norm_num_groups=4, sample_size=64, scaling_factor=0.13025,
+    )
+    unet = dict(UNET, cross_attention_dim=first_width + 30, addition_embed_type="text_time", addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=6 * 8 + 20, use_linear_projection=True)
+    StableDiffusionXLPipeline(
+        vae=enliven(vae, seed), text_encoder=enliven(CLIPTextModel(config(first_width, 4, 3, "quick_gelu", 2)), seed + 1),
+        tokenizer=tokenizer(EOS), scheduler=scheduler, tokenizer_2=tokenizer("!"),
+        text_encoder_2=enliven(CLIPTextModelWithProjection(config(30, 5, 4, "gelu", vocab[EOS])), seed + 2),
+        unet=enliven(UNet2DConditionModel(**{**unet, **unet_changes}), seed + 3), force_zeros_for_empty_prompt=zeros,
+    ).save_pretrained(folder)
+
+
 def edit(path, drop=(), **changes):
     value = json.loads(path.read_text())
     value.update(changes)
@@ -99,12 +132,37 @@ def make_models(root):
     write_json(root / "old" / "scheduler" / "scheduler_config.json", dict(SD, _class_name="PNDMScheduler"))
 
 
+def make_xl_models(root):
+    make_xl_model(root / "xl", EulerDiscreteScheduler(**SD, steps_offset=1), 13, zeros=True)
+    # As distilled models prune: more transformer layers in one block, none in the middle, odd head counts.
+    make_xl_model(root / "xl-pruned", DDIMScheduler(**SD, prediction_type="v_prediction", clip_sample=False), 17, zeros=False,
+                  first_width=20, sample_size=12, block_out_channels=(12, 36), norm_num_groups=6, attention_head_dim=(2, 3),
+                  transformer_layers_per_block=(1, 3), mid_block_type=None,
+                  down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                  up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
+    make_xl_model(root / "xl-turbo", EulerAncestralDiscreteScheduler(**SD, timestep_spacing="trailing"), 23, zeros=True)
+
+
 def make_lora(folder, model, seed, **config):
     unet = UNet2DConditionModel.from_pretrained(model / "unet")
     unet.add_adapter(LoraConfig(**config))
     generator = torch.Generator().manual_seed(seed)
     weights = {k: torch.randn(v.shape, generator=generator) * 0.3 for k, v in get_peft_model_state_dict(unet).items()}
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights, unet_lora_adapter_metadata=unet.peft_config["default"].to_dict())
+
+
+def make_xl_lora(folder, model, seed):
+    """One LoRA for the denoiser and both text encoders."""
+    generator = torch.Generator().manual_seed(seed)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(model)
+    layers = {}
+    for name, modules in (("unet", ["to_q", "to_v", "ff.net.0.proj"]), ("text_encoder", ["q_proj", "fc1"]),
+                          ("text_encoder_2", ["k_proj", "out_proj"])):
+        network = getattr(pipeline, name)
+        network.add_adapter(LoraConfig(r=3, lora_alpha=3, target_modules=modules))
+        layers[name + "_lora_layers"] = {k: torch.randn(v.shape, generator=generator) * 0.2
+                                         for k, v in get_peft_model_state_dict(network).items()}
+    StableDiffusionXLPipeline.save_lora_weights(folder, **layers)
 
 
 CLASSES = {
@@ -145,9 +203,40 @@ def cases():
     yield dict(model="plain", clip_skip=1)
     yield dict(model="plain", loras=[["attention", 1.0]])
     yield dict(model="plain", loras=[["attention", 0.6], ["wide", -0.5]])
+    for name in ("ddim", "euler", "euler-ancestral", "dpm++", "dpm++-karras", "unipc", "heun"):
+        yield dict(model="xl", scheduler=name, guidance_scale=5.0)
+    yield dict(model="xl")
+    yield dict(model="xl", negative_prompt="dogs, highly detailed", seed=5)
+    yield dict(model="xl", height=72, width=120, guidance_rescale=0.5)
+    yield dict(model="xl", clip_skip=1, negative_prompt="dogs")
+    yield dict(model="xl", prompt="the quick brown fox jumps over the lazy dog, " * 4)
+    yield dict(model="xl", loras=[["xl", 0.8]])
+    yield dict(model="xl-pruned")
+    yield dict(model="xl-pruned", guidance_scale=1.0, prompt="")
+    yield dict(model="xl-pruned", scheduler="dpm++", negative_prompt="blue", width=64)
+    yield dict(model="xl-turbo", guidance_scale=0.0, steps=1)
+    yield dict(model="xl-turbo", guidance_scale=0.0, steps=4, seed=2)
     # A prompt with several pictures: seed S + i, with a sampler that draws noise.
     for i in range(3):
         yield dict(model="plain", scheduler="euler-ancestral", seed=100 + i, prompt="two yellow stars", group="batch")
+
+
+LOADED = {}
+
+
+def load(folder, has_loras):
+    """The pipeline with its own scheduler; one with LoRAs is not used again."""
+    if folder not in LOADED:
+        is_xl = folder.name.startswith("xl")
+        pipeline = DiffusionPipeline.from_pretrained(folder, **({} if is_xl else {"safety_checker": None}))
+        pipeline.set_progress_bar_config(disable=True)
+        # diffusers' clip_skip still asks for the `text_model` that transformers 5 took out of CLIPTextModel.
+        if not is_xl:
+            pipeline.text_encoder.__dict__["text_model"] = pipeline.text_encoder
+        LOADED[folder] = pipeline, pipeline.scheduler
+    pipeline, scheduler = LOADED.pop(folder) if has_loras else LOADED[folder]
+    pipeline.scheduler = copy.deepcopy(scheduler)  # from_config() would fill in what an old file lacks
+    return pipeline
 
 
 def main():
@@ -155,25 +244,23 @@ def main():
     make_models(out / "models")
     plain = out / "models" / "plain"
     make_lora(out / "loras" / "attention", plain, 3, r=4, lora_alpha=8, target_modules=["to_q", "to_v"])
+    make_xl_models(out / "models")
+    make_xl_lora(out / "loras" / "xl", out / "models" / "xl", 8)
     make_lora(out / "loras" / "wide", plain, 4, r=2, lora_alpha=2, target_modules=["to_k", "conv1", "proj_in"])
     written, tensors = [], {}
     for number, case in enumerate(cases()):
         case = {**DEFAULTS, **case, "key": f"case{number:02d}"}
-        folder = out / "models" / case["model"]
-        pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+        pipeline = load(out / "models" / case["model"], has_loras=bool(case["loras"]))
         if case["scheduler"] != "auto":
             cls, extra = CLASSES[case["scheduler"]]
             pipeline.scheduler = cls.from_config(pipeline.scheduler.config, **extra)
-        pipeline.set_progress_bar_config(disable=True)
-        # diffusers' clip_skip still asks for the `text_model` that transformers 5 took out of CLIPTextModel.
-        pipeline.text_encoder.__dict__["text_model"] = pipeline.text_encoder
         for name, _ in case["loras"]:
             pipeline.load_lora_weights(out / "loras" / name, adapter_name=name)
         if case["loras"]:
             pipeline.set_adapters([name for name, _ in case["loras"]], [scale for _, scale in case["loras"]])
         last = {}
         image = pipeline(
-            case["prompt"], negative_prompt=case["negative_prompt"], num_inference_steps=case["steps"],
+            case["prompt"], negative_prompt=case["negative_prompt"] or None, num_inference_steps=case["steps"],
             guidance_scale=case["guidance_scale"], guidance_rescale=case["guidance_rescale"], eta=case["eta"],
             height=case["height"] or None, width=case["width"] or None, clip_skip=case["clip_skip"] or None,
             generator=torch.Generator("cpu").manual_seed(case["seed"]),

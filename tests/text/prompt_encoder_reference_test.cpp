@@ -12,7 +12,7 @@
 #include "tests/support/temp_dir.h"
 #include "tests/support/tensor_near.h"
 #include "tests/text/text_reference.h"
-#include "text/prompt_encoder.h"
+#include "text/sd_prompt_encoder.h"
 
 namespace prefusion::text {
 namespace {
@@ -24,37 +24,41 @@ std::vector<std::string> prompts() {
   return read_json(text_reference() / "prompts.json").get<std::vector<std::string>>();
 }
 
-PromptEncoder load(const fs::path& folder, int64_t clip_skip = 0, at::ScalarType dtype = at::kFloat) {
-  return PromptEncoder::load(folder, dtype, at::kCPU, {.clip_skip = clip_skip});
+SdPromptEncoder load(const fs::path& folder, int64_t clip_skip = 0, at::ScalarType dtype = at::kFloat) {
+  return SdPromptEncoder::load(folder, dtype, at::kCPU, {.clip_skip = clip_skip});
+}
+
+at::Tensor states(PromptEncoder& encoder) {
+  return encoder.encode(prompts()).encoder_hidden_states;
 }
 
 TEST(PromptEncoderReference, EncodesAsThePipelineForEveryClipSkip) {
   const TensorMap expected = read_safetensors(text_reference() / "pipeline.safetensors");
-  PromptEncoder plain = PromptEncoder::load(text_reference() / "pipeline", at::kFloat, at::kCPU);
-  EXPECT_TRUE(near(plain.encode(prompts()), expected.at("clip_skip.none"), 1e-5));
+  SdPromptEncoder plain = SdPromptEncoder::load(text_reference() / "pipeline", at::kFloat, at::kCPU);
+  EXPECT_TRUE(near(states(plain), expected.at("clip_skip.none"), 1e-5));
   for (const int64_t skip : {0, 1, 2, 3}) {
-    PromptEncoder encoder = load(text_reference() / "pipeline", skip);
-    EXPECT_TRUE(near(encoder.encode(prompts()), expected.at("clip_skip." + std::to_string(skip)), 1e-5)) << skip;
+    SdPromptEncoder encoder = load(text_reference() / "pipeline", skip);
+    EXPECT_TRUE(near(states(encoder), expected.at("clip_skip." + std::to_string(skip)), 1e-5)) << skip;
   }
 }
 
 TEST(PromptEncoderReference, HidesPaddingWhereTheConfigAsksForIt) {
-  PromptEncoder encoder = load(text_reference() / "pipeline_masked");
+  SdPromptEncoder encoder = load(text_reference() / "pipeline_masked");
   const TensorMap expected = read_safetensors(text_reference() / "pipeline.safetensors");
-  EXPECT_TRUE(near(encoder.encode(prompts()), expected.at("masked"), 1e-5));
+  EXPECT_TRUE(near(states(encoder), expected.at("masked"), 1e-5));
 }
 
 TEST(PromptEncoderReference, EncodingOneByOneEqualsTheBatch) {
-  PromptEncoder encoder = load(text_reference() / "pipeline");
-  const at::Tensor batch = encoder.encode(prompts());
+  SdPromptEncoder encoder = load(text_reference() / "pipeline");
+  const at::Tensor batch = states(encoder);
   for (size_t i = 0; i < prompts().size(); ++i) {
-    EXPECT_TRUE(near(encoder.encode({prompts()[i]})[0], batch[static_cast<int64_t>(i)], 1e-5));
+    EXPECT_TRUE(near(encoder.encode({prompts()[i]}).encoder_hidden_states[0], batch[static_cast<int64_t>(i)], 1e-5));
   }
   EXPECT_FALSE(batch.requires_grad());
 }
 
 TEST(PromptEncoderReference, CountsAndReportsTruncatedTokensOnce) {
-  PromptEncoder encoder = load(text_reference() / "pipeline");
+  SdPromptEncoder encoder = load(text_reference() / "pipeline");
   const std::string prompt = prompts().back();
   const auto total = static_cast<int64_t>(encoder.tokenizer().encode(prompt).size());
   EXPECT_EQ(encoder.truncated_tokens(prompt), total - 22);

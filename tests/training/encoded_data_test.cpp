@@ -90,9 +90,11 @@ TEST_F(EncodedBatches, AreTheSameFromTheCacheAndLive) {
     EXPECT_EQ(live.items_per_group(), kind == losses::DataKind::kPair ? 2 : 1);
     EXPECT_EQ(live.ids, cached.ids);
     EXPECT_EQ(live.next_position, cached.next_position);
-    for (const auto member : {&EncodedBatch::mean, &EncodedBatch::std, &EncodedBatch::encoder_hidden_states,
-                              &EncodedBatch::item_hidden_states}) {
+    for (const auto member : {&EncodedBatch::mean, &EncodedBatch::std}) {
       EXPECT_TRUE(tests::near(cached.*member, live.*member, 1e-5));
+    }
+    for (const auto member : {&EncodedBatch::prompts, &EncodedBatch::item_prompts}) {
+      EXPECT_TRUE(tests::near((cached.*member).encoder_hidden_states, (live.*member).encoder_hidden_states, 1e-5));
     }
     for (const auto member : {&EncodedBatch::is_caption_dropped, &EncodedBatch::labels, &EncodedBatch::scores,
                               &EncodedBatch::weights, &EncodedBatch::masks}) {
@@ -105,7 +107,10 @@ TEST_F(EncodedBatches, AreTheSameFromTheCacheAndLive) {
 TEST_F(EncodedBatches, HoldWhatTheRowsSay) {
   const EncodedBatch batch = first_batch(options(true), kEverything);
   GroupEncoder encoder(options(true), at::kFloat, at::kCPU);
-  const at::Tensor empty = encoder.encode_prompts({""});
+  const auto encode = [&](const std::vector<std::string>& prompts) {
+    return encoder.encode_prompts(prompts).encoder_hidden_states;
+  };
+  const at::Tensor empty = encode({""});
   int64_t drops = 0;
   for (int64_t i = 0; i < kRows; ++i) {
     const int64_t row = batch.groups[static_cast<size_t>(i)].item;
@@ -114,10 +119,10 @@ TEST_F(EncodedBatches, HoldWhatTheRowsSay) {
     const std::string rejected = concat(zero_is_chosen ? "one " : "zero ", row);
     const bool is_dropped = batch.is_caption_dropped[i].item<bool>();
     drops += is_dropped ? 1 : 0;
-    const at::Tensor expected = is_dropped ? empty.expand({2, -1, -1}) : encoder.encode_prompts({chosen, rejected});
-    EXPECT_TRUE(tests::near(batch.item_hidden_states[i], expected, 1e-5)) << row;
-    const at::Tensor shared = is_dropped ? empty[0] : encoder.encode_prompts({concat("pair ", row)})[0];
-    EXPECT_TRUE(tests::near(batch.encoder_hidden_states[i], shared, 1e-5)) << row;
+    const at::Tensor expected = is_dropped ? empty.expand({2, -1, -1}) : encode({chosen, rejected});
+    EXPECT_TRUE(tests::near(batch.item_prompts.encoder_hidden_states[i], expected, 1e-5)) << row;
+    const at::Tensor shared = is_dropped ? empty[0] : encode({concat("pair ", row)})[0];
+    EXPECT_TRUE(tests::near(batch.prompts.encoder_hidden_states[i], shared, 1e-5)) << row;
     const double first = static_cast<double>(row) + 0.5;
     const double second = static_cast<double>(-row);
     EXPECT_TRUE(at::equal(batch.scores[i], zero_is_chosen ? at::tensor({first, second}, at::kFloat)
@@ -154,7 +159,7 @@ TEST_F(EncodedBatches, FlipMasksWithTheirLatents) {
 TEST_F(EncodedBatches, HoldItemPromptsAndMasksOnlyWhenAskedFor) {
   for (const bool no_cache : {false, true}) {
     const EncodedBatch batch = first_batch(options(no_cache), {});
-    EXPECT_FALSE(batch.item_hidden_states.defined());
+    EXPECT_FALSE(batch.item_prompts.defined());
     EXPECT_FALSE(batch.masks.defined());
     EXPECT_TRUE(batch.scores.defined());
   }

@@ -1,0 +1,71 @@
+#include "text/clip_text_encoder.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "core/error.h"
+#include "core/logging.h"
+#include "nn/layers.h"
+
+namespace prefusion::text {
+
+ClipTextEncoder ClipTextEncoder::load(const std::filesystem::path& encoder_folder,
+                                      const std::filesystem::path& tokenizer_folder, at::ScalarType dtype,
+                                      at::Device device) {
+  auto model = load_clip_text_model(encoder_folder, dtype, device);
+  auto tokenizer = ClipTokenizer::load(tokenizer_folder, model->config().max_position_embeddings);
+  const ClipTextConfig& config = model->config();
+  check_input(tokenizer.num_ids() <= config.vocab_size, tokenizer_folder.string(), ": the tokenizer has ids up to ",
+              tokenizer.num_ids() - 1, ", the text encoder's vocab_size is ", config.vocab_size);
+  check_input(tokenizer.model_max_length() <= config.max_position_embeddings, tokenizer_folder.string(),
+              ": the tokenizer's model_max_length is ", tokenizer.model_max_length(),
+              ", the text encoder's max_position_embeddings is ", config.max_position_embeddings);
+  return ClipTextEncoder(std::move(tokenizer), std::move(model));
+}
+
+ClipTextOutput ClipTextEncoder::encode(const std::vector<std::string>& prompts, bool obeys_mask_option) {
+  const at::NoGradGuard no_grad;
+  for (const std::string& prompt : prompts) warn_if_truncated(prompt);
+  const at::Device device = model_->parameters().front().device();
+  const at::Tensor input_ids = tokenizer_.tokenize_batch(prompts).to(device);  // [B, L]
+  const bool is_masked = obeys_mask_option && model_->config().use_attention_mask;
+  const at::Tensor mask = is_masked ? tokenizer_.attention_mask_batch(prompts).to(device) : at::Tensor();
+  return model_->forward(input_ids, mask);
+}
+
+at::Tensor ClipTextEncoder::layer_output(const ClipTextOutput& output, int64_t layers_left_out) const {
+  const auto last = static_cast<int64_t>(output.hidden_states.size()) - 1;
+  check_usage(layers_left_out >= 0 && layers_left_out <= last, "the text encoder has ", last, " layers; ",
+              layers_left_out, " cannot be left out");
+  return output.hidden_states[static_cast<size_t>(last - layers_left_out)];
+}
+
+int64_t ClipTextEncoder::truncated_tokens(const std::string& prompt) const {
+  return static_cast<int64_t>(tokenizer_.cut_off(tokenizer_.encode(prompt)).size());
+}
+
+void ClipTextEncoder::warn_if_truncated(const std::string& prompt) {
+  if (warned_.contains(prompt)) return;
+  const std::vector<int64_t> cut = tokenizer_.cut_off(tokenizer_.encode(prompt));
+  if (cut.empty()) return;
+  // A bound on memory over millions of prompts; past it a warning may repeat.
+  constexpr size_t kMaxRemembered = 10000;
+  if (warned_.size() >= kMaxRemembered) warned_.clear();
+  warned_.insert(prompt);
+  log_warn("prompt is longer than ", tokenizer_.model_max_length(), " tokens; cut off: '", tokenizer_.decode(cut), "'");
+}
+
+void ClipTextEncoder::add_to(ContentHasher& hash) const {
+  hash.add(tokenizer_.content_key());
+  const ClipTextConfig& config = model_->config();
+  hash.add(concat(config.num_attention_heads, ' ', config.hidden_act, ' ', config.layer_norm_eps, ' ',
+                  config.eos_token_id, ' ', config.use_attention_mask));
+  const TensorMap weights = nn::tensor_map(*model_);
+  for (const auto& [name, tensor] : weights) {
+    hash.add(name).add(concat(at::toString(tensor.scalar_type()), shape_text(tensor.sizes())));
+    const at::Tensor bytes = tensor.cpu().contiguous();
+    hash.add(std::string_view(static_cast<const char*>(bytes.data_ptr()), bytes.nbytes()));
+  }
+}
+
+}  // namespace prefusion::text

@@ -1,0 +1,44 @@
+#include "text/sd_prompt_encoder.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "core/error.h"
+
+namespace prefusion::text {
+
+SdPromptEncoder SdPromptEncoder::load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
+                                      const PromptEncoderOptions& options) {
+  check_input(std::filesystem::is_directory(model_dir), model_dir.string(),
+              ": no such folder; expected a diffusers model");
+  return SdPromptEncoder(ClipTextEncoder::load(model_dir / "text_encoder", model_dir / "tokenizer", dtype, device),
+                         options);
+}
+
+SdPromptEncoder::SdPromptEncoder(ClipTextEncoder encoder, const PromptEncoderOptions& options)
+    : encoder_(std::move(encoder)), options_(options) {
+  const int64_t num_layers = encoder_.model()->config().num_hidden_layers;
+  check_usage(options.clip_skip >= 0 && options.clip_skip <= num_layers, "clip skip ", options.clip_skip,
+              " is out of range: the text encoder has ", num_layers, " layers");
+}
+
+PromptStates SdPromptEncoder::encode(const std::vector<std::string>& prompts) {
+  const at::NoGradGuard no_grad;
+  const ClipTextOutput output = encoder_.encode(prompts, /*obeys_mask_option=*/true);
+  if (options_.clip_skip == 0) return {.encoder_hidden_states = output.last_hidden_state};
+  return {.encoder_hidden_states =
+              encoder_.model()->final_layer_norm(encoder_.layer_output(output, options_.clip_skip))};
+}
+
+PromptStates SdPromptEncoder::encode_negative(const std::vector<std::string>& prompts) {
+  return {.encoder_hidden_states = encoder_.encode(prompts, /*obeys_mask_option=*/true).last_hidden_state};
+}
+
+std::string SdPromptEncoder::compute_content_key() const {
+  ContentHasher hash;
+  hash.add("prompt encoder of SD, version 2");
+  encoder_.add_to(hash);
+  return hash.add(concat("clip skip ", options_.clip_skip)).finish().hex();
+}
+
+}  // namespace prefusion::text
