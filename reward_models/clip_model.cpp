@@ -134,14 +134,20 @@ ClipParts open_clip_folder(const std::filesystem::path& folder, const RewardCont
       model->eval();
       return make_clip_tower(model, preparation, key);
     };
-    return context.towers ? context.towers->get(key, load) : load();
+    return context.shared ? context.shared->towers.get(key, load) : load();
   };
   parts.prompts = [=] {
-    const text::ClipTextConfig text = text::parse_clip_text_config(config, where);
-    auto model = std::make_shared<text::ClipTextModel>(text, where);
-    nn::load_module(*model, clip_text_weights(*weights), context.dtype, context.device, folder.string());
-    model->eval();
-    return std::make_shared<ClipPromptEncoder>(clip_folder_tokenizer(folder, text.max_position_embeddings), model);
+    const std::string key =
+        concat("clip ", std::filesystem::canonical(folder).string(), ' ', c10::toString(context.dtype));
+    const auto load = [&] {
+      const text::ClipTextConfig text = text::parse_clip_text_config(config, where);
+      auto model = std::make_shared<text::ClipTextModel>(text, where);
+      nn::load_module(*model, clip_text_weights(*weights), context.dtype, context.device, folder.string());
+      model->eval();
+      return std::make_shared<ClipPromptEncoder>(clip_folder_tokenizer(folder, text.max_position_embeddings), model,
+                                                 key);
+    };
+    return context.shared ? context.shared->prompt_encoders.get(key, load) : load();
   };
   return parts;
 }

@@ -29,8 +29,11 @@ using PromptTokenizer = std::function<PromptTokens(const std::string&)>;
 // CLIP's text tower with its tokenizer.
 class ClipPromptEncoder {
  public:
-  ClipPromptEncoder(PromptTokenizer tokenizer, std::shared_ptr<text::ClipTextModel> model)
-      : tokenizer_(std::move(tokenizer)), model_(std::move(model)) {}
+  ClipPromptEncoder(PromptTokenizer tokenizer, std::shared_ptr<text::ClipTextModel> model, std::string key)
+      : tokenizer_(std::move(tokenizer)), model_(std::move(model)), key_(std::move(key)) {}
+
+  // Names everything that encode() depends on: weights, their dtype, tokenizer.
+  const std::string& key() const { return key_; }
 
   // fp32 [P, projection_dim], not normalised. A prompt gets the same features whatever else is in the call, and padding
   // costs nothing: attention is causal, so that what follows the end token does not matter.
@@ -43,6 +46,7 @@ class ClipPromptEncoder {
  private:
   PromptTokenizer tokenizer_;
   std::shared_ptr<text::ClipTextModel> model_;
+  std::string key_;
 };
 
 // A CLIP model whose halves are loaded when they are asked for.

@@ -28,6 +28,9 @@ class ClipReward : public RewardModel {
     return prompts_->encode(prefixed);
   }
 
+  std::string prompt_key() const override {
+    return form_.prefix.empty() ? prompts_->key() : concat(prompts_->key(), " behind '", form_.prefix, "'");
+  }
   PromptFacts prompt_facts(const std::string& prompt) const override { return prompts_->facts(form_.prefix + prompt); }
 
   at::Tensor score(const at::Tensor& picture_features, const at::Tensor& prompt_features) override {

@@ -107,13 +107,18 @@ ClipParts load_open_clip(const fs::path& path, const OpenClipOptions& options, c
       load(*model, weights->pictures, files, context);
       return make_clip_tower(model, config.preparation, key);
     };
-    return context.towers ? context.towers->get(key, make) : make();
+    return context.shared ? context.shared->towers.get(key, make) : make();
   };
   parts.prompts = [=] {
-    const auto model = std::make_shared<text::ClipTextModel>(config.text, architecture);
-    load(*model, weights->prompts, files, context);
-    return std::make_shared<ClipPromptEncoder>(prompt_tokenizer(files, options, config.text.max_position_embeddings),
-                                               model);
+    const std::string key = concat("open_clip ", fs::canonical(files.weights).string(), ' ', architecture, ' ',
+                                   c10::toString(context.dtype), ' ', options.tokenizer.string());
+    const auto make = [&] {
+      const auto model = std::make_shared<text::ClipTextModel>(config.text, architecture);
+      load(*model, weights->prompts, files, context);
+      return std::make_shared<ClipPromptEncoder>(prompt_tokenizer(files, options, config.text.max_position_embeddings),
+                                                 model, key);
+    };
+    return context.shared ? context.shared->prompt_encoders.get(key, make) : make();
   };
   return parts;
 }

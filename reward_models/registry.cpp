@@ -86,13 +86,6 @@ const std::vector<RewardKind>& reward_kinds() {
   return kKinds;
 }
 
-std::shared_ptr<PictureTower> TowerPool::get(const std::string& key,
-                                             const std::function<std::shared_ptr<PictureTower>()>& load) {
-  std::shared_ptr<PictureTower>& tower = towers_[key];
-  if (!tower) tower = load();
-  return tower;
-}
-
 namespace {
 
 const RewardKind& kind_of(const RewardSpec& spec) {

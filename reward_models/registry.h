@@ -2,30 +2,20 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "reward_models/reward_model.h"
 #include "reward_models/reward_spec.h"
+#include "reward_models/shared_parts.h"
 
 namespace prefusion::reward_models {
-
-// Towers that are loaded, by key: a reward whose tower is there already takes that one.
-class TowerPool {
- public:
-  std::shared_ptr<PictureTower> get(const std::string& key, const std::function<std::shared_ptr<PictureTower>()>& load);
-
- private:
-  std::map<std::string, std::shared_ptr<PictureTower>> towers_;
-};
 
 struct RewardContext {
   at::ScalarType dtype = at::kFloat;  // of the towers; the last product is always fp32
   at::Device device = at::kCPU;
-  TowerPool* towers = nullptr;  // shared by the rewards of one run; null: no sharing
+  SharedParts* shared = nullptr;  // by the rewards of one run; null: no sharing
 };
 
 // One kind of reward model.

@@ -31,6 +31,9 @@ class RewardModel {
   // Features of P prompts: [P, ...], equal whichever prompts share the call; undefined unless uses_prompts(). Input
   // error for a prompt that is not UTF-8.
   virtual at::Tensor prompt_features(const std::vector<std::string>& prompts) = 0;
+  // Names everything that prompt_features() depends on: models with equal keys share a prompt's features. Empty: no
+  // other model's are equal.
+  virtual std::string prompt_key() const { return {}; }
   virtual PromptFacts prompt_facts(const std::string& prompt) const { return {}; }
   // Usage or input error for a prompt under which no picture can be scored, so that it is known before any is made.
   virtual void check_prompt(const std::string& prompt) const { prompt_facts(prompt); }

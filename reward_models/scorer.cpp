@@ -45,9 +45,18 @@ at::Tensor encode_prompts(RewardModel& model, const std::vector<std::string>& pr
   return at::cat(rows);
 }
 
+std::vector<NamedReward> open_rewards(const std::vector<RewardSpec>& specs, const ScorerOptions& options) {
+  SharedParts shared;
+  const RewardContext context{.dtype = options.dtype, .device = options.device, .shared = &shared};
+  std::vector<NamedReward> rewards;
+  for (const RewardSpec& spec : specs) rewards.push_back({spec.column, open_reward(spec, context)});
+  return rewards;
+}
+
 }  // namespace
 
-// Features of the prompts one model has seen, the least recently used ones forgotten first.
+// Features of the prompts that one model, or several with the same encoder, have seen, the least recently used ones
+// forgotten first.
 class Scorer::PromptFeatures {
  public:
   PromptFeatures(size_t max_bytes, at::Device device) : max_bytes_(max_bytes), device_(device) {}
@@ -102,23 +111,29 @@ class Scorer::PromptFeatures {
   std::unordered_map<std::string, Entry> entries_;
 };
 
-Scorer::Scorer(const std::vector<RewardSpec>& specs, const ScorerOptions& options) : options_(options) {
-  check_usage(!specs.empty(), "give at least one --reward KIND=PATH");
-  TowerPool pool;
-  const RewardContext context{.dtype = options.dtype, .device = options.device, .towers = &pool};
+Scorer::Scorer(const std::vector<RewardSpec>& specs, const ScorerOptions& options)
+    : Scorer(open_rewards(specs, options), options) {}
+
+Scorer::Scorer(std::vector<NamedReward> rewards, const ScorerOptions& options) : options_(options) {
+  check_usage(!rewards.empty(), "give at least one --reward KIND=PATH");
+  std::vector<std::string> prompt_keys;
   std::vector<std::string> tower_keys;
   std::vector<std::string> preparation_keys;
-  for (const RewardSpec& spec : specs) {
-    columns_.push_back(spec.column);
-    models_.push_back(open_reward(spec, context));
-    prompts_.push_back(std::make_unique<PromptFeatures>(options.prompt_cache_bytes, options.device));
-    const std::shared_ptr<PictureTower>& tower = models_.back()->tower();
+  for (NamedReward& reward : rewards) {
+    const RewardModel& model = *reward.model;
+    const std::string prompt_key = model.prompt_key();
+    prompts_of_model_.push_back(index_of(prompt_keys, prompt_key.empty() ? concat("of ", reward.column) : prompt_key));
+    columns_.push_back(std::move(reward.column));
+    models_.push_back(std::move(reward.model));
+    const std::shared_ptr<PictureTower>& tower = model.tower();
     tower_of_model_.push_back(index_of(tower_keys, tower->key()));
     if (tower_keys.size() == towers_.size()) continue;
     towers_.push_back(tower);
     preparation_of_tower_.push_back(index_of(preparation_keys, tower->preparation_key()));
     if (preparation_keys.size() > tower_of_preparation_.size()) tower_of_preparation_.push_back(towers_.size() - 1);
   }
+  prompts_.resize(prompt_keys.size());
+  forget_prompts();
 }
 
 Scorer::~Scorer() = default;
@@ -156,7 +171,8 @@ at::Tensor Scorer::score_batch(const std::vector<PreparedPicture>& pictures, con
   std::vector<at::Tensor> scores;
   for (size_t i = 0; i < models_.size(); ++i) {
     RewardModel& model = *models_[i];
-    const at::Tensor prompt_rows = model.uses_prompts() ? prompts_[i]->get(model, prompts) : at::Tensor();
+    const at::Tensor prompt_rows =
+        model.uses_prompts() ? prompts_[prompts_of_model_[i]]->get(model, prompts) : at::Tensor();
     scores.push_back(model.score(features[tower_of_model_[i]], prompt_rows).to(at::kDouble));
   }
   return at::stack(scores, 1);

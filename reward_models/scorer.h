@@ -24,11 +24,18 @@ struct ScorerOptions {
   size_t prompt_cache_bytes = size_t{256} << 20;  // features of prompts that are kept
 };
 
+struct NamedReward {
+  std::string column;
+  std::unique_ptr<RewardModel> model;
+};
+
 // Several reward models in one pass: a picture is prepared once a distinct preparation, goes once through each distinct
-// tower, and a distinct prompt is encoded once.
+// tower, and a distinct prompt is encoded once for all models that see it alike.
 class Scorer {
  public:
   Scorer(const std::vector<RewardSpec>& specs, const ScorerOptions& options);
+  // The same of models that are there.
+  Scorer(std::vector<NamedReward> rewards, const ScorerOptions& options);
   ~Scorer();
 
   // The names of the scores, as in the specs.
@@ -61,8 +68,9 @@ class Scorer {
   ScorerOptions options_;
   std::vector<std::string> columns_;
   std::vector<std::unique_ptr<RewardModel>> models_;
-  std::vector<std::unique_ptr<PromptFeatures>> prompts_;  // one a model
-  std::vector<std::shared_ptr<PictureTower>> towers_;     // distinct
+  std::vector<std::unique_ptr<PromptFeatures>> prompts_;  // one a distinct way to encode them
+  std::vector<size_t> prompts_of_model_;
+  std::vector<std::shared_ptr<PictureTower>> towers_;  // distinct
   std::vector<size_t> tower_of_model_;
   std::vector<size_t> preparation_of_tower_;
   std::vector<size_t> tower_of_preparation_;  // the one whose prepare() is called

@@ -225,7 +225,7 @@ std::shared_ptr<PictureTower> load_siglip_tower(const std::filesystem::path& fol
     model->eval();
     return std::make_shared<SiglipTower>(model, preparation, key);
   };
-  return context.towers ? context.towers->get(key, load) : load();
+  return context.shared ? context.shared->towers.get(key, load) : load();
 }
 
 }  // namespace prefusion::reward_models

@@ -26,6 +26,7 @@ class TrainedReward : public RewardModel {
 
   const std::shared_ptr<PictureTower>& tower() const override { return tower_; }
   at::Tensor prompt_features(const std::vector<std::string>& prompts) override { return prompts_->encode(prompts); }
+  std::string prompt_key() const override { return prompts_->key(); }
   PromptFacts prompt_facts(const std::string& prompt) const override { return prompts_->facts(prompt); }
 
   at::Tensor score(const at::Tensor& picture_features, const at::Tensor& prompt_features) override {

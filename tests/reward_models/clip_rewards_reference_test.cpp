@@ -97,6 +97,29 @@ TEST_F(ClipRewardReference, PrefixStandsBeforeThePrompt) {
   EXPECT_TRUE(at::equal(found, written));
 }
 
+TEST_F(ClipRewardReference, PromptsBehindAPrefixAreNotShared) {
+  const std::vector<std::string> rewards = {spec("clip", "plain"), spec("clip/photo", "plain"),
+                                            spec("denscore", "plain")};
+  const std::vector<std::string> arguments = {"clip/photo.prefix=a photo of "};
+  const at::Tensor together = scores(rewards, {}, arguments);
+  EXPECT_TRUE(at::equal(together.select(1, 0), scores({rewards[0]}).select(1, 0)));
+  EXPECT_TRUE(at::equal(together.select(1, 1), scores({rewards[1]}, {}, arguments).select(1, 0)));
+  EXPECT_TRUE(at::equal(together.select(1, 2), scores({rewards[2]}).select(1, 0)));
+  EXPECT_FALSE(at::equal(together.select(1, 0), together.select(1, 1)));
+}
+
+TEST_F(ClipRewardReference, HalvesAreLoadedOnceARun) {
+  SharedParts shared;
+  const auto prompts = [&](const char* name, at::ScalarType dtype) {
+    return open_clip_folder(folder(name), {.dtype = dtype, .shared = &shared}).prompts();
+  };
+  const auto encoder = prompts("plain", at::kFloat);
+  EXPECT_EQ(prompts("plain", at::kFloat), encoder);
+  EXPECT_NE(prompts("odd", at::kFloat), encoder);
+  EXPECT_NE(prompts("plain", at::kBFloat16), encoder);
+  EXPECT_NE(open_clip_folder(folder("plain"), {}).prompts(), encoder);
+}
+
 TEST_F(ClipRewardReference, BatchesDoNotChangeScores) {
   const std::vector<std::string> rewards = {spec("pickscore", "odd"), spec("clip", "plain")};
   const at::Tensor together = scores(rewards, {.batch_size = 6});

@@ -76,6 +76,16 @@ TEST_F(OpenClipReference, ClipScoreTakesOpenClipFolders) {
   EXPECT_LT((scores("clip=" + path("quick")) - cosines.clamp_min(0) * 100).abs().max().item<double>(), 1e-2);
 }
 
+TEST_F(OpenClipReference, PromptsAreSharedWhateverThePreparationOfPictures) {
+  const std::vector<std::string> rewards = {"hpsv2=" + path("plain"), "clip=" + path("plain")};
+  Scorer scorer(parse_reward_specs(rewards, {}), {});
+  EXPECT_NE(scorer.model(0).tower(), scorer.model(1).tower());
+  EXPECT_EQ(scorer.model(0).prompt_key(), scorer.model(1).prompt_key());
+  const at::Tensor together = scorer.score_pictures(pictures_, prompts_);
+  EXPECT_TRUE(at::equal(together.select(1, 0), scores(rewards[0])));
+  EXPECT_TRUE(at::equal(together.select(1, 1), scores(rewards[1])));
+}
+
 TEST_F(OpenClipReference, RefusesWhatItCannotCompute) {
   const std::pair<const char*, Json> changes[] = {
       {"timm_model_name", {{"vision_cfg", {{"timm_model_name", "vit_base_patch16_siglip_224"}}}}},

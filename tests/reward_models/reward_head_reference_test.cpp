@@ -72,6 +72,20 @@ TEST(RewardHeadReference, SharesTheTowerOfItsClip) {
   EXPECT_EQ(scorer.model(0).tower(), scorer.model(2).tower());
 }
 
+TEST(RewardHeadReference, HeadsOnOneClipShareItsPromptsAndScoreAsAlone) {
+  const std::vector<std::string> rewards = {"pickscore=" + (reference() / "clip").string(),
+                                            "clip=" + (reference() / "clip").string(), "trained=" + head("aspects"),
+                                            "pal=" + head("pal_b_angle")};
+  const Scorer scorer(parse_reward_specs(rewards, {}), {});
+  EXPECT_NE(scorer.model(0).prompt_key(), "");
+  const at::Tensor together = scores_of(rewards, {});
+  for (size_t i = 0; i < rewards.size(); ++i) {
+    EXPECT_EQ(scorer.model(i).prompt_key(), scorer.model(0).prompt_key()) << rewards[i];
+    EXPECT_TRUE(at::equal(together.select(1, static_cast<int64_t>(i)), scores_of({rewards[i]}, {}).select(1, 0)))
+        << rewards[i];
+  }
+}
+
 TEST(RewardHeadReference, UnknownUsersAndAspectsAreRefused) {
   const auto message = [](const std::string& reward, const std::string& argument) {
     return error_message(ErrorClass::kUsage, [&] { Scorer(parse_reward_specs({reward}, {argument}), {}); });
