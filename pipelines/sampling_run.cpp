@@ -3,14 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "core/rng.h"
-#include "schedulers/beta_schedule.h"
 #include "schedulers/discrete_prediction.h"
-#include "schedulers/sigma_schedule.h"
 
 namespace prefusion::pipelines {
 namespace {
@@ -35,16 +32,6 @@ at::Tensor timestep_tensor(const schedulers::Scheduler& scheduler, size_t index,
   const double timestep = scheduler.timesteps()[index];
   const at::ScalarType dtype = scheduler.has_continuous_timesteps() ? at::kFloat : at::kLong;
   return at::full({batch}, timestep, at::TensorOptions().dtype(dtype).device(device));
-}
-
-// The model's config as the sampler in use reads it: not every one rescales the schedule when the config says so.
-schedulers::SchedulerConfig config_of_sampler(const schedulers::SchedulerConfig& config,
-                                              const GenerateOptions& options) {
-  const std::string name = schedulers::scheduler_name(options.scheduler, config);
-  const auto& entries = schedulers::scheduler_entries();
-  const auto entry = std::find_if(entries.begin(), entries.end(), [&](const auto& e) { return e.name == name; });
-  check_run(entry != entries.end(), "the sampler ", name, " is not in the registry");
-  return schedulers::resolve_for(config, entry->scheduler_class);
 }
 
 }  // namespace
@@ -95,19 +82,14 @@ void SamplingRun::step() {
   ++position_;
 }
 
-// The denoiser's input is signal * clean + deviation * noise with signal^2 + deviation^2 = 1 whatever the sampler makes
-// of its own samples; so the noise level of the call's timestep is all there is to know.
 at::Tensor SamplingRun::predicted_clean() const {
   const at::NoGradGuard no_grad;
   check_usage(last_prediction_.defined(), "before the first denoiser call nothing is predicted");
-  const schedulers::SchedulerConfig schedule = config_of_sampler(pipeline_->components().scheduler_config, options_);
-  // A schedule rescaled to zero signal ends in abar = 0, of which noise predictions say nothing.
-  const schedulers::SigmaTable table(schedulers::make_alphas_cumprod(schedule).clamp_min(1e-8));
-  const double sigma = table.at(scheduler_->timesteps()[position_ - 1]);
-  const at::Tensor signal = at::full({}, 1 / std::sqrt(1 + sigma * sigma), at::kFloat);
+  const schedulers::InputScales scales = scheduler_->input_scales(position_ - 1);
   const at::Tensor sample = last_input_.to(at::kFloat);
   const at::Tensor prediction = last_prediction_.slice(1, 0, sample.size(1)).to(at::kFloat);  // variances left out
-  return schedulers::split_prediction(schedule.prediction_type, prediction, sample, signal, signal * sigma)
+  return schedulers::split_prediction(scheduler_->prediction_type(), prediction, sample,
+                                      at::full({}, scales.signal, at::kFloat), at::full({}, scales.noise, at::kFloat))
       .clean.to(latents_.scalar_type());
 }
 

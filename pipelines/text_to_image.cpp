@@ -111,7 +111,11 @@ std::unique_ptr<schedulers::Scheduler> TextToImage::make_scheduler(const Generat
   schedulers::SchedulerConfig config = sampler_config(/*is_switch=*/options.scheduler != "auto");
   check_usage(options.eta >= 0 && options.eta <= 1, "--eta must be between 0 and 1, found ", options.eta);
   config.eta = options.eta;
-  return schedulers::make_scheduler(options.scheduler, config);
+  auto scheduler = schedulers::make_scheduler(options.scheduler, config);
+  const std::vector<int64_t> latents = latent_shape(image_size(options));
+  const int64_t patch = components_.denoiser->info().size_multiple;
+  scheduler->set_image_tokens((latents[1] / patch) * (latents[2] / patch));
+  return scheduler;
 }
 
 schedulers::StochasticDdim TextToImage::stochastic_ddim() const {

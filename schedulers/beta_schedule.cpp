@@ -59,7 +59,7 @@ at::Tensor make_betas(const SchedulerConfig& config) {
   if (config.beta_schedule == "sigmoid") {
     return at::sigmoid(at::linspace(-6, 6, count, at::kFloat)) * (end - start) + start;
   }
-  fail_input(config.where, ": 'beta_schedule' = \"", config.beta_schedule, "\" is not supported");
+  fail_input(config.where, ": 'beta_schedule' = \"", *config.beta_schedule, "\" is not supported");
 }
 
 // Shifts and scales sqrt(abar) so that the last is zero and the first stays (arXiv 2305.08891, algorithm 1).

@@ -9,7 +9,7 @@
 namespace prefusion::schedulers {
 
 DdimScheduler::DdimScheduler(const SchedulerConfig& config)
-    : config_(resolve_for(config, SchedulerClass::kDdim)), alphas_cumprod_(make_alphas_cumprod(config_)) {
+    : Scheduler(resolve_for(config, SchedulerClass::kDdim)), alphas_cumprod_(make_alphas_cumprod(config_)) {
   final_alpha_cumprod_ = *config_.set_alpha_to_one ? at::ones({}, at::kFloat) : alphas_cumprod_[0];
 }
 

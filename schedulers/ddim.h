@@ -15,7 +15,6 @@ class DdimScheduler : public Scheduler {
                   const NoiseSource& noise) override;
 
  private:
-  SchedulerConfig config_;
   at::Tensor alphas_cumprod_;       // [T]
   at::Tensor final_alpha_cumprod_;  // abar "before" timestep 0
   int64_t stride_ = 1;              // timesteps a step goes back

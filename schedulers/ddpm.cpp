@@ -11,7 +11,7 @@
 namespace prefusion::schedulers {
 
 DdpmScheduler::DdpmScheduler(const SchedulerConfig& config)
-    : config_(resolve_for(config, SchedulerClass::kDdpm)), alphas_cumprod_(make_alphas_cumprod(config_)) {}
+    : Scheduler(resolve_for(config, SchedulerClass::kDdpm)), alphas_cumprod_(make_alphas_cumprod(config_)) {}
 
 void DdpmScheduler::set_timesteps(int64_t num_inference_steps) {
   timesteps_ = spaced_timesteps(config_, num_inference_steps, /*fractional=*/false);

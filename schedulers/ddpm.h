@@ -19,7 +19,6 @@ class DdpmScheduler : public Scheduler {
  private:
   at::Tensor deviation(const at::Tensor& alpha, const at::Tensor& alpha_previous, const at::Tensor& learned) const;
 
-  SchedulerConfig config_;
   at::Tensor alphas_cumprod_;  // [T]
 };
 

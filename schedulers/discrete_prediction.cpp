@@ -13,9 +13,9 @@ CleanAndNoise split_prediction(PredictionType type, const at::Tensor& prediction
     case PredictionType::kSample: return {prediction, (sample - signal * prediction) / deviation};
     case PredictionType::kVPrediction:
       return {signal * sample - deviation * prediction, signal * prediction + deviation * sample};
-    case PredictionType::kFlow: break;
+    case PredictionType::kFlow: return {sample - deviation * prediction, sample + signal * prediction};
   }
-  fail_input("flow predictions need a flow-matching sampler");
+  fail_run("no such prediction type");
 }
 
 }  // namespace prefusion::schedulers

@@ -11,8 +11,8 @@ struct CleanAndNoise {
   at::Tensor noise;  // predicted epsilon
 };
 
-// What a prediction says about the clean latents and the noise in sample = signal * clean + deviation * noise, where
-// signal^2 + deviation^2 = 1 (fp32 scalars). Input error for flow predictions.
+// What a prediction says about the clean latents and the noise in sample = signal * clean + deviation * noise (fp32
+// scalars, or per-item tensors), where signal^2 + deviation^2 = 1, or signal + deviation = 1 for flow predictions.
 CleanAndNoise split_prediction(PredictionType type, const at::Tensor& prediction, const at::Tensor& sample,
                                const at::Tensor& signal, const at::Tensor& deviation);
 

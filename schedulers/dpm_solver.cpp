@@ -7,6 +7,7 @@
 
 #include "schedulers/beta_schedule.h"
 #include "schedulers/discrete_prediction.h"
+#include "schedulers/flow_sigmas.h"
 #include "schedulers/per_item.h"
 #include "schedulers/sample_limits.h"
 #include "schedulers/timestep_spacing.h"
@@ -22,10 +23,11 @@ int64_t last_timestep(const SchedulerConfig& config, const at::Tensor& alphas_cu
 }
 
 // Divided differences of the newest predictions over lambda, in units of the step h: [m0], [m0, D1] or [m0, D1, D2].
-std::vector<at::Tensor> divided_differences(const std::deque<at::Tensor>& history, const at::Tensor& sigmas,
-                                            int64_t index, int64_t order, const at::Tensor& h) {
+std::vector<at::Tensor> divided_differences(const SchedulerConfig& config, const std::deque<at::Tensor>& history,
+                                            const at::Tensor& sigmas, int64_t index, int64_t order,
+                                            const at::Tensor& h) {
   if (order == 1) return {history[0]};
-  const auto lambda = [&](int64_t i) { return solver_point(sigmas[i]).lambda; };
+  const auto lambda = [&](int64_t i) { return solver_point(config, sigmas[i]).lambda; };
   const at::Tensor ratio0 = (lambda(index) - lambda(index - 1)) / h;
   const at::Tensor first = (1.0 / ratio0) * (history[0] - history[1]);
   if (order == 2) return {history[0], first};
@@ -38,13 +40,18 @@ std::vector<at::Tensor> divided_differences(const std::deque<at::Tensor>& histor
 }  // namespace
 
 DpmSolverScheduler::DpmSolverScheduler(const SchedulerConfig& config)
-    : config_(resolve_for(config, SchedulerClass::kDpmSolver)),
+    : Scheduler(resolve_for(config, SchedulerClass::kDpmSolver)),
       predicts_clean_(config_.algorithm_type.ends_with("++")),
       is_stochastic_(config_.algorithm_type.starts_with("sde")),
       alphas_cumprod_(make_positive_alphas_cumprod(config_)),
       table_(alphas_cumprod_) {}
 
 std::vector<double> DpmSolverScheduler::choose_sigmas(int64_t num_inference_steps) {
+  if (config_.use_flow_sigmas) {
+    const std::vector<double> sigmas = dpm_flow_sigmas(config_, image_tokens_, num_inference_steps);
+    timesteps_ = flow_timesteps(config_, sigmas);
+    return sigmas;
+  }
   const SigmaRange range = sigma_range(config_, table_.largest(), table_.smallest());
   std::vector<double> sigmas = special_sigmas(config_, range, num_inference_steps);
   bool rounds = config_.use_karras_sigmas;
@@ -72,6 +79,11 @@ void DpmSolverScheduler::set_timesteps(int64_t num_inference_steps) {
   truncate_timesteps(timesteps_);
   sigmas_ = sigma_tensor(sigmas, config_.final_sigmas_type == "zero" ? 0.0 : table_.smallest());
   history_.clear();
+}
+
+InputScales DpmSolverScheduler::input_scales(size_t index) const {
+  if (!config_.use_flow_sigmas) return Scheduler::input_scales(index);
+  return flow_input_scales(sigmas_, index);
 }
 
 at::Tensor DpmSolverScheduler::convert(const at::Tensor& prediction, const at::Tensor& sample,
@@ -126,8 +138,8 @@ at::Tensor DpmSolverScheduler::advance(const at::Tensor& sample, const SolverPoi
 at::Tensor DpmSolverScheduler::step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                                     const NoiseSource& noise) {
   const auto position = static_cast<int64_t>(index);
-  const SolverPoint here = solver_point(sigmas_[position]);
-  const SolverPoint there = solver_point(sigmas_[position + 1]);
+  const SolverPoint here = solver_point(config_, sigmas_[position]);
+  const SolverPoint there = solver_point(config_, sigmas_[position + 1]);
   history_.push_front(convert(prediction, sample, here));
   if (static_cast<int64_t>(history_.size()) > config_.solver_order) history_.pop_back();
 
@@ -135,7 +147,7 @@ at::Tensor DpmSolverScheduler::step(const at::Tensor& prediction, size_t index, 
   const at::Tensor wide = sample.to(at::kFloat);
   const at::Tensor drawn = is_stochastic_ ? noise(wide) : at::Tensor();
   const auto differences =
-      divided_differences(history_, sigmas_, position, order_at(index), there.lambda - here.lambda);
+      divided_differences(config_, history_, sigmas_, position, order_at(index), there.lambda - here.lambda);
   return advance(wide, here, there, differences, drawn).to(prediction.scalar_type());
 }
 

@@ -21,6 +21,7 @@ class DpmSolverScheduler : public Scheduler {
   at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                   const NoiseSource& noise) override;
   void keep_items(const at::Tensor& items) override;
+  InputScales input_scales(size_t index) const override;
 
  private:
   std::vector<double> choose_sigmas(int64_t num_inference_steps);
@@ -29,7 +30,6 @@ class DpmSolverScheduler : public Scheduler {
   at::Tensor advance(const at::Tensor& sample, const SolverPoint& from, const SolverPoint& to,
                      const std::vector<at::Tensor>& differences, const at::Tensor& noise) const;
 
-  SchedulerConfig config_;
   bool predicts_clean_;  // ++: integrates the clean latents
   bool is_stochastic_;
   at::Tensor alphas_cumprod_;  // [T]

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "schedulers/beta_schedule.h"
+#include "schedulers/flow_sigmas.h"
 #include "schedulers/per_item.h"
 
 namespace prefusion::schedulers {
@@ -11,6 +12,7 @@ namespace {
 
 // HeunDiscrete alone knows the schedule "exp"; its other defaults are what such a model was trained with.
 SchedulerClass reading_class(const SchedulerConfig& config) {
+  if (config.prediction_type == PredictionType::kFlow) return SchedulerClass::kFlowEuler;
   const bool is_heun = !config.trained_betas && config.beta_schedule == "exp";
   return is_heun ? SchedulerClass::kHeun : SchedulerClass::kDdpm;
 }
@@ -22,6 +24,12 @@ at::Tensor broadcast_to(const at::Tensor& scale, const at::Tensor& like) {
 }  // namespace
 
 NoiseSchedule::NoiseSchedule(const SchedulerConfig& config) : config_(resolve_for(config, reading_class(config))) {
+  if (is_flow()) {
+    sigmas_ = flow_training_sigmas(config_);
+    signal_scales_ = 1 - sigmas_;
+    noise_scales_ = sigmas_;
+    return;
+  }
   alphas_cumprod_ = make_alphas_cumprod(config_);
   signal_scales_ = alphas_cumprod_.sqrt();
   noise_scales_ = (1 - alphas_cumprod_).sqrt();
@@ -44,6 +52,10 @@ at::Tensor NoiseSchedule::snr(const at::Tensor& timesteps) const {
   return (signal_scale(timesteps) / noise_scale(timesteps)).square();
 }
 
+at::Tensor NoiseSchedule::denoiser_timesteps(const at::Tensor& timesteps) const {
+  return is_flow() ? noise_scale(timesteps) * static_cast<double>(num_train_timesteps()) : timesteps;
+}
+
 at::Tensor NoiseSchedule::add_noise(const at::Tensor& latents, const at::Tensor& noise,
                                     const at::Tensor& timesteps) const {
   return broadcast_to(signal_scale(timesteps), latents) * latents +
@@ -58,9 +70,9 @@ at::Tensor NoiseSchedule::target(const at::Tensor& latents, const at::Tensor& no
     case PredictionType::kVPrediction:
       return broadcast_to(signal_scale(timesteps), latents) * noise -
              broadcast_to(noise_scale(timesteps), latents) * latents;
-    case PredictionType::kFlow: break;
+    case PredictionType::kFlow: return noise - latents;
   }
-  fail_input(config_.where, ": flow prediction has another forward process than a beta schedule");
+  fail_run("no such prediction type");
 }
 
 }  // namespace prefusion::schedulers

@@ -28,7 +28,7 @@ std::vector<double> runge_kutta_timesteps(const std::vector<double>& descending,
 }  // namespace
 
 PndmScheduler::PndmScheduler(const SchedulerConfig& config)
-    : config_(resolve_for(config, SchedulerClass::kPndm)), alphas_cumprod_(make_alphas_cumprod(config_)) {
+    : Scheduler(resolve_for(config, SchedulerClass::kPndm)), alphas_cumprod_(make_alphas_cumprod(config_)) {
   final_alpha_cumprod_ = *config_.set_alpha_to_one ? at::ones({}, at::kFloat) : alphas_cumprod_[0];
 }
 

@@ -23,7 +23,6 @@ class PndmScheduler : public Scheduler {
   at::Tensor multistep_step(const at::Tensor& prediction, size_t index, const at::Tensor& sample);
   at::Tensor transfer(const at::Tensor& sample, int64_t from, int64_t to, const at::Tensor& prediction) const;
 
-  SchedulerConfig config_;
   at::Tensor alphas_cumprod_;       // [T]
   at::Tensor final_alpha_cumprod_;  // abar "before" timestep 0
   int64_t stride_ = 1;

@@ -1,13 +1,20 @@
 #include "schedulers/scheduler.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 
 #include "core/error.h"
+#include "schedulers/beta_schedule.h"
 #include "schedulers/ddim.h"
 #include "schedulers/ddpm.h"
 #include "schedulers/dpm_solver.h"
+#include "schedulers/flow_schedulers.h"
+#include "schedulers/lcm.h"
 #include "schedulers/pndm.h"
+#include "schedulers/sigma_schedule.h"
 #include "schedulers/sigma_schedulers.h"
 #include "schedulers/unipc.h"
 
@@ -84,6 +91,15 @@ const std::vector<Row>& rows() {
        sde_karras,
        {"dpm++-2m-sde-karras", "dpmpp-2m-sde-karras", "sde-dpmsolver++-karras"}},
       {{"unipc", kUniPc, "UniPCMultistepScheduler", "predictor-corrector"}, make<UniPcScheduler>, keep, {}},
+      {{"lcm", kLcm, "LCMScheduler", "consistency models (LCM), few steps, stochastic"}, make<LcmScheduler>, keep, {}},
+      {{"flow-euler", kFlowEuler, "FlowMatchEulerDiscreteScheduler", "flow models, Euler's method"},
+       make<FlowEulerScheduler>,
+       keep,
+       {"flow-match-euler"}},
+      {{"flow-heun", kFlowHeun, "FlowMatchHeunDiscreteScheduler", "flow models, Heun's method"},
+       make<FlowHeunScheduler>,
+       keep,
+       {"flow-match-heun"}},
   };
   return kRows;
 }
@@ -133,6 +149,16 @@ Choice choose(const std::string& name, const SchedulerConfig& config) {
 
 at::Tensor Scheduler::scale_model_input(const at::Tensor& sample, size_t) const {
   return sample;
+}
+
+// signal^2 + noise^2 = 1 whatever a sampler makes of its own samples, so the noise level of the call's timestep is all
+// there is to know.
+InputScales Scheduler::input_scales(size_t index) const {
+  // A schedule rescaled to zero signal ends in abar = 0, of which noise predictions say nothing.
+  const SigmaTable table(make_alphas_cumprod(config_).clamp_min(1e-8));
+  const double sigma = table.at(timesteps_.at(index));
+  const double signal = 1 / std::sqrt(1 + sigma * sigma);
+  return {.signal = signal, .noise = signal * sigma};
 }
 
 const std::vector<SchedulerEntry>& scheduler_entries() {

@@ -4,7 +4,9 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "schedulers/scheduler_config.h"
@@ -13,6 +15,12 @@ namespace prefusion::schedulers {
 
 // Draws standard normal noise of the shape, dtype and device of `like`; stochastic samplers ask it once a step.
 using NoiseSource = std::function<at::Tensor(const at::Tensor& like)>;
+
+// input = signal * clean latents + noise * standard normal noise.
+struct InputScales {
+  double signal;
+  double noise;
+};
 
 // A sampler: turns denoiser predictions into the next, less noisy latents. Stateful (multistep solvers remember earlier
 // predictions); set_timesteps starts over. Usage:
@@ -23,6 +31,10 @@ using NoiseSource = std::function<at::Tensor(const at::Tensor& like)>;
 class Scheduler {
  public:
   virtual ~Scheduler() = default;
+
+  // How many tokens the denoiser makes of a picture's latents: schedules with dynamic shifting depend on it and ask for
+  // it in set_timesteps.
+  void set_image_tokens(int64_t count) { image_tokens_ = count; }
 
   // Usage error unless 1 <= num_inference_steps <= num_train_timesteps and the spacing gives timesteps the model has.
   virtual void set_timesteps(int64_t num_inference_steps) = 0;
@@ -38,6 +50,10 @@ class Scheduler {
   // The denoiser's input for call number `index`.
   virtual at::Tensor scale_model_input(const at::Tensor& sample, size_t index) const;
 
+  // What the denoiser's input of call number `index` consists of, for reading its prediction.
+  virtual InputScales input_scales(size_t index) const;
+  PredictionType prediction_type() const { return config_.prediction_type; }
+
   // The next sample after the denoiser's `prediction` [B, C, H, W] for call number `index`. Calls come in order.
   virtual at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                           const NoiseSource& noise) = 0;
@@ -47,6 +63,10 @@ class Scheduler {
   virtual void keep_items(const at::Tensor& /*items*/) {}
 
  protected:
+  explicit Scheduler(SchedulerConfig resolved) : config_(std::move(resolved)) {}
+
+  SchedulerConfig config_;
+  std::optional<int64_t> image_tokens_;
   std::vector<double> timesteps_;
 };
 

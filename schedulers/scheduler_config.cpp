@@ -13,7 +13,7 @@
 namespace prefusion::schedulers {
 namespace {
 
-// The diffusers classes whose files describe a discrete beta schedule, so that any of our samplers can read them.
+// The diffusers classes whose files any of our samplers can read: of a discrete beta schedule, or of flow matching.
 constexpr std::array kCompatibleClasses = {
     "DDIMScheduler",
     "DDPMScheduler",
@@ -28,6 +28,9 @@ constexpr std::array kCompatibleClasses = {
     "KDPM2AncestralDiscreteScheduler",
     "DEISMultistepScheduler",
     "UniPCMultistepScheduler",
+    "LCMScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
 };
 
 // Python's json writes infinities and NaN as bare words, which JSON does not have (DPM-Solver's lambda_min_clipped is
@@ -71,9 +74,11 @@ void read_betas(ConfigReader& reader, SchedulerConfig& config) {
               ": 'num_train_timesteps' must be between 1 and 1000000, found ", config.num_train_timesteps);
   config.beta_start = reader.optional<double>("beta_start");
   config.beta_end = reader.optional<double>("beta_end");
-  config.beta_schedule = reader.get<std::string>("beta_schedule", "linear");
-  check_one_of(config.where, "beta_schedule", config.beta_schedule,
-               {"linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp"});
+  config.beta_schedule = reader.optional<std::string>("beta_schedule");
+  if (config.beta_schedule) {
+    check_one_of(config.where, "beta_schedule", *config.beta_schedule,
+                 {"linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp"});
+  }
   config.trained_betas = reader.optional<std::vector<double>>("trained_betas");
   if (config.trained_betas) {
     check_input(static_cast<int64_t>(config.trained_betas->size()) == config.num_train_timesteps, config.where,
@@ -126,11 +131,56 @@ void read_sigmas(ConfigReader& reader, SchedulerConfig& config) {
   config.sigma_max = reader.optional<double>("sigma_max");
   config.final_sigmas_type = reader.get<std::string>("final_sigmas_type", "zero");
   check_one_of(config.where, "final_sigmas_type", config.final_sigmas_type, {"zero", "sigma_min"});
-  // Flow matching has another noising process; its shift settings mean nothing without it.
-  reader.only("use_flow_sigmas", false);
-  reader.only("use_dynamic_shifting", false);
-  reader.only("shift_terminal", Json(nullptr));
-  reader.ignore({"flow_shift", "time_shift_type"});
+}
+
+void check_dynamic_shifting(const SchedulerConfig& config) {
+  if (!config.use_dynamic_shifting) return;
+  check_input(config.base_image_seq_len != config.max_image_seq_len, config.where,
+              ": 'use_dynamic_shifting' needs two lengths, found 'base_image_seq_len' = 'max_image_seq_len' = ",
+              config.max_image_seq_len);
+}
+
+// Only the files of flow matching's own classes name its process by their class; 'shift' is theirs alone.
+void read_flow(ConfigReader& reader, SchedulerConfig& config) {
+  const bool is_own_class = config.class_name.starts_with("FlowMatch");
+  if (is_own_class) {
+    reader.only("prediction_type", "flow_prediction");
+    config.prediction_type = PredictionType::kFlow;
+    reader.only("use_flow_sigmas", true);
+    reader.ignore({"flow_shift"});
+  } else {
+    reader.only("invert_sigmas", false);
+    reader.only("stochastic_sampling", false);
+    reader.ignore({"shift"});
+  }
+  config.use_flow_sigmas = is_own_class || reader.get<bool>("use_flow_sigmas", false);
+  if (!config.use_flow_sigmas) {
+    reader.only("use_dynamic_shifting", false);
+    reader.only("shift_terminal", Json(nullptr));
+  }
+  config.shift = reader.get<double>(is_own_class ? "shift" : "flow_shift", 1.0);
+  check_input(config.shift > 0, config.where, ": the shift of the noise levels must be above 0, found ", config.shift);
+  config.use_dynamic_shifting = reader.get<bool>("use_dynamic_shifting", false);
+  config.base_shift = reader.get<double>("base_shift", 0.5);
+  config.max_shift = reader.get<double>("max_shift", 1.15);
+  config.base_image_seq_len = reader.get<int64_t>("base_image_seq_len", 256);
+  config.max_image_seq_len = reader.get<int64_t>("max_image_seq_len", 4096);
+  check_dynamic_shifting(config);
+  config.time_shift_type = reader.get<std::string>("time_shift_type", "exponential");
+  check_one_of(config.where, "time_shift_type", config.time_shift_type, {"exponential", "linear"});
+  config.shift_terminal = reader.optional<double>("shift_terminal");
+  if (config.shift_terminal == 0.0) config.shift_terminal.reset();
+  check_input(!config.shift_terminal || (*config.shift_terminal > 0 && *config.shift_terminal < 1), config.where,
+              ": 'shift_terminal' must be between 0 and 1, found ", config.shift_terminal.value_or(0));
+  config.invert_sigmas = reader.get<bool>("invert_sigmas", false);
+  config.stochastic_sampling = reader.get<bool>("stochastic_sampling", false);
+}
+
+void read_consistency(ConfigReader& reader, SchedulerConfig& config) {
+  config.original_inference_steps = reader.get<int64_t>("original_inference_steps", 50);
+  check_input(config.original_inference_steps >= 1, config.where,
+              ": 'original_inference_steps' must be at least 1, found ", config.original_inference_steps);
+  config.timestep_scaling = reader.get<double>("timestep_scaling", 10.0);
 }
 
 void read_solver(ConfigReader& reader, SchedulerConfig& config) {
@@ -170,12 +220,14 @@ SchedulerConfig parse_scheduler_config(std::string_view json, const std::string&
       std::find(kCompatibleClasses.begin(), kCompatibleClasses.end(), config.class_name) != kCompatibleClasses.end(),
       where, ": '_class_name' = \"", config.class_name,
       "\" is not supported: expected a scheduler with a discrete beta schedule, such as PNDMScheduler or "
-      "EulerDiscreteScheduler");
+      "EulerDiscreteScheduler, or one of flow matching, such as FlowMatchEulerDiscreteScheduler");
   read_betas(reader, config);
   read_sample_limits(reader, config);
   read_timesteps(reader, config);
   read_sigmas(reader, config);
   read_solver(reader, config);
+  read_flow(reader, config);
+  read_consistency(reader, config);
   // The array library of releases before tensors were the only choice.
   reader.ignore({"tensor_format"});
   reader.finish();
@@ -185,62 +237,6 @@ SchedulerConfig parse_scheduler_config(std::string_view json, const std::string&
 SchedulerConfig read_scheduler_config(const std::filesystem::path& model_dir) {
   const std::filesystem::path path = model_dir / "scheduler" / "scheduler_config.json";
   return parse_scheduler_config(read_file(path), path.string());
-}
-
-namespace {
-
-void resolve_solver(SchedulerConfig& config, SchedulerClass scheduler_class) {
-  const std::string given = config.solver_type.value_or("");
-  if (scheduler_class == SchedulerClass::kUniPc) {
-    config.solver_type = given == "bh1" ? "bh1" : "bh2";
-    return;
-  }
-  config.solver_type = given == "heun" ? "heun" : "midpoint";
-  if (config.algorithm_type == "deis") config.algorithm_type = "dpmsolver++";
-  check_input(config.solver_order <= 3, config.where, ": 'solver_order' = ", config.solver_order,
-              " is not supported by DPM-Solver (1, 2 or 3)");
-  const bool predicts_noise = config.algorithm_type == "dpmsolver" || config.algorithm_type == "sde-dpmsolver";
-  check_input(!predicts_noise || config.final_sigmas_type != "zero", config.where, ": 'algorithm_type' = \"",
-              config.algorithm_type, "\" needs 'final_sigmas_type' = \"sigma_min\"");
-  check_input(config.algorithm_type != "sde-dpmsolver" || config.solver_order <= 2, config.where,
-              ": 'algorithm_type' = \"sde-dpmsolver\" has no third order");
-  check_input(config.variance_type.value_or("") != "learned" && config.variance_type.value_or("") != "learned_range",
-              config.where, ": 'variance_type' = \"", config.variance_type.value_or(""),
-              "\" is not supported by DPM-Solver");
-}
-
-void check_prediction_type(const SchedulerConfig& config, SchedulerClass scheduler_class) {
-  const bool takes_sample =
-      scheduler_class != SchedulerClass::kPndm && scheduler_class != SchedulerClass::kEulerAncestral;
-  const PredictionType type = config.prediction_type;
-  check_input(type != PredictionType::kFlow && (takes_sample || type != PredictionType::kSample), config.where,
-              ": 'prediction_type' = \"", prediction_type_name(type), "\" is not supported by this sampler");
-}
-
-}  // namespace
-
-SchedulerConfig resolve_for(SchedulerConfig config, SchedulerClass scheduler_class) {
-  using enum SchedulerClass;
-  const bool is_heun = scheduler_class == kHeun;
-  const bool is_ancestor = scheduler_class == kDdpm || scheduler_class == kDdim || scheduler_class == kPndm;
-  if (!config.beta_start) config.beta_start = is_heun ? 0.00085 : 0.0001;
-  if (!config.beta_end) config.beta_end = is_heun ? 0.012 : 0.02;
-  if (!config.timestep_spacing) config.timestep_spacing = is_ancestor ? "leading" : "linspace";
-  if (!config.steps_offset) config.steps_offset = 0;
-  if (!config.clip_sample) config.clip_sample = scheduler_class == kDdpm || scheduler_class == kDdim;
-  if (!config.set_alpha_to_one) config.set_alpha_to_one = scheduler_class == kDdim;
-  if (!config.variance_type) config.variance_type = "fixed_small";
-  if (scheduler_class == kPndm || is_heun) config.rescale_betas_zero_snr = false;
-  if (!config.trained_betas) {
-    const std::string& schedule = config.beta_schedule;
-    const bool is_known = schedule == "exp"                                ? is_heun
-                          : schedule == "sigmoid" || schedule == "laplace" ? scheduler_class == kDdpm
-                                                                           : true;
-    check_input(is_known, config.where, ": 'beta_schedule' = \"", schedule, "\" is not supported by this sampler");
-  }
-  check_prediction_type(config, scheduler_class);
-  if (scheduler_class == kDpmSolver || scheduler_class == kUniPc) resolve_solver(config, scheduler_class);
-  return config;
 }
 
 }  // namespace prefusion::schedulers

@@ -13,7 +13,7 @@
 namespace prefusion::schedulers {
 
 SigmaScheduler::SigmaScheduler(const SchedulerConfig& resolved)
-    : config_(resolved), table_(make_positive_alphas_cumprod(resolved)) {}
+    : Scheduler(resolved), table_(make_positive_alphas_cumprod(resolved)) {}
 
 double SigmaScheduler::init_noise_sigma() const {
   const at::Tensor largest = sigmas_.max();
@@ -23,6 +23,12 @@ double SigmaScheduler::init_noise_sigma() const {
 
 at::Tensor SigmaScheduler::scale_model_input(const at::Tensor& sample, size_t index) const {
   return sample / (sigmas_[static_cast<int64_t>(index)].square() + 1).sqrt();
+}
+
+InputScales SigmaScheduler::input_scales(size_t index) const {
+  const double sigma = sigmas_[static_cast<int64_t>(index)].item<double>();
+  const double signal = 1 / std::sqrt(1 + sigma * sigma);
+  return {.signal = signal, .noise = signal * sigma};
 }
 
 std::vector<double> SigmaScheduler::spaced_sigmas(int64_t num_inference_steps) {

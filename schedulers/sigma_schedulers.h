@@ -12,6 +12,7 @@ class SigmaScheduler : public Scheduler {
  public:
   double init_noise_sigma() const override;
   at::Tensor scale_model_input(const at::Tensor& sample, size_t index) const override;
+  InputScales input_scales(size_t index) const override;
 
  protected:
   explicit SigmaScheduler(const SchedulerConfig& resolved);
@@ -22,7 +23,6 @@ class SigmaScheduler : public Scheduler {
   // The predicted clean latents of an unscaled sample.
   at::Tensor predict_clean(const at::Tensor& prediction, const at::Tensor& sample, const at::Tensor& sigma) const;
 
-  SchedulerConfig config_;
   SigmaTable table_;
   at::Tensor sigmas_;  // fp32, what scale_model_input divides by; one more than timesteps
 };

@@ -7,9 +7,9 @@
 
 namespace prefusion::schedulers {
 
-SolverPoint solver_point(const at::Tensor& sigma) {
-  const at::Tensor alpha = 1 / (sigma.square() + 1).sqrt();
-  const at::Tensor deviation = sigma * alpha;
+SolverPoint solver_point(const SchedulerConfig& resolved, const at::Tensor& sigma) {
+  const at::Tensor alpha = resolved.use_flow_sigmas ? 1 - sigma : 1 / (sigma.square() + 1).sqrt();
+  const at::Tensor deviation = resolved.use_flow_sigmas ? sigma : sigma * alpha;
   return {alpha, deviation, alpha.log() - deviation.log()};
 }
 

@@ -7,6 +7,7 @@
 
 #include "schedulers/beta_schedule.h"
 #include "schedulers/discrete_prediction.h"
+#include "schedulers/flow_sigmas.h"
 #include "schedulers/per_item.h"
 #include "schedulers/sample_limits.h"
 #include "schedulers/timestep_spacing.h"
@@ -25,31 +26,48 @@ struct UniPcScheduler::Update {
 };
 
 UniPcScheduler::UniPcScheduler(const SchedulerConfig& config)
-    : config_(resolve_for(config, SchedulerClass::kUniPc)), table_(make_positive_alphas_cumprod(config_)) {}
+    : Scheduler(resolve_for(config, SchedulerClass::kUniPc)), table_(make_positive_alphas_cumprod(config_)) {}
 
-void UniPcScheduler::set_timesteps(int64_t num_inference_steps) {
+// Sets timesteps_ and returns the sigmas without the last.
+std::vector<double> UniPcScheduler::choose_sigmas(int64_t num_inference_steps) {
+  if (config_.use_flow_sigmas) {
+    const std::vector<double> sigmas = unipc_flow_sigmas(config_, image_tokens_, num_inference_steps);
+    timesteps_ = flow_timesteps(config_, sigmas);
+    return sigmas;
+  }
   timesteps_ = solver_timesteps(config_, num_inference_steps, config_.num_train_timesteps);
   const SigmaRange range = sigma_range(config_, table_.largest(), table_.smallest());
   std::vector<double> sigmas = special_sigmas(config_, range, num_inference_steps);
-  double smallest = table_.smallest();
   if (sigmas.empty()) {
     for (const double timestep : timesteps_) sigmas.push_back(table_.at(timestep));
-  } else {
-    timesteps_.clear();
-    for (const double sigma : sigmas) {
-      const double timestep = table_.timestep_of(sigma);
-      timesteps_.push_back(config_.use_karras_sigmas ? std::nearbyint(timestep) : timestep);
-    }
-    smallest = sigmas.back();
+    return sigmas;
   }
+  timesteps_.clear();
+  for (const double sigma : sigmas) {
+    const double timestep = table_.timestep_of(sigma);
+    timesteps_.push_back(config_.use_karras_sigmas ? std::nearbyint(timestep) : timestep);
+  }
+  return sigmas;
+}
+
+void UniPcScheduler::set_timesteps(int64_t num_inference_steps) {
+  const std::vector<double> sigmas = choose_sigmas(num_inference_steps);
+  const bool is_special =
+      config_.use_flow_sigmas || config_.use_karras_sigmas || config_.use_exponential_sigmas || config_.use_beta_sigmas;
+  const double smallest = is_special ? sigmas.back() : table_.smallest();
   truncate_timesteps(timesteps_);
   sigmas_ = sigma_tensor(sigmas, config_.final_sigmas_type == "zero" ? 0.0 : smallest);
   history_.clear();
   last_sample_ = at::Tensor();
 }
 
+InputScales UniPcScheduler::input_scales(size_t index) const {
+  if (!config_.use_flow_sigmas) return Scheduler::input_scales(index);
+  return flow_input_scales(sigmas_, index);
+}
+
 at::Tensor UniPcScheduler::convert(const at::Tensor& prediction, const at::Tensor& sample, int64_t index) const {
-  const SolverPoint here = solver_point(sigmas_[index]);
+  const SolverPoint here = solver_point(config_, sigmas_[index]);
   const auto [clean, noise] = split_prediction(config_.prediction_type, prediction, sample, here.alpha, here.sigma);
   if (!config_.predict_x0) return noise;
   return config_.thresholding ? threshold_sample(config_, clean) : clean;
@@ -57,11 +75,11 @@ at::Tensor UniPcScheduler::convert(const at::Tensor& prediction, const at::Tenso
 
 // The step from grid point `from` to the next, whose newest prediction is the one at `from` (section 3 of the paper).
 UniPcScheduler::Update UniPcScheduler::make_update(int64_t from, int64_t order) const {
-  Update update{.from = solver_point(sigmas_[from]), .to = solver_point(sigmas_[from + 1])};
+  Update update{.from = solver_point(config_, sigmas_[from]), .to = solver_point(config_, sigmas_[from + 1])};
   const at::Tensor h = update.to.lambda - update.from.lambda;
   std::vector<at::Tensor> ratios;
   for (int64_t i = 1; i < order; ++i) {
-    const at::Tensor ratio = (solver_point(sigmas_[from - i]).lambda - update.from.lambda) / h;
+    const at::Tensor ratio = (solver_point(config_, sigmas_[from - i]).lambda - update.from.lambda) / h;
     ratios.push_back(ratio);
     update.differences.push_back((history_[static_cast<size_t>(i)] - history_[0]) / ratio);
   }

@@ -19,15 +19,16 @@ class UniPcScheduler : public Scheduler {
   at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                   const NoiseSource& noise) override;
   void keep_items(const at::Tensor& items) override;
+  InputScales input_scales(size_t index) const override;
 
  private:
   struct Update;
+  std::vector<double> choose_sigmas(int64_t num_inference_steps);
   at::Tensor convert(const at::Tensor& prediction, const at::Tensor& sample, int64_t index) const;
   Update make_update(int64_t from, int64_t order) const;
   at::Tensor predict(const at::Tensor& sample, int64_t index, int64_t order) const;
   at::Tensor correct(const at::Tensor& converted, int64_t index) const;
 
-  SchedulerConfig config_;
   SigmaTable table_;
   at::Tensor sigmas_;               // [S + 1]
   std::deque<at::Tensor> history_;  // converted predictions, newest first

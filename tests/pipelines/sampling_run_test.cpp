@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "core/error.h"
 #include "tests/pipelines/pipeline_reference.h"
 #include "tests/support/tensor_near.h"
@@ -14,6 +16,14 @@ using tests::near;
 
 TextToImage load(const std::string& model) {
   return TextToImage::load(pipeline_reference() / "models" / model, at::kFloat, at::kCPU);
+}
+
+// The same network taken for a flow model.
+TextToImage load_flow(const std::string& fields = R"("shift": 3.0)") {
+  PipelineComponents components = load("plain").components();
+  components.scheduler_config = schedulers::parse_scheduler_config(
+      R"({"_class_name": "FlowMatchEulerDiscreteScheduler", )" + fields + "}", "test");
+  return TextToImage(std::move(components));
 }
 
 std::vector<ImageRequest> requests() {
@@ -30,9 +40,11 @@ at::Tensor run_to_end(SamplingRun& run) {
 
 // Whatever a sampler remembers of its earlier calls, the pictures that go on are those of a whole batch.
 TEST(SamplingRun, PicturesThatGoOnAreNotChangedByThoseThatAreDropped) {
-  TextToImage pipeline = load("plain");
+  TextToImage plain = load("plain"), flow = load_flow(R"("shift": 3.0, "stochastic_sampling": true)");
   const at::Tensor kept = at::tensor({0, 2, 3}, at::kLong);
   for (const auto& entry : schedulers::scheduler_entries()) {
+    if (std::string(entry.name) == "flow-heun") flow = load_flow();
+    TextToImage& pipeline = std::string(entry.name).starts_with("flow") ? flow : plain;
     const GenerateOptions options{.num_inference_steps = 5, .scheduler = entry.name, .eta = 0.0};
     SamplingRun whole(pipeline, requests(), options);
     const at::Tensor expected = run_to_end(whole);
@@ -72,6 +84,39 @@ TEST(SamplingRun, LastPredictionIsThePicture) {
       EXPECT_TRUE(near(run.predicted_clean(), latents, 1e-3)) << scheduler;
     }
   }
+}
+
+// The last step of a flow model goes to noise level 0 along the last velocity, or to what it points to.
+TEST(SamplingRun, LastPredictionOfAFlowModelIsThePicture) {
+  for (const char* fields : {R"("shift": 3.0)", R"("shift": 3.0, "stochastic_sampling": true)",
+                             R"("shift": 3.0, "use_dynamic_shifting": true)"}) {
+    TextToImage pipeline = load_flow(fields);
+    for (const char* scheduler : {"flow-euler", "flow-heun", "dpm++", "unipc"}) {
+      if (std::string(scheduler) != "flow-euler" && std::string(fields).find("stochastic") != std::string::npos)
+        continue;
+      if (std::string(scheduler) == "flow-heun" && std::string(fields).find("dynamic") != std::string::npos) continue;
+      SCOPED_TRACE(concat(fields, " ", scheduler));
+      SamplingRun run(pipeline, requests(), {.num_inference_steps = 4, .scheduler = scheduler});
+      const at::Tensor latents = run_to_end(run);
+      EXPECT_TRUE(near(run.predicted_clean(), latents, 1e-3));
+    }
+  }
+}
+
+// 8 x 8 latents are 64 tokens of an unpatched network, and larger pictures are shifted more.
+TEST(SamplingRun, DynamicShiftFollowsTheSizeOfThePicture) {
+  const TextToImage pipeline = load_flow(
+      R"("use_dynamic_shifting": true, "base_shift": 1.0, "max_shift": 3.0, "base_image_seq_len": 0,
+         "max_image_seq_len": 128)");
+  const auto second_timestep = [&](int64_t size_px) {
+    const auto scheduler = pipeline.make_scheduler({.height_px = size_px, .width_px = size_px});
+    scheduler->set_timesteps(2);
+    return scheduler->timesteps()[1];
+  };
+  const int64_t factor = pipeline.components().autoencoder->scale_factor_px();
+  const auto expected = [](double mu) { return 1000 * std::exp(mu) / (std::exp(mu) + 999); };
+  EXPECT_NEAR(second_timestep(8 * factor), expected(2.0), 1e-3);
+  EXPECT_NEAR(second_timestep(16 * factor), expected(5.0), 1e-3);
 }
 
 TEST(SamplingRun, PredictionsComeCloserToThePicture) {

@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -16,10 +17,14 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
+    LCMScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils import is_scipy_available, logging
 from safetensors.torch import save_file
 
@@ -162,7 +167,87 @@ def configurations():
         dict(ZERO_SNR),
     ):
         add(unipc, "unipc", dict(SD, **extra), (8, 20))
+
+    lcm = LCMScheduler
+    for extra in (dict(), dict(V), dict(prediction_type="sample"), dict(original_inference_steps=100, timestep_scaling=0.01)):
+        add(lcm, "auto", extra, (1, 2, 4, 7, 50))
+    for extra in (
+        dict(clip_sample=True, clip_sample_range=1.3),
+        dict(thresholding=True, sample_max_value=1.3),
+        dict(ZERO_SNR),
+        dict(num_train_timesteps=30, original_inference_steps=30, timestep_scaling=0.1),
+    ):
+        add(lcm, "lcm", extra, (4, 7))
+    turbo = dict(SD, timestep_spacing="trailing", steps_offset=1)  # as the sdxl-turbo folder has it
+    add(EulerAncestralDiscreteScheduler, "auto", turbo, (1, 2, 3, 4))
     return runs
+
+
+def flow_configurations():
+    """(class, command line name, config fields, steps, image tokens, sigmas from 1 to 1 / steps)"""
+    runs = []
+    many = (1, 2, 3, 5, 28)
+    euler, heun = FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+    flux = dict(shift=3.0, use_dynamic_shifting=True)
+
+    def add(cls, name, config, steps, tokens=None, linear=False):
+        if config.get("use_beta_sigmas") and not is_scipy_available():
+            return
+        for count in steps:
+            runs.append((cls, name, config, count, tokens, linear))
+
+    for shift in (1.0, 3.0, 0.5):
+        for linear in (False, True):
+            add(euler, "auto", dict(shift=shift), many, linear=linear)
+        add(heun, "auto", dict(shift=shift), many)
+    for tokens in (16, 1024, 4096, 6000):
+        for linear in (False, True):
+            add(euler, "auto", flux, many, tokens, linear)
+    add(euler, "flow-euler", dict(flux, time_shift_type="linear", base_shift=0.7, max_shift=3.0), many, 900)
+    add(euler, "flow-euler", dict(flux, base_image_seq_len=100, max_image_seq_len=900), (4,), 500, True)
+    for extra in (
+        dict(shift_terminal=0.1), dict(invert_sigmas=True), dict(use_karras_sigmas=True),
+        dict(use_exponential_sigmas=True), dict(use_beta_sigmas=True), dict(stochastic_sampling=True),
+        dict(num_train_timesteps=50), dict(shift_terminal=0.02, use_karras_sigmas=True, invert_sigmas=True),
+    ):
+        steps = (2, 3, 5, 28) if "shift_terminal" in extra else many
+        add(euler, "auto", dict(extra, shift=3.0), steps)
+        add(euler, "auto", dict(flux, **extra), steps, 777)
+        add(euler, "auto", dict(flux, **extra), steps, 777, True)
+    add(heun, "flow-heun", dict(num_train_timesteps=40), (1, 7, 40))
+
+    flow = dict(prediction_type="flow_prediction", use_flow_sigmas=True)
+    dynamic = dict(use_dynamic_shifting=True)
+    dpm, unipc = DPMSolverMultistepScheduler, UniPCMultistepScheduler
+    for cls in (dpm, unipc):
+        add(cls, "auto", dict(flow), many)
+        add(cls, "auto", dict(flow, flow_shift=3.0), many)
+        add(cls, "auto", dict(flow, **dynamic), many, 1024)
+        add(cls, "auto", dict(flow, flow_shift=3.0, final_sigmas_type="sigma_min"), (1, 5, 28))
+        for order in (1, 3):
+            add(cls, "auto", dict(flow, flow_shift=2.0, solver_order=order), (5, 28))
+    for algorithm in ("dpmsolver++", "sde-dpmsolver++"):
+        for solver in ("midpoint", "heun"):
+            add(dpm, "auto", dict(flow, flow_shift=3.0, algorithm_type=algorithm, solver_type=solver), (2, 5, 28))
+    for kind in ("epsilon", "v_prediction", "sample"):
+        add(dpm, "auto", dict(flow, prediction_type=kind), (5,))
+    add(dpm, "auto", dict(flow, thresholding=True, sample_max_value=1.3), (5,))
+    add(unipc, "auto", dict(flow, shift_terminal=0.1), (2, 5, 28))
+    add(unipc, "auto", dict(flow, time_shift_type="linear", shift_terminal=0.1, **dynamic), (5, 28), 500)
+    return runs
+
+
+def flow_switches():
+    """(original class, its fields, name asked for, what diffusers is told beyond the file, tokens)"""
+    euler = FlowMatchEulerDiscreteScheduler
+    flow = dict(prediction_type="flow_prediction", use_flow_sigmas=True)
+    sana = dict(flow, flow_shift=3.0)
+    yield euler, dict(shift=3.0), "flow-heun", FlowMatchHeunDiscreteScheduler, dict(), None
+    yield FlowMatchHeunDiscreteScheduler, dict(shift=3.0), "flow-euler", euler, dict(), None
+    yield DPMSolverMultistepScheduler, sana, "flow-euler", euler, dict(shift=3.0), None
+    for name, cls in (("dpm++", DPMSolverMultistepScheduler), ("unipc", UniPCMultistepScheduler)):
+        yield euler, dict(shift=3.0), name, cls, sana, None
+        yield euler, dict(shift=3.0, use_dynamic_shifting=True), name, cls, flow, 1024
 
 
 def starts_twice(scheduler, steps):
@@ -170,6 +255,39 @@ def starts_twice(scheduler, steps):
     scheduler.set_timesteps(steps)
     timesteps = scheduler.timesteps.tolist()
     return isinstance(scheduler, DPMSolverMultistepScheduler) and timesteps.count(timesteps[0]) > 1
+
+
+def mu_of(scheduler, tokens):
+    """What the FLUX and SD3 pipelines pass to schedulers with dynamic shifting."""
+    config = scheduler.config
+    return calculate_shift(
+        tokens, config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5), config.get("max_shift", 1.15),
+    )
+
+
+def set_flow_timesteps(scheduler, steps, tokens, linear):
+    extra = dict()
+    if tokens is not None:
+        if isinstance(scheduler, DPMSolverMultistepScheduler):
+            scheduler.register_to_config(flow_shift=float(np.exp(mu_of(scheduler, tokens))))
+        else:
+            extra["mu"] = mu_of(scheduler, tokens)
+    if linear:
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), **extra)
+    else:
+        scheduler.set_timesteps(steps, **extra)
+
+
+def run_flow_loop(scheduler, steps, tokens, linear):
+    generator = torch.Generator().manual_seed(1234)
+    set_flow_timesteps(scheduler, steps, tokens, linear)
+    scheduler.set_begin_index(0)  # where the first timesteps round to the same one, diffusers would skip a level
+    sample = torch.randn(SHAPE, generator=generator)
+    extra = {} if isinstance(scheduler, UniPCMultistepScheduler) else dict(generator=generator)
+    for t in scheduler.timesteps:
+        sample = scheduler.step(dummy_denoiser(sample, t), t, sample, return_dict=False, **extra)[0]
+    return sample
 
 
 def run_loop(scheduler, steps, eta, learned):
@@ -236,6 +354,22 @@ def main():
         original = original_class.from_config(config)
         record(json.dumps(config), name, cls.from_config(original.config), 10, 0.0, False)
 
+    flows = []
+
+    def record_flow(config_text, name, scheduler, steps, tokens, linear):
+        key = f"flow{len(flows):04d}"
+        tensors[f"{key}.sample"] = run_flow_loop(scheduler, steps, tokens, linear).contiguous()
+        tensors[f"{key}.timesteps"] = scheduler.timesteps.to(torch.float64).contiguous()
+        tensors[f"{key}.sigmas"] = scheduler.sigmas.to(torch.float64).contiguous()
+        flows.append(dict(key=key, scheduler=name, steps=steps, tokens=tokens or 0, linear=linear, config=config_text))
+
+    for cls, name, config, steps, tokens, linear in flow_configurations():
+        scheduler = cls(**config)
+        record_flow(scheduler.to_json_string(), name, scheduler, steps, tokens, linear)
+    for original_class, config, name, cls, extra, tokens in flow_switches():
+        original = original_class(**config)
+        record_flow(original.to_json_string(), name, cls.from_config(original.config, **extra), 6, tokens, False)
+
     noising = []
     generator = torch.Generator().manual_seed(7)
     for config in (
@@ -257,7 +391,26 @@ def main():
         }
         noising.append(dict(key=key, config=scheduler.to_json_string()))
 
-    (out / "cases.json").write_text(json.dumps(dict(sampling=cases, noising=noising)))
+    # As the training scripts for flow models do: an index into the scheduler's timesteps, and the sigma that goes with it.
+    flow_noising = []
+    for config in (dict(), dict(shift=3.0), dict(shift=3.0, use_dynamic_shifting=True), dict(num_train_timesteps=37, shift=0.4)):
+        scheduler = FlowMatchEulerDiscreteScheduler(**config)
+        key = f"flow_noise{len(flow_noising):02d}"
+        total = scheduler.config.num_train_timesteps
+        latents, noise = torch.randn(SHAPE, generator=generator), torch.randn(SHAPE, generator=generator)
+        indices = torch.randint(0, total, (SHAPE[0],), generator=generator)
+        indices[0] = 0
+        timesteps = scheduler.timesteps[indices]
+        sigma = torch.stack([scheduler.sigmas[(scheduler.timesteps == t).nonzero().item()] for t in timesteps])
+        sigma = sigma.view(-1, 1, 1, 1)
+        tensors |= {
+            f"{key}.sigmas": scheduler.sigmas.flip(0).contiguous(), f"{key}.positions": total - 1 - indices,
+            f"{key}.timesteps": timesteps.contiguous(), f"{key}.latents": latents, f"{key}.noise": noise,
+            f"{key}.noisy": (1.0 - sigma) * latents + sigma * noise, f"{key}.target": noise - latents,
+        }
+        flow_noising.append(dict(key=key, config=scheduler.to_json_string()))
+
+    (out / "cases.json").write_text(json.dumps(dict(sampling=cases, flows=flows, noising=noising, flow_noising=flow_noising)))
     save_file(tensors, out / "tensors.safetensors")
 
 

@@ -60,8 +60,18 @@ TEST(SchedulerConfig, RefusesByName) {
   for (const auto& [json, named] : std::vector<std::pair<std::string, std::string>>{
            {R"({"beta_shedule": "linear"})", "beta_shedule"},
            {R"({"beta_schedule": "quadratic"})", "quadratic"},
-           {R"({"_class_name": "FlowMatchEulerDiscreteScheduler"})", "FlowMatchEulerDiscreteScheduler"},
-           {R"({"use_flow_sigmas": true})", "use_flow_sigmas"},
+           {R"({"_class_name": "FlowMatchLCMScheduler"})", "FlowMatchLCMScheduler"},
+           {R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "prediction_type": "epsilon"})", "prediction_type"},
+           {R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0})", "shift"},
+           {R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "shfit": 3})", "shfit"},
+           {R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "time_shift_type": "square"})", "time_shift_type"},
+           {R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift_terminal": 1.0})", "shift_terminal"},
+           {R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": true,
+                "base_image_seq_len": 64, "max_image_seq_len": 64})",
+            "base_image_seq_len"},
+           {R"({"use_flow_sigmas": true, "invert_sigmas": true})", "invert_sigmas"},
+           {R"({"stochastic_sampling": true})", "stochastic_sampling"},
+           {R"({"original_inference_steps": 0})", "original_inference_steps"},
            {R"({"use_dynamic_shifting": true})", "use_dynamic_shifting"},
            {R"({"shift_terminal": 0.1})", "shift_terminal"},
            {R"({"solver_p": {"_class_name": "DDIMScheduler"}})", "solver_p"},
@@ -90,6 +100,65 @@ TEST(SchedulerConfig, ClassesRefuseWhatTheyDoNotHave) {
   EXPECT_THROW(resolve_for(config(R"({"algorithm_type": "dpmsolver"})"), SchedulerClass::kDpmSolver), Error);
   EXPECT_THROW(resolve_for(config(R"({"solver_order": 4})"), SchedulerClass::kDpmSolver), Error);
   EXPECT_THROW(resolve_for(config(R"({"variance_type": "learned_range"})"), SchedulerClass::kDpmSolver), Error);
+}
+
+std::string resolving_refusal(const std::string& json, SchedulerClass scheduler_class) {
+  try {
+    resolve_for(parse_scheduler_config(json, "test"), scheduler_class);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.error_class(), ErrorClass::kInput);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(SchedulerConfig, FlowModelsAreForFlowSamplers) {
+  using enum SchedulerClass;
+  const std::string flow = R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})";
+  for (const SchedulerClass scheduler_class : {kDdpm, kDdim, kPndm, kEuler, kEulerAncestral, kHeun, kLcm}) {
+    EXPECT_NE(resolving_refusal(flow, scheduler_class).find("flow-euler"), std::string::npos);
+    EXPECT_NE(resolving_refusal(R"({"use_flow_sigmas": true})", scheduler_class).find("use_flow_sigmas"),
+              std::string::npos);
+  }
+  for (const SchedulerClass scheduler_class : {kDpmSolver, kUniPc, kFlowEuler, kFlowHeun}) {
+    EXPECT_EQ(resolving_refusal(flow, scheduler_class), "");
+  }
+  EXPECT_NE(resolving_refusal("{}", kFlowEuler).find("epsilon"), std::string::npos);
+  EXPECT_NE(resolving_refusal(R"({"prediction_type": "flow_prediction"})", kDpmSolver).find("use_flow_sigmas"),
+            std::string::npos);
+}
+
+TEST(SchedulerConfig, FlowClassesRefuseWhatTheyDoNotHave) {
+  using enum SchedulerClass;
+  const auto refusal_of = [](const std::string& fields, SchedulerClass scheduler_class) {
+    return resolving_refusal(R"({"_class_name": "FlowMatchEulerDiscreteScheduler", )" + fields + "}", scheduler_class);
+  };
+  for (const std::string key : {"invert_sigmas", "stochastic_sampling", "use_karras_sigmas", "use_exponential_sigmas",
+                                "use_beta_sigmas", "use_lu_lambdas"}) {
+    for (const SchedulerClass scheduler_class : {kDpmSolver, kUniPc, kFlowHeun}) {
+      EXPECT_NE(refusal_of("\"" + key + "\": true", scheduler_class).find(key), std::string::npos);
+    }
+  }
+  EXPECT_NE(refusal_of(R"("shift_terminal": 0.1)", kDpmSolver).find("shift_terminal"), std::string::npos);
+  EXPECT_NE(refusal_of(R"("shift_terminal": 0.1)", kFlowHeun).find("shift_terminal"), std::string::npos);
+  EXPECT_EQ(refusal_of(R"("shift_terminal": 0.1)", kUniPc), "");
+  const std::string dynamic = R"("use_dynamic_shifting": true)";
+  EXPECT_NE(refusal_of(dynamic, kFlowHeun).find("use_dynamic_shifting"), std::string::npos);
+  EXPECT_EQ(refusal_of(dynamic, kDpmSolver), "");
+  EXPECT_NE(refusal_of(dynamic + R"(, "time_shift_type": "linear")", kDpmSolver).find("time_shift_type"),
+            std::string::npos);
+  EXPECT_NE(refusal_of(R"("algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min")", kDpmSolver)
+                .find("algorithm_type"),
+            std::string::npos);
+  EXPECT_NE(refusal_of(R"("predict_x0": false)", kUniPc).find("predict_x0"), std::string::npos);
+}
+
+TEST(SchedulerConfig, ShiftHasANameInEitherKindOfFile) {
+  EXPECT_EQ(parse_scheduler_config(R"({"_class_name": "FlowMatchHeunDiscreteScheduler", "shift": 3.0})", "test").shift,
+            3.0);
+  const std::string solver = R"({"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": true,
+                                 "prediction_type": "flow_prediction", "flow_shift": 2.5, "shift": 7.0})";
+  EXPECT_EQ(parse_scheduler_config(solver, "test").shift, 2.5);
 }
 
 }  // namespace

@@ -2,13 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include "core/atomic_file.h"
+#include <cmath>
+
 #include "core/error.h"
-#include "core/json_config.h"
 #include "core/rng.h"
-#include "core/safetensors.h"
+#include "schedulers/discrete_prediction.h"
 #include "schedulers/sigma_schedule.h"
-#include "tests/support/python_reference.h"
+#include "tests/schedulers/scheduler_reference.h"
 #include "tests/support/tensor_near.h"
 
 namespace prefusion::schedulers {
@@ -16,21 +16,9 @@ namespace {
 
 using tests::near;
 
-class SchedulerReference : public testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    const std::filesystem::path folder = tests::run_reference_script("make_schedulers.py");
-    cases_ = new Json(read_json(folder / "cases.json"));
-    tensors_ = new TensorMap(read_safetensors(folder / "tensors.safetensors"));
-  }
-  static void TearDownTestSuite() {
-    delete cases_;
-    delete tensors_;
-  }
-
-  inline static Json* cases_ = nullptr;
-  inline static TensorMap* tensors_ = nullptr;
-};
+at::Tensor timesteps_of(const Scheduler& scheduler) {
+  return at::tensor(at::ArrayRef<double>(scheduler.timesteps()), at::kDouble);
+}
 
 // The reference script's stand-in for a network.
 at::Tensor dummy_denoiser(const at::Tensor& sample, double timestep) {
@@ -54,26 +42,47 @@ at::Tensor run_loop(Scheduler& scheduler, int64_t steps, bool is_learned) {
   return sample;
 }
 
-TEST_F(SchedulerReference, SamplingEqualsDiffusers) {
-  ASSERT_GT((*cases_)["sampling"].size(), 300u);
-  for (const Json& item : (*cases_)["sampling"]) {
+TEST(SchedulerReference, SamplingEqualsDiffusers) {
+  ASSERT_GT(tests::scheduler_reference().cases.at("sampling").size(), 300u);
+  for (const Json& item : tests::scheduler_reference().cases.at("sampling")) {
     const std::string key = item["key"];
     SCOPED_TRACE(concat(key, " ", item["scheduler"], " steps ", item["steps"], " config ", item["config"]));
     SchedulerConfig config = parse_scheduler_config(item["config"].get<std::string>(), key);
     config.eta = item["eta"];
     const auto scheduler = make_scheduler(item["scheduler"], config);
     const at::Tensor sample = run_loop(*scheduler, item["steps"], item["learned"]);
-    const at::Tensor timesteps = at::tensor(at::ArrayRef<double>(scheduler->timesteps()), at::kDouble);
-    EXPECT_TRUE(near(timesteps, tensors_->at(key + ".timesteps"), 1e-6));
-    EXPECT_TRUE(near(sample, tensors_->at(key + ".sample"), 1e-5));
+    EXPECT_TRUE(near(timesteps_of(*scheduler), tests::scheduler_reference().tensors.at(key + ".timesteps"), 1e-6));
+    EXPECT_TRUE(near(sample, tests::scheduler_reference().tensors.at(key + ".sample"), 1e-5));
   }
 }
 
+TEST(SchedulerReference, FlowSamplingEqualsDiffusers) {
+  ASSERT_GT(tests::scheduler_reference().cases.at("flows").size(), 200u);
+  for (const Json& item : tests::scheduler_reference().cases.at("flows")) {
+    const std::string key = item["key"];
+    SCOPED_TRACE(concat(key, " ", item.dump()));
+    SchedulerConfig config = parse_scheduler_config(item["config"].get<std::string>(), key);
+    config.sigmas_linear = item["linear"];
+    const auto scheduler = make_scheduler(item["scheduler"], config);
+    if (item["tokens"] != 0) scheduler->set_image_tokens(item["tokens"]);
+    const at::Tensor sample = run_loop(*scheduler, item["steps"], /*is_learned=*/false);
+    EXPECT_TRUE(near(timesteps_of(*scheduler), tests::scheduler_reference().tensors.at(key + ".timesteps"), 1e-6));
+    EXPECT_TRUE(near(sample, tests::scheduler_reference().tensors.at(key + ".sample"), 1e-5));
+  }
+}
+
+// A config that the sampler of that name reads.
+SchedulerConfig config_for(const SchedulerEntry& entry) {
+  const bool is_flow = std::string(entry.name).starts_with("flow");
+  return parse_scheduler_config(is_flow ? R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})"
+                                        : R"({"beta_schedule": "scaled_linear"})",
+                                "test");
+}
+
 TEST(Scheduler, RestartsFromSetTimesteps) {
-  const SchedulerConfig config = parse_scheduler_config(R"({"beta_schedule": "scaled_linear"})", "test");
   for (const SchedulerEntry& entry : scheduler_entries()) {
     SCOPED_TRACE(entry.name);
-    const auto scheduler = make_scheduler(entry.name, config);
+    const auto scheduler = make_scheduler(entry.name, config_for(entry));
     const at::Tensor first = run_loop(*scheduler, 6, false);
     EXPECT_TRUE(at::equal(run_loop(*scheduler, 6, false), first));
   }
@@ -86,6 +95,9 @@ TEST(SchedulerRegistry, KnowsNamesAliasesAndClasses) {
   EXPECT_EQ(scheduler_name("DPM++_2M_Karras", config), "dpm++-karras");
   EXPECT_EQ(scheduler_name("UniPCMultistepScheduler", config), "unipc");
   EXPECT_EQ(scheduler_name("euler_a", config), "euler-ancestral");
+  EXPECT_EQ(scheduler_name("FlowMatchHeunDiscreteScheduler", config), "flow-heun");
+  config.class_name = "LCMScheduler";
+  EXPECT_EQ(scheduler_name("auto", config), "lcm");
 }
 
 TEST(SchedulerRegistry, RefusesUnknownNamesAndMissingSamplers) {
@@ -103,13 +115,15 @@ TEST(SchedulerRegistry, RefusesUnknownNamesAndMissingSamplers) {
 }
 
 TEST(Scheduler, RefusesStepCountsTheModelDoesNotHave) {
-  SchedulerConfig config;
-  config.num_train_timesteps = 10;
   for (const SchedulerEntry& entry : scheduler_entries()) {
     SCOPED_TRACE(entry.name);
+    SchedulerConfig config = config_for(entry);
+    config.num_train_timesteps = config.original_inference_steps = 10;
     EXPECT_THROW(make_scheduler(entry.name, config)->set_timesteps(0), Error);
     EXPECT_THROW(make_scheduler(entry.name, config)->set_timesteps(11), Error);
   }
+  SchedulerConfig config;
+  config.num_train_timesteps = 10;
   config.steps_offset = 1;
   EXPECT_THROW(make_scheduler("ddim", config)->set_timesteps(10), Error);
   EXPECT_THROW(make_scheduler("pndm", config)->set_timesteps(3), Error);
@@ -125,10 +139,9 @@ TEST(Scheduler, DropsTheSurplusTrailingTimestep) {
 }
 
 TEST(Scheduler, KeepsTheDtypeOfThePrediction) {
-  const SchedulerConfig config = parse_scheduler_config(R"({"beta_schedule": "scaled_linear"})", "test");
   for (const SchedulerEntry& entry : scheduler_entries()) {
     SCOPED_TRACE(entry.name);
-    const auto scheduler = make_scheduler(entry.name, config);
+    const auto scheduler = make_scheduler(entry.name, config_for(entry));
     scheduler->set_timesteps(4);
     const at::Generator generator = make_torch_generator(1);
     at::Tensor sample = at::randn({1, 4, 2, 2}, generator).to(at::kBFloat16);
@@ -139,6 +152,74 @@ TEST(Scheduler, KeepsTheDtypeOfThePrediction) {
       ASSERT_EQ(sample.scalar_type(), at::kBFloat16);
     }
   }
+}
+
+// The denoiser's input is made of known latents and noise; told what they are, it must be read as the latents.
+TEST(Scheduler, InputScalesRecoverTheLatents) {
+  const at::Generator generator = make_torch_generator(3);
+  const at::Tensor clean = at::randn({1, 4, 3, 3}, generator);
+  const at::Tensor noise = at::randn({1, 4, 3, 3}, generator);
+  for (const SchedulerEntry& entry : scheduler_entries()) {
+    SCOPED_TRACE(entry.name);
+    const auto scheduler = make_scheduler(entry.name, config_for(entry));
+    scheduler->set_timesteps(5);
+    for (size_t i = 0; i < scheduler->timesteps().size(); ++i) {
+      const InputScales scales = scheduler->input_scales(i);
+      const bool is_flow = scheduler->prediction_type() == PredictionType::kFlow;
+      EXPECT_NEAR(is_flow ? scales.signal + scales.noise : std::hypot(scales.signal, scales.noise), 1, 1e-6);
+      const at::Tensor prediction = is_flow ? noise - clean : noise;
+      const at::Tensor input = scales.signal * clean + scales.noise * noise;
+      const auto scale = [](double value) { return at::scalar_tensor(value, at::kFloat); };
+      const auto found =
+          split_prediction(scheduler->prediction_type(), prediction, input, scale(scales.signal), scale(scales.noise));
+      EXPECT_TRUE(near(found.clean, clean, 1e-4));
+      EXPECT_TRUE(near(found.noise, noise, 1e-4));
+    }
+  }
+}
+
+// From pure noise along its own velocity a flow model's samplers arrive at the latents, and every call's input is the
+// mixture its scales say.
+TEST(FlowScheduler, FollowsAStraightPath) {
+  const at::Generator generator = make_torch_generator(3);
+  const at::Tensor clean = at::randn({1, 4, 3, 3}, generator);
+  const at::Tensor noise = at::randn({1, 4, 3, 3}, generator);
+  for (const char* name : {"flow-euler", "flow-heun"}) {
+    for (const char* extra : {"", R"(, "invert_sigmas": true)"}) {
+      if (std::string(name) == "flow-heun" && *extra != 0) continue;
+      SCOPED_TRACE(concat(name, extra));
+      const auto scheduler = make_scheduler(
+          name, parse_scheduler_config(
+                    concat(R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0)", extra, "}"), "test"));
+      scheduler->set_timesteps(5);
+      at::Tensor sample = noise;
+      for (size_t i = 0; i < scheduler->timesteps().size(); ++i) {
+        const at::Tensor velocity = *extra == 0 ? noise - clean : clean - noise;
+        const InputScales scales = scheduler->input_scales(i);
+        EXPECT_TRUE(near(sample, scales.signal * clean + std::abs(scales.noise) * noise, 1e-5));
+        EXPECT_TRUE(near(sample - scales.noise * velocity, clean, 1e-5));
+        sample = scheduler->step(velocity, i, sample, {});
+      }
+      EXPECT_TRUE(near(sample, clean, 1e-5));
+    }
+  }
+}
+
+TEST(FlowScheduler, DynamicShiftNeedsTheNumberOfTokens) {
+  const auto scheduler = make_scheduler(
+      "auto", parse_scheduler_config(
+                  R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": true})", "test"));
+  EXPECT_THROW(scheduler->set_timesteps(4), Error);
+  scheduler->set_image_tokens(1024);
+  EXPECT_NO_THROW(scheduler->set_timesteps(4));
+}
+
+TEST(FlowScheduler, NothingToStretchInOneStep) {
+  const auto scheduler = make_scheduler(
+      "auto",
+      parse_scheduler_config(R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift_terminal": 0.1})", "test"));
+  EXPECT_THROW(scheduler->set_timesteps(1), Error);
+  EXPECT_NO_THROW(scheduler->set_timesteps(2));
 }
 
 // Quantiles of Beta(0.6, 0.6), from its symmetry and from integrating the density.
