@@ -9,7 +9,11 @@ at::Tensor plain_layer_norm(const at::Tensor& input, double eps) {
 }
 
 at::Tensor Modulation::apply(const at::Tensor& normed) const {
-  return normed * (1 + scale) + shift;
+  return at::addcmul(shift, normed, 1 + scale);
+}
+
+at::Tensor Modulation::add_gated(const at::Tensor& states, const at::Tensor& output) const {
+  return at::addcmul(states, gate, output);
 }
 
 AdaLayerNormZeroImpl::AdaLayerNormZeroImpl(int64_t dim, int64_t num_branches) : num_branches_(num_branches) {

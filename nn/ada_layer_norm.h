@@ -24,6 +24,8 @@ struct Modulation {
 
   // normed [B, N, D] * (1 + scale) + shift
   at::Tensor apply(const at::Tensor& normed) const;
+  // states [B, N, D] + gate * output
+  at::Tensor add_gated(const at::Tensor& states, const at::Tensor& output) const;
 };
 
 // The modulations of a block's branches, from one projection `linear` of the activated embedding: adaLN-Zero. A

@@ -118,12 +118,12 @@ std::vector<LoraLayer> lora_layers(const torch::nn::Module& network);
 struct LoraLoadReport {
   std::filesystem::path file;
   std::string dialect;                   // "diffusers", "diffusers-old", "peft" or "kohya"
-  std::vector<std::string> matched;      // "unet.<path>", "text_encoder.<path>", ...
+  std::vector<std::string> matched;      // "unet.<path>", "transformer.<path>", "text_encoder.<path>", ...
   std::vector<std::string> unmatched;    // keys of the file that fit no layer
   std::map<std::string, int64_t> ranks;  // by matched name
   std::map<std::string, double> alphas;  // by matched name
   // Null where the file has nothing for the network. Not trainable until set_requires_grad(true).
-  std::shared_ptr<LoraAdapter> unet;
+  std::shared_ptr<LoraAdapter> unet;  // the denoiser, a transformer as well
   std::shared_ptr<LoraAdapter> text_encoder;
   std::shared_ptr<LoraAdapter> text_encoder_2;
 };
@@ -133,17 +133,19 @@ struct LoraLoadReport {
 // pytorch_lora_weights.safetensors. Keys that fit no layer, or belong to a network not given (null), are reported and
 // warned about. Input error when nothing fits, when a shape does not, or when the file holds DoRA, LoHa, LoKr or
 // another variant.
-LoraLoadReport load_lora(torch::nn::Module& unet, torch::nn::Module* text_encoder, const std::filesystem::path& path,
-                         double user_scale, torch::nn::Module* text_encoder_2 = nullptr);
+LoraLoadReport load_lora(torch::nn::Module& denoiser, torch::nn::Module* text_encoder,
+                         const std::filesystem::path& path, double user_scale,
+                         torch::nn::Module* text_encoder_2 = nullptr);
 
 enum class LoraFormat { kDiffusers, kKohya };
 
 // "diffusers" or "kohya"; usage error otherwise.
 LoraFormat parse_lora_format(const std::string& name);
 
-// Writes adapters (either may be null, not both) to one safetensors file, as diffusers' save_lora_weights or kohya's
-// trainer do. The factor of set_scale is not part of a file.
-void save_lora(const std::filesystem::path& path, const LoraAdapter* unet, const LoraAdapter* text_encoder,
-               LoraFormat format, const LoraAdapter* text_encoder_2 = nullptr);
+// Writes adapters (any may be null, not all) to one safetensors file, as diffusers' save_lora_weights or kohya's
+// trainer do. `component` is what files call the denoiser: "unet" or "transformer". The factor of set_scale is not part
+// of a file.
+void save_lora(const std::filesystem::path& path, const LoraAdapter* denoiser, const LoraAdapter* text_encoder,
+               LoraFormat format, const LoraAdapter* text_encoder_2 = nullptr, const std::string& component = "unet");
 
 }  // namespace prefusion::nn

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "core/error.h"
-#include "nn/lora_metadata.h"
 
 namespace prefusion::nn {
 namespace {
@@ -91,6 +90,20 @@ fs::path find_lora_file(const fs::path& path) {
   check_input(files.size() == 1, path.string(),
               ": expected pytorch_lora_weights.safetensors or one *.safetensors, found ", files.size());
   return files.front();
+}
+
+LoraComponent denoiser_component(const LoraFile& file) {
+  for (const LoraFileModule& module : file.modules) {
+    if (module.component == LoraComponent::kTransformer) return LoraComponent::kTransformer;
+  }
+  return LoraComponent::kUnet;
+}
+
+LoraDescription description_of(const LoraFile& file, LoraComponent component) {
+  // An adapter_config.json describes one network, and PEFT's files are of the denoiser.
+  if (file.description.is_null() || (!file.description_has_prefixes && !is_denoiser(component))) return {};
+  const std::string prefix = file.description_has_prefixes ? component_name(component) : "";
+  return LoraDescription(file.description, prefix, file.path.string());
 }
 
 LoraFile read_lora_file(const fs::path& path) {

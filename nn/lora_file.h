@@ -9,11 +9,13 @@
 
 #include "core/json_config.h"
 #include "core/safetensors.h"
+#include "nn/lora_metadata.h"
 #include "nn/lora_names.h"
 #include "nn/timestep_range.h"
 
 // A LoRA file by itself, before any network is known. Dialects:
-//   diffusers      unet.<path>.lora_A.weight / lora_B.weight, text_encoder. and text_encoder_2. likewise; scaling from
+//   diffusers      unet.<path>.lora_A.weight / lora_B.weight, transformer., text_encoder. and text_encoder_2. likewise;
+//                  scaling from
 //                  the header's lora_adapter_metadata, else alpha = rank
 //   peft           [base_model.model.]<path>.lora_A[.<adapter>].weight with adapter_config.json beside it
 //   diffusers-old  <path>.processor.to_q_lora.down.weight, <path>.lora.down.weight,
@@ -47,6 +49,12 @@ struct LoraFile {
 // The safetensors file of a LoRA: `path` itself, or in a folder pytorch_lora_weights.safetensors,
 // adapter_model.safetensors (PEFT), or the only *.safetensors there is. Input error when there is none.
 std::filesystem::path find_lora_file(const std::filesystem::path& path);
+
+// The component that names the denoiser in this file: the transformer where any key does, else the UNet.
+LoraComponent denoiser_component(const LoraFile& file);
+
+// What the file's description says about one of its components; empty where there is none.
+LoraDescription description_of(const LoraFile& file, LoraComponent component);
 
 // Reads and groups a LoRA file. Input error for a damaged file, a half of a pair, ranks that disagree, an alpha that is
 // no number, and other methods than LoRA.

@@ -75,14 +75,11 @@ void load_component(const LoraFile& file, LoraComponent component, torch::nn::Mo
     }
   }
   const LoraNameIndex index(paths);
-  LoraDescription description;
-  if (!file.description.is_null() && (file.description_has_prefixes || component == LoraComponent::kUnet)) {
-    description = LoraDescription(file.description, file.description_has_prefixes ? prefix : "", file.path.string());
-  }
+  const LoraDescription description = description_of(file, component);
   std::vector<LoraEntry> entries;
   std::set<std::string> used;
   for (const auto& module : file.modules) {
-    if (module.component != component) continue;
+    if (module.component != component && !(is_denoiser(module.component) && is_denoiser(component))) continue;
     const std::optional<std::string> path = index.find(module.name);
     if (!path) {
       report.unmatched.insert(report.unmatched.end(), module.keys.begin(), module.keys.end());
@@ -102,7 +99,7 @@ void load_component(const LoraFile& file, LoraComponent component, torch::nn::Mo
   if (config.target_modules.empty()) config.target_modules = target_names(entries);
   adapter = LoraAdapter::attach(std::move(entries), std::move(config));
   adapter->set_scale(user_scale);
-  if (!file.timestep_range || component != LoraComponent::kUnet) return;
+  if (!file.timestep_range || !is_denoiser(component)) return;
   auto* announcer = dynamic_cast<TimestepAnnouncer*>(network);
   check_input(announcer != nullptr, file.path.string(), ": acts at timesteps ", file.timestep_range->text(),
               " alone, but this network knows no timesteps");
@@ -111,8 +108,8 @@ void load_component(const LoraFile& file, LoraComponent component, torch::nn::Mo
 
 }  // namespace
 
-LoraLoadReport load_lora(torch::nn::Module& unet, torch::nn::Module* text_encoder, const std::filesystem::path& path,
-                         double user_scale, torch::nn::Module* text_encoder_2) {
+LoraLoadReport load_lora(torch::nn::Module& denoiser, torch::nn::Module* text_encoder,
+                         const std::filesystem::path& path, double user_scale, torch::nn::Module* text_encoder_2) {
   check_usage(std::isfinite(user_scale), "the scale of LoRA ", path.string(), " is not finite");
   at::NoGradGuard no_grad;
   const LoraFile file = read_lora_file(path);
@@ -121,7 +118,7 @@ LoraLoadReport load_lora(torch::nn::Module& unet, torch::nn::Module* text_encode
   report.dialect = dialect_name(file.dialect);
   report.unmatched = file.other_keys;
   try {
-    load_component(file, LoraComponent::kUnet, &unet, user_scale, report, report.unet);
+    load_component(file, denoiser_component(file), &denoiser, user_scale, report, report.unet);
     load_component(file, LoraComponent::kTextEncoder, text_encoder, user_scale, report, report.text_encoder);
     load_component(file, LoraComponent::kTextEncoder2, text_encoder_2, user_scale, report, report.text_encoder_2);
   } catch (...) {

@@ -106,12 +106,13 @@ void strip_component(std::string& module, LoraKey& key) {
   };
   if (strip_prefix(module, "base_model.model.")) key.dialect = std::max(key.dialect, LoraDialect::kPeft);
   const bool named = take("lora_unet_", LoraComponent::kUnet, LoraDialect::kKohya) ||
+                     take("lora_transformer_", LoraComponent::kTransformer, LoraDialect::kKohya) ||
                      take("lora_te2_", LoraComponent::kTextEncoder2, LoraDialect::kKohya) ||
                      take("lora_te1_", LoraComponent::kTextEncoder, LoraDialect::kKohya) ||
                      take("lora_te_", LoraComponent::kTextEncoder, LoraDialect::kKohya) ||
                      take("text_encoder_2.", LoraComponent::kTextEncoder2, LoraDialect::kDiffusers) ||
                      take("text_encoder.", LoraComponent::kTextEncoder, LoraDialect::kDiffusers) ||
-                     take("transformer.", LoraComponent::kUnet, LoraDialect::kDiffusers) ||
+                     take("transformer.", LoraComponent::kTransformer, LoraDialect::kDiffusers) ||
                      take("diffusion_model.", LoraComponent::kUnet, LoraDialect::kDiffusers) ||
                      take("unet.", LoraComponent::kUnet, LoraDialect::kDiffusers);
   const bool wrapped = strip_prefix(module, "base_model.model.");
@@ -127,7 +128,7 @@ void modernise(std::string& module, LoraKey& key, bool had_lora_suffix) {
     key.dialect = std::max(key.dialect, LoraDialect::kDiffusersOld);
   }
   if (!had_lora_suffix) return;
-  const bool is_text = key.component != LoraComponent::kUnet;
+  const bool is_text = !is_denoiser(key.component);
   constexpr std::array<std::array<std::string_view, 3>, 4> kNames = {{{".to_q", ".to_q", ".q_proj"},
                                                                       {".to_k", ".to_k", ".k_proj"},
                                                                       {".to_v", ".to_v", ".v_proj"},
@@ -180,10 +181,15 @@ std::optional<std::string> block_layer(const std::string& block, int64_t layer, 
 const char* component_name(LoraComponent component) {
   switch (component) {
     case LoraComponent::kUnet: return "unet";
+    case LoraComponent::kTransformer: return "transformer";
     case LoraComponent::kTextEncoder: return "text_encoder";
     case LoraComponent::kTextEncoder2: return "text_encoder_2";
   }
   return "unet";
+}
+
+bool is_denoiser(LoraComponent component) {
+  return component == LoraComponent::kUnet || component == LoraComponent::kTransformer;
 }
 
 const char* dialect_name(LoraDialect dialect) {

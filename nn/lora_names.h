@@ -10,9 +10,11 @@
 // How the dialects of LoRA files name things, and how those names find the layers of a network.
 namespace prefusion::nn {
 
-// The network a key belongs to. Keys without a prefix belong to the denoiser.
-enum class LoraComponent { kUnet, kTextEncoder, kTextEncoder2 };
-const char* component_name(LoraComponent component);  // "unet", "text_encoder", "text_encoder_2"
+// The network a key belongs to, as files name it: a model's denoiser is a UNet or a transformer. Keys without a prefix
+// belong to the denoiser, and count as the UNet's.
+enum class LoraComponent { kUnet, kTransformer, kTextEncoder, kTextEncoder2 };
+const char* component_name(LoraComponent component);  // "unet", "transformer", "text_encoder", "text_encoder_2"
+bool is_denoiser(LoraComponent component);
 
 enum class LoraPart { kA, kB, kAlpha };
 

@@ -19,7 +19,7 @@ struct Part {
 
 // CLIP layers go by their classic names, which begin with "text_model."; newer transformers drop it when reading.
 std::string public_path(const Part& part, const std::string& path) {
-  const bool is_flattened = part.component != LoraComponent::kUnet && path.starts_with("encoder.layers.");
+  const bool is_flattened = !is_denoiser(part.component) && path.starts_with("encoder.layers.");
   return is_flattened ? "text_model." + path : path;
 }
 
@@ -34,7 +34,7 @@ void add_diffusers(const Part& part, TensorMap& tensors, Json& description) {
 }
 
 void add_kohya(const Part& part, bool has_two_encoders, TensorMap& tensors) {
-  std::string prefix = "lora_unet_";
+  std::string prefix = part.component == LoraComponent::kTransformer ? "lora_transformer_" : "lora_unet_";
   if (part.component == LoraComponent::kTextEncoder) prefix = has_two_encoders ? "lora_te1_" : "lora_te_";
   if (part.component == LoraComponent::kTextEncoder2) prefix = "lora_te2_";
   for (const auto& entry : part.adapter->entries()) {
@@ -54,6 +54,13 @@ Metadata kohya_metadata(const LoraAdapter& adapter) {
           {"ss_network_alpha", concat(entry.alpha)}};
 }
 
+LoraComponent parse_denoiser(const std::string& component) {
+  if (component == component_name(LoraComponent::kUnet)) return LoraComponent::kUnet;
+  check_usage(component == component_name(LoraComponent::kTransformer), "the denoiser of a LoRA file is unet or ",
+              "transformer, not '", component, "'");
+  return LoraComponent::kTransformer;
+}
+
 }  // namespace
 
 LoraFormat parse_lora_format(const std::string& name) {
@@ -62,9 +69,9 @@ LoraFormat parse_lora_format(const std::string& name) {
   fail_usage("LoRA format '", name, "' is not known; it is diffusers or kohya");
 }
 
-void save_lora(const std::filesystem::path& path, const LoraAdapter* unet, const LoraAdapter* text_encoder,
-               LoraFormat format, const LoraAdapter* text_encoder_2) {
-  const std::array<Part, 3> parts = {{{LoraComponent::kUnet, unet},
+void save_lora(const std::filesystem::path& path, const LoraAdapter* denoiser, const LoraAdapter* text_encoder,
+               LoraFormat format, const LoraAdapter* text_encoder_2, const std::string& component) {
+  const std::array<Part, 3> parts = {{{parse_denoiser(component), denoiser},
                                       {LoraComponent::kTextEncoder, text_encoder},
                                       {LoraComponent::kTextEncoder2, text_encoder_2}}};
   TensorMap tensors;
@@ -83,7 +90,9 @@ void save_lora(const std::filesystem::path& path, const LoraAdapter* unet, const
   if (format == LoraFormat::kDiffusers) {
     metadata = {{"format", "pt"}, {kLoraMetadataKey, description.dump(2, ' ', /*ensure_ascii=*/true)}};
   }
-  if (unet && unet->config().timestep_range) metadata[kTimestepRangeKey] = unet->config().timestep_range->text();
+  if (denoiser && denoiser->config().timestep_range) {
+    metadata[kTimestepRangeKey] = denoiser->config().timestep_range->text();
+  }
   write_safetensors(path, tensors, metadata);
 }
 

@@ -20,10 +20,12 @@ namespace {
 
 // The last part of a layer's name, by which targets are usually given; kohya's names are cut at the ones there are.
 std::string target_name(const std::string& name, bool is_kohya) {
-  constexpr std::array<std::string_view, 20> kKnown = {
-      "to_q",     "to_k",   "to_v",          "to_out_0",      "ff_net_0_proj", "ff_net_2", "proj_in",
-      "proj_out", "q_proj", "k_proj",        "v_proj",        "out_proj",      "fc1",      "fc2",
-      "conv1",    "conv2",  "conv_shortcut", "time_emb_proj", "conv_in",       "conv_out"};
+  // A name that ends with another comes before it.
+  constexpr std::array<std::string_view, 24> kKnown = {
+      "add_q_proj", "add_k_proj", "add_v_proj",    "to_add_out",    "to_q",    "to_k",
+      "to_v",       "to_out_0",   "ff_net_0_proj", "ff_net_2",      "proj_in", "proj_out",
+      "q_proj",     "k_proj",     "v_proj",        "out_proj",      "fc1",     "fc2",
+      "conv1",      "conv2",      "conv_shortcut", "time_emb_proj", "conv_in", "conv_out"};
   if (is_kohya) {
     for (const auto known : kKnown) {
       if (name.ends_with(known)) return std::string(known);
@@ -48,11 +50,9 @@ OrderedJson counts_json(const std::map<Value, int64_t>& counts) {
 // The descriptions of the file's networks by component.
 std::map<nn::LoraComponent, nn::LoraDescription> read_descriptions(const nn::LoraFile& file) {
   std::map<nn::LoraComponent, nn::LoraDescription> descriptions;
-  if (file.description.is_null()) return descriptions;
   for (const auto& module : file.modules) {
     if (descriptions.contains(module.component)) continue;
-    const std::string prefix = file.description_has_prefixes ? nn::component_name(module.component) : "";
-    descriptions.emplace(module.component, nn::LoraDescription(file.description, prefix, file.path.string()));
+    descriptions.emplace(module.component, nn::description_of(file, module.component));
   }
   return descriptions;
 }

@@ -138,7 +138,7 @@ void write_weights(const AlignOptions& options, const Policy& policy, const std:
   if (policy.adapter) {
     const SwappedWeights swapped(policy.trainable, weights);
     nn::save_lora(options.output / "pytorch_lora_weights.safetensors", policy.adapter.get(), nullptr,
-                  nn::parse_lora_format(options.lora_format));
+                  nn::parse_lora_format(options.lora_format), nullptr, policy.denoiser->info().component);
     return;
   }
   copy_model(options.model, options.output);

@@ -11,7 +11,7 @@ constexpr const char* kFeedForward = "gelu-approximate";
 
 // The branch behind the attention: states + gate * feed_forward(modulated norm of the states).
 at::Tensor add_feed_forward(const at::Tensor& states, nn::FeedForward& feed_forward, const nn::Modulation& modulation) {
-  return states + modulation.gate * feed_forward->forward(modulation.apply(nn::plain_layer_norm(states)));
+  return modulation.add_gated(states, feed_forward->forward(modulation.apply(nn::plain_layer_norm(states))));
 }
 
 }  // namespace
@@ -53,14 +53,14 @@ nn::JointStates SD3Block::forward(const at::Tensor& hidden_states, const at::Ten
   const at::Tensor normed = nn::plain_layer_norm(hidden_states);
   const nn::JointStates attended = attn->forward(patch_modulation[0].apply(normed), normed_context);
 
-  nn::JointStates result{.hidden_states = hidden_states + patch_modulation[0].gate * attended.hidden_states};
+  nn::JointStates result{.hidden_states = patch_modulation[0].add_gated(hidden_states, attended.hidden_states)};
   if (attn2) {
     const nn::Modulation& dual = patch_modulation[2];
-    result.hidden_states = result.hidden_states + dual.gate * attn2->forward(dual.apply(normed)).hidden_states;
+    result.hidden_states = dual.add_gated(result.hidden_states, attn2->forward(dual.apply(normed)).hidden_states);
   }
   result.hidden_states = add_feed_forward(result.hidden_states, ff, patch_modulation[1]);
   if (is_last_) return result;
-  result.context = context + context_modulation[0].gate * attended.context;
+  result.context = context_modulation[0].add_gated(context, attended.context);
   result.context = add_feed_forward(result.context, ff_context, context_modulation[1]);
   return result;
 }

@@ -1,11 +1,19 @@
-"""Small random SD3Transformer2DModels with inputs, outputs and gradients: DIR/CASE/{config.json, weights, case.safetensors}."""
+"""Small random SD3Transformer2DModels, and LoRAs of one of them.
+
+make_transformers_sd3.py OUT                 writes OUT/CASE/{config.json, weights, case.safetensors} with inputs, outputs and
+                                             gradients, and OUT/lora/CASE/{lora.safetensors, expected.safetensors}
+make_transformers_sd3.py OUT CASE FILE...    loads each LoRA FILE with diffusers on the network of the folder CASE and writes
+                                             what it predicts to OUT/<n>.safetensors
+"""
 
 import sys
 from pathlib import Path
 
 import torch
 from denoiser_case import randomize, write_case
-from diffusers import SD3Transformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 torch.set_num_threads(1)
@@ -95,11 +103,83 @@ def make_storage_variants(out):
     model.bfloat16().save_pretrained(out / "bf16")
 
 
+def load_pipeline(folder):
+    nothing = dict.fromkeys(["vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3"])
+    transformer = SD3Transformer2DModel.from_pretrained(folder).eval()
+    return StableDiffusion3Pipeline(transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), **nothing)
+
+
+def save_prediction(pipeline, inputs, path):
+    with torch.no_grad():
+        save_file({"prediction": run(pipeline.transformer, inputs).contiguous()}, path)
+
+
+def add_adapter(transformer, seed, **config):
+    transformer.add_adapter(LoraConfig(init_lora_weights="gaussian", **config))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(0.15 * torch.randn(parameter.shape, generator=generator))
+    return get_peft_model_state_dict(transformer), transformer.peft_config["default"].to_dict()
+
+
+def flat_names(layers, alpha):
+    """The same adapter with underscores for dots and an alpha beside each layer, as OneTrainer writes it."""
+    tensors = {}
+    for name in {key.split(".lora_")[0] for key in layers}:
+        base = "lora_transformer_" + name.replace(".", "_")
+        tensors[base + ".lora_down.weight"] = layers[name + ".lora_A.weight"].clone()
+        tensors[base + ".lora_up.weight"] = layers[name + ".lora_B.weight"].clone()
+        tensors[base + ".alpha"] = torch.tensor(float(alpha))
+    return tensors
+
+
+def make_loras(out, model):
+    inputs = load_file(model / "case.safetensors")
+    attention = ["to_q", "to_k", "to_v", "to_out.0"]
+    joint = attention + ["add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
+    everywhere = joint + ["ff.net.0.proj", "ff_context.net.2", "norm1.linear", "context_embedder", "proj_out"]
+    cases = {
+        "attention": dict(r=4, lora_alpha=10, target_modules=attention),
+        "joint": dict(
+            r=3, lora_alpha=5, target_modules=joint, rank_pattern={"attn2.to_q": 2}, alpha_pattern={r"transformer_blocks\.0\..*add_k_proj": 1.5}
+        ),
+        "everywhere": dict(r=2, lora_alpha=1, target_modules=everywhere, use_rslora=True),
+        "plain": dict(r=3, lora_alpha=3, target_modules=joint),
+        "flat": dict(r=2, lora_alpha=7, target_modules=joint),
+    }
+    for seed, (name, config) in enumerate(cases.items()):
+        folder = out / name
+        folder.mkdir(parents=True)
+        pipeline = load_pipeline(model)
+        layers, metadata = add_adapter(pipeline.transformer, seed, **config)
+        if name == "flat":
+            save_file(flat_names(layers, 7), folder / "lora.safetensors")
+        else:
+            metadata = {} if name == "plain" else {"transformer_lora_adapter_metadata": metadata}
+            StableDiffusion3Pipeline.save_lora_weights(folder, layers, weight_name="lora.safetensors", **metadata)
+            pipeline = load_pipeline(model)
+            pipeline.load_lora_weights(folder, weight_name="lora.safetensors")
+        save_prediction(pipeline, inputs, folder / "expected.safetensors")
+
+
+def run_loras(out, model, files):
+    inputs = load_file(model / "case.safetensors")
+    for i, file in enumerate(files):
+        pipeline = load_pipeline(model)
+        pipeline.load_lora_weights(str(Path(file).parent), weight_name=Path(file).name)
+        save_prediction(pipeline, inputs, out / f"{i}.safetensors")
+
+
 def main():
     out = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        return run_loras(out, Path(sys.argv[2]), sys.argv[3:])
     for name, (config, height, width, float_timesteps) in CASES.items():
         make_case(out / name, config, height, width, float_timesteps)
     make_storage_variants(out / "storage")
+    make_loras(out / "lora", out / "medium_35")
 
 
 if __name__ == "__main__":

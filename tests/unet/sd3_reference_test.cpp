@@ -7,22 +7,17 @@
 
 #include "core/error.h"
 #include "nn/layers.h"
-#include "tests/support/python_reference.h"
 #include "tests/support/tensor_near.h"
 #include "tests/unet/denoiser_parity.h"
+#include "tests/unet/sd3_reference.h"
 #include "unet/denoiser.h"
 
 namespace prefusion::unet {
 namespace {
 
-const std::filesystem::path& reference() {
-  static const std::filesystem::path folder = tests::run_reference_script("make_transformers_sd3.py");
-  return folder;
-}
-
 class SD3Parity : public testing::TestWithParam<const char*> {
  protected:
-  std::filesystem::path folder() const { return reference() / GetParam(); }
+  std::filesystem::path folder() const { return sd3_reference() / GetParam(); }
 };
 
 TEST_P(SD3Parity, PredictionAndAllGradientsMatchDiffusers) {
@@ -43,7 +38,7 @@ INSTANTIATE_TEST_SUITE_P(Configs, SD3Parity,
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(SD3Info, SaysWhatTheConfigSays) {
-  const auto large = load_denoiser(reference() / "large_35", at::kFloat, at::kCPU);
+  const auto large = load_denoiser(sd3_reference() / "large_35", at::kFloat, at::kCPU);
   const DenoiserInfo& info = large->info();
   EXPECT_EQ(info.class_name, "SD3Transformer2DModel");
   EXPECT_EQ(info.component, "transformer");
@@ -57,13 +52,13 @@ TEST(SD3Info, SaysWhatTheConfigSays) {
   EXPECT_TRUE(info.uses_pooled);
   EXPECT_FALSE(info.uses_time_ids);
   EXPECT_TRUE(info.is_flow);
-  EXPECT_EQ(load_denoiser(reference() / "positions_of_every_size", at::kFloat, at::kCPU)->info().out_channels, 6);
+  EXPECT_EQ(load_denoiser(sd3_reference() / "positions_of_every_size", at::kFloat, at::kCPU)->info().out_channels, 6);
 }
 
 TEST(SD3Storage, ShardsHalfPrecisionAndComputedPositionsGiveTheSameNetwork) {
-  const TensorMap expected = nn::tensor_map(*load_denoiser(reference() / "storage/single", at::kFloat, at::kCPU));
+  const TensorMap expected = nn::tensor_map(*load_denoiser(sd3_reference() / "storage/single", at::kFloat, at::kCPU));
   const auto load = [](const char* name) {
-    return nn::tensor_map(*load_denoiser(reference() / "storage" / name, at::kFloat, at::kCPU));
+    return nn::tensor_map(*load_denoiser(sd3_reference() / "storage" / name, at::kFloat, at::kCPU));
   };
   const TensorMap sharded = load("sharded");
   const TensorMap half = load("bf16");
@@ -78,8 +73,8 @@ TEST(SD3Storage, ShardsHalfPrecisionAndComputedPositionsGiveTheSameNetwork) {
 
 TEST(SD3Timesteps, IntegersAreTheSameTimesAsFloats) {
   const at::NoGradGuard no_grad;
-  const auto model = load_denoiser(reference() / "medium", at::kFloat, at::kCPU);
-  TensorMap tensors = read_case(reference() / "medium");
+  const auto model = load_denoiser(sd3_reference() / "medium", at::kFloat, at::kCPU);
+  TensorMap tensors = read_case(sd3_reference() / "medium");
   tensors["timesteps"] = at::full({}, 500, at::kLong);
   const at::Tensor prediction = predict(*model, tensors);
   tensors["timesteps"] = at::full({2}, 500.0, at::kFloat);
