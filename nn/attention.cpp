@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -25,7 +26,7 @@ AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options
 }
 
 at::Tensor AttentionImpl::attend(const at::Tensor& hidden_states, const at::Tensor& context,
-                                 const at::Tensor& user_states) {
+                                 const at::Tensor& user_states, const at::Tensor& context_bias) {
   const at::Tensor& source = context.defined() ? context : hidden_states;
   const auto split_heads = [&](const at::Tensor& x) {  // [B, N, heads * d] -> [B, heads, N, d]
     return x.view({x.size(0), x.size(1), options_.num_heads, options_.head_dim}).transpose(1, 2);
@@ -33,7 +34,8 @@ at::Tensor AttentionImpl::attend(const at::Tensor& hidden_states, const at::Tens
   const at::Tensor query = split_heads(to_q->forward(hidden_states));
   const at::Tensor key = split_heads(to_k->forward(source));
   const at::Tensor value = split_heads(to_v->forward(source));
-  at::Tensor mixed = at::scaled_dot_product_attention(query, key, value);
+  const auto bias = context_bias.defined() ? std::optional(context_bias) : std::nullopt;
+  at::Tensor mixed = at::scaled_dot_product_attention(query, key, value, bias);
   if (user_states.defined() && user_branch.to_k.defined()) {
     // In the dtype of the layer, whatever the adapter is kept in.
     const auto project = [&](const at::Tensor& weight) {
@@ -46,17 +48,18 @@ at::Tensor AttentionImpl::attend(const at::Tensor& hidden_states, const at::Tens
 }
 
 at::Tensor AttentionImpl::forward(const at::Tensor& hidden_states, const at::Tensor& context,
-                                  const at::Tensor& user_states) {
+                                  const at::Tensor& user_states, const at::Tensor& context_bias) {
   at::Tensor input = hidden_states;
   if (group_norm) input = group_norm->forward(input.transpose(1, 2)).transpose(1, 2);
-  at::Tensor output = attend(input, context, user_states);
+  at::Tensor output = attend(input, context, user_states, context_bias);
   if (options_.has_residual) output = output + hidden_states;
   return options_.output_scale_factor == 1.0 ? output : output / options_.output_scale_factor;
 }
 
 at::Tensor AttentionImpl::forward_image(const at::Tensor& hidden_states) {
   const at::Tensor normed = group_norm ? group_norm->forward(hidden_states) : hidden_states;
-  at::Tensor output = attend(normed.flatten(/*start_dim=*/2).transpose(1, 2), /*context=*/{}, /*user_states=*/{});
+  at::Tensor output = attend(normed.flatten(/*start_dim=*/2).transpose(1, 2), /*context=*/{}, /*user_states=*/{},
+                             /*context_bias=*/{});
   output = output.transpose(1, 2).reshape(hidden_states.sizes());
   if (options_.has_residual) output = hidden_states + output;
   return options_.output_scale_factor == 1.0 ? output : output / options_.output_scale_factor;

@@ -42,8 +42,9 @@ class AttentionImpl : public torch::nn::Module {
 
   // hidden_states [B, N, query_dim] attends to context [B, L, cross_attention_dim] (to itself when undefined) and,
   // where there is a user branch, to user_states [B, M, user_dim] (to nobody when undefined) -> [B, N, query_dim].
+  // context_bias, where defined, is added to the scores of the context: it broadcasts to [B, num_heads, N, L].
   at::Tensor forward(const at::Tensor& hidden_states, const at::Tensor& context = {},
-                     const at::Tensor& user_states = {});
+                     const at::Tensor& user_states = {}, const at::Tensor& context_bias = {});
 
   // The same on a picture, attending to itself: [B, C, H, W] -> [B, C, H, W].
   at::Tensor forward_image(const at::Tensor& hidden_states);
@@ -55,7 +56,8 @@ class AttentionImpl : public torch::nn::Module {
   bool is_cross_attention() const { return options_.cross_attention_dim > 0; }
 
  private:
-  at::Tensor attend(const at::Tensor& hidden_states, const at::Tensor& context, const at::Tensor& user_states);
+  at::Tensor attend(const at::Tensor& hidden_states, const at::Tensor& context, const at::Tensor& user_states,
+                    const at::Tensor& context_bias);
 
   AttentionOptions options_;
   Linear to_out_{nullptr};

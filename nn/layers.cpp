@@ -169,6 +169,7 @@ void init_weights(torch::nn::Module& module, at::Generator generator) {
     } else if (auto* patches = child->as<PatchEmbeddingImpl>()) {
       if (patches->pos_embed.defined()) patches->pos_embed.copy_(patches->position_grid());
     }
+    if (auto* own = dynamic_cast<InitializesItself*>(child.get())) own->init_own_weights(generator);
   }
 }
 

@@ -129,6 +129,13 @@ TensorMap tensor_map(const torch::nn::Module& module);
 void load_module(torch::nn::Module& module, const TensorMap& weights, at::ScalarType dtype, at::Device device,
                  const std::string& where);
 
+// A module with parameters of its own beside its layers.
+class InitializesItself {
+ public:
+  virtual ~InitializesItself() = default;
+  virtual void init_own_weights(at::Generator generator) = 0;  // called by init_weights
+};
+
 // PyTorch's default initialisation of every layer below `module` (Linear and Conv2d: uniform within 1/sqrt(fan_in);
 // norms: one and zero; embeddings: standard normal times 0.02; positions: their sines and cosines), from the generator
 // given.

@@ -46,6 +46,27 @@ TEST(ActivationCheckpoint, GivesTheSameBitsAsWithout) {
   for (size_t i = 0; i < found[0].size(); ++i) EXPECT_TRUE(at::equal(found[0][i], found[1][i])) << i;
 }
 
+// Two streams that a block mixes, as joint attention does.
+TEST(ActivationCheckpoint, GivesTheSameBitsForBlocksOfSeveralOutputs) {
+  TransformerBlock block = make_block();
+  const BlockFunction run = [block](const std::vector<at::Tensor>& x) mutable {
+    const at::Tensor states = block->forward(x[0], x[1]);
+    return std::vector<at::Tensor>{states, x[1] * states.mean()};
+  };
+  std::vector<std::vector<at::Tensor>> found(2);
+  for (const bool recompute : {false, true}) {
+    block->zero_grad();
+    const at::Tensor input = randn({2, 6, 16}, 2).set_requires_grad(true);
+    const at::Tensor context = randn({2, 5, 12}, 3).set_requires_grad(true);
+    const auto first = run_block(*block, run, {input, context}, recompute);
+    const auto second = run_block(*block, run, first, recompute);
+    (second[0].pow(2).sum() + second[1].sum()).backward();
+    found[recompute] = {second[0].detach(), second[1].detach(), input.grad(), context.grad()};
+    for (const at::Tensor& parameter : block->parameters()) found[recompute].push_back(parameter.grad().clone());
+  }
+  for (size_t i = 0; i < found[0].size(); ++i) EXPECT_TRUE(at::equal(found[0][i], found[1][i])) << i;
+}
+
 TEST(ActivationCheckpoint, ReachesParametersWhenNoInputNeedsAGradient) {
   TransformerBlock block = make_block();
   run_chain(block, randn({1, 4, 16}, 2), randn({1, 3, 12}, 3), /*recompute=*/true).sum().backward();

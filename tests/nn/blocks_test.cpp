@@ -9,6 +9,7 @@
 #include "nn/attention.h"
 #include "nn/feed_forward.h"
 #include "nn/resnet_block.h"
+#include "nn/rotary_embedding.h"
 #include "nn/timestep_embedding.h"
 #include "tests/support/tensor_near.h"
 
@@ -63,6 +64,18 @@ TEST(Attention, IsSoftmaxOfScaledProductsPerHead) {
   EXPECT_TRUE(near(attention->forward(states, context), expected, 1e-5));
 }
 
+TEST(Attention, ALargeNegativeBiasLeavesContextOut) {
+  const at::NoGradGuard no_grad;
+  Attention attention(AttentionOptions{.query_dim = 6, .cross_attention_dim = 5, .num_heads = 2, .head_dim = 4});
+  init_weights(*attention, make_torch_generator(3));
+  const at::Tensor states = randn({2, 3, 6}, 1);
+  const at::Tensor context = randn({2, 7, 5}, 2);
+  const at::Tensor bias = at::zeros({2, 1, 1, 7});
+  bias.slice(3, 4).fill_(-10000);
+  EXPECT_TRUE(near(attention->forward(states, context, /*user_states=*/{}, bias),
+                   attention->forward(states, context.slice(1, 0, 4)), 1e-6));
+}
+
 TEST(Attention, TreatsAPictureAsItsPixels) {
   const at::NoGradGuard no_grad;
   Attention attention(AttentionOptions{.query_dim = 8,
@@ -88,6 +101,37 @@ TEST(Attention, RenamesDeprecatedParameters) {
   EXPECT_TRUE(weights.contains("a.to_v.weight"));
   EXPECT_TRUE(weights.contains("b.query.weight"));
   EXPECT_EQ(weights.at("a.to_k.weight").dim(), 4);
+}
+
+TEST(RotaryEmbedding, TurnsNeighboursByPositionOfTheirAxis) {
+  const at::Tensor positions = at::tensor({0.0, 5.0, 2.0, 7.0}).view({2, 2});
+  const RotaryEmbedding rotary = rotary_embedding(positions, {4, 2}, /*theta=*/100);
+  ASSERT_EQ(rotary.cosines.sizes(), (at::IntArrayRef{2, 3}));
+  const double angles[2][3] = {{0, 0, 5}, {2, 2 * 0.1, 7}};
+  const at::Tensor states = randn({1, 2, 2, 6}, 1);
+  const at::Tensor turned = apply_rotary(states, rotary);
+  for (int64_t token = 0; token < 2; ++token) {
+    for (int64_t pair = 0; pair < 3; ++pair) {
+      const auto at = [&](const at::Tensor& x, int64_t i) { return x[0][1][token][2 * pair + i].item<double>(); };
+      const double cosine = std::cos(angles[token][pair]);
+      const double sine = std::sin(angles[token][pair]);
+      EXPECT_NEAR(at(turned, 0), at(states, 0) * cosine - at(states, 1) * sine, 1e-6);
+      EXPECT_NEAR(at(turned, 1), at(states, 1) * cosine + at(states, 0) * sine, 1e-6);
+    }
+  }
+}
+
+TEST(RotaryEmbedding, ScoresDependOnDistancesAlone) {
+  const at::Tensor positions = at::arange(6, at::kFloat).unsqueeze(1);
+  const at::Tensor query = randn({1, 1, 1, 8}, 1).expand({1, 1, 6, 8});
+  const at::Tensor key = randn({1, 1, 1, 8}, 2).expand({1, 1, 6, 8});
+  const auto scores = [&](const at::Tensor& places) {
+    const RotaryEmbedding rotary = rotary_embedding(places, {8});
+    return at::matmul(apply_rotary(query, rotary), apply_rotary(key, rotary).transpose(-1, -2));
+  };
+  EXPECT_TRUE(near(scores(positions + 50), scores(positions), 1e-5));
+  EXPECT_FALSE(near(scores(positions * 2), scores(positions), 1e-2));
+  EXPECT_EQ(apply_rotary(query.to(at::kHalf), rotary_embedding(positions, {8})).scalar_type(), at::kHalf);
 }
 
 TEST(FeedForward, GatesOrActivatesByName) {
