@@ -6,6 +6,8 @@
 #include "core/json_config.h"
 #include "core/safetensors.h"
 #include "nn/layers.h"
+#include "unet/flux_transformer.h"
+#include "unet/pixart_transformer.h"
 #include "unet/sd3_transformer.h"
 #include "unet/unet_2d_condition.h"
 
@@ -20,14 +22,25 @@ std::shared_ptr<Denoiser> make_sd3_transformer(const Json& config, const std::st
   return std::make_shared<SD3Transformer2DModel>(parse_sd3_config(config, where));
 }
 
+std::shared_ptr<Denoiser> make_flux_transformer(const Json& config, const std::string& where) {
+  return std::make_shared<FluxTransformer2DModel>(parse_flux_config(config, where));
+}
+
+std::shared_ptr<Denoiser> make_pixart_transformer(const Json& config, const std::string& where) {
+  return std::make_shared<PixArtTransformer2DModel>(parse_pixart_config(config, where));
+}
+
 // The denoisers there are, by the `_class_name` of their config.
 struct DenoiserClass {
   const char* name;
   std::shared_ptr<Denoiser> (*make)(const Json& config, const std::string& where);
 };
 constexpr DenoiserClass kClasses[] = {
-    {"UNet2DConditionModel", make_unet_2d_condition},
-    {"SD3Transformer2DModel", make_sd3_transformer},
+    {"UNet2DConditionModel", make_unet_2d_condition},       // Stable Diffusion 1, 2 and XL
+    {"SD3Transformer2DModel", make_sd3_transformer},        // Stable Diffusion 3 and 3.5
+    {"FluxTransformer2DModel", make_flux_transformer},      // FLUX.1
+    {"PixArtTransformer2DModel", make_pixart_transformer},  // PixArt-alpha and PixArt-Sigma
+    {"Transformer2DModel", make_pixart_transformer},        // the same in folders of before mid-2024
 };
 
 std::shared_ptr<Denoiser> make_from_json(const Json& config, const std::string& where) {

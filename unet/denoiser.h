@@ -17,7 +17,8 @@ struct Conditioning {
   at::Tensor encoder_hidden_states;  // [B, L, D]
   at::Tensor encoder_mask;           // [B, L] bool, true for tokens to attend to; undefined: all of them
   at::Tensor pooled;                 // [B, P] where the model has it
-  at::Tensor time_ids;               // [B, n] where the model has them: SDXL 6, its refiner 5
+  at::Tensor time_ids;               // [B, n] where the model has them: SDXL 6, its refiner 5; PixArt 3: height and
+                                     // width in pixels, height / width
   at::Tensor guidance;               // [B] fp32, the scale a guidance-distilled model is told (FLUX.1 dev)
   at::Tensor user_states;  // [B, M, U] of the users asked for, where a user adapter is attached; else undefined
 };
@@ -38,7 +39,8 @@ struct DenoiserInfo {
   int64_t pooled_dim = 0;             // width of pooled, where the config says it
   bool uses_pooled = false;
   bool uses_time_ids = false;
-  bool is_flow = false;  // timesteps are real numbers, sigma * 1000, and the prediction is noise - latents
+  bool uses_guidance = false;  // exactly then a pass takes Conditioning::guidance
+  bool is_flow = false;        // timesteps are real numbers, sigma * 1000, and the prediction is noise - latents
 };
 
 // The one face of all denoisers. Checkpoint keys are the module's named_parameters(). An implementation announces the
@@ -50,7 +52,8 @@ class Denoiser : public torch::nn::Module, public nn::TimestepAnnouncer {
                              const Conditioning& conditioning) = 0;
   virtual const DenoiserInfo& info() const = 0;
 
-  // Adds to the weights of a checkpoint what it may leave out because it can be computed.
+  // Adds to the weights of a checkpoint what it may leave out because it can be computed, and takes out what
+  // checkpoints of its class are known to carry beside the network.
   virtual void complete_weights(TensorMap& weights) const {}
 
   // How many numbers `time_ids` has for a model whose pooled states have that width; 0: it is not asked for. Input
