@@ -134,8 +134,8 @@ at::Tensor attach_user_adapter(const std::string& adapter, const std::string& us
 
 void attach_loras(const std::vector<std::string>& loras, const pipelines::PipelineComponents& components) {
   const text::ClipModels text = components.prompt_encoder->clip_models();
-  for (const std::string& text : loras) {
-    const AdapterArgument lora = parse_lora_argument(text);
+  for (const std::string& argument : loras) {
+    const AdapterArgument lora = parse_lora_argument(argument);
     const std::filesystem::path file = nn::find_lora_file(lora.path);
     if (nn::is_lora_gate(SafetensorsFile::open(file).metadata())) {
       const auto gate = nn::LoraGate::load(*components.denoiser, file, lora.scale);
