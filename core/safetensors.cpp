@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/json_config.h"
 #include "core/mapped_file.h"
+#include "core/weight_map.h"
 
 namespace prefusion {
 namespace {
@@ -213,21 +214,11 @@ TensorMap read_safetensors(const std::filesystem::path& path, Metadata* metadata
 namespace {
 
 TensorMap read_shards(const std::filesystem::path& index_path) {
-  const Json index = read_json(index_path);
-  const std::string where = index_path.string();
-  check_input(index.is_object() && index.contains("weight_map") && index["weight_map"].is_object(), where,
-              ": expected an object with 'weight_map'");
-  std::map<std::string, SafetensorsFile> shards;
+  std::map<std::filesystem::path, SafetensorsFile> shards;
   TensorMap tensors;
-  for (const auto& [name, value] : index["weight_map"].items()) {
-    check_input(value.is_string(), where, ": weight_map['", name, "'] is no file name");
-    const auto shard = value.get<std::string>();
-    check_input(std::filesystem::path(shard).filename() == shard, where, ": shard name '", shard,
-                "' must be a plain file name beside the index");
-    auto found = shards.find(shard);
-    if (found == shards.end()) {
-      found = shards.emplace(shard, SafetensorsFile::open(index_path.parent_path() / shard)).first;
-    }
+  for (const auto& [name, path] : read_weight_map(index_path)) {
+    auto found = shards.find(path);
+    if (found == shards.end()) found = shards.emplace(path, SafetensorsFile::open(path)).first;
     tensors.emplace(name, found->second.tensor(name));
   }
   return tensors;

@@ -4,12 +4,14 @@
 
 #include <cstring>
 #include <functional>
+#include <map>
 #include <unordered_map>
 
 #include "core/error.h"
 #include "core/mapped_file.h"
 #include "core/pickle.h"
 #include "core/torch_storage.h"
+#include "core/weight_map.h"
 #include "core/zip_archive.h"
 
 namespace prefusion {
@@ -154,6 +156,29 @@ TensorMap read_torch_file(const std::filesystem::path& path) {
 
 TensorMap read_tensors(const std::filesystem::path& path) {
   return path.extension() == ".safetensors" ? read_safetensors(path) : read_torch_file(path);
+}
+
+TensorMap read_any_weights(const std::filesystem::path& folder, const std::string& stem) {
+  namespace fs = std::filesystem;
+  bool has_safetensors = false;
+  std::error_code ignored;
+  for (const auto& file : fs::directory_iterator(folder, ignored)) {
+    has_safetensors = has_safetensors || file.path().filename().string().find(".safetensors") != std::string::npos;
+  }
+  const fs::path whole = folder / "pytorch_model.bin";
+  const fs::path index_path = folder / "pytorch_model.bin.index.json";
+  if (!has_safetensors && fs::exists(whole)) return read_torch_file(whole);
+  if (has_safetensors || !fs::exists(index_path)) return read_weights(folder, stem);
+
+  std::map<fs::path, TensorMap> shards;
+  TensorMap tensors;
+  for (const auto& [name, path] : read_weight_map(index_path)) {
+    if (!shards.contains(path)) shards.emplace(path, read_torch_file(path));
+    const auto found = shards.at(path).find(name);
+    check_input(found != shards.at(path).end(), path.string(), ": tensor '", name, "' is missing");
+    tensors.emplace(name, found->second);
+  }
+  return tensors;
 }
 
 TensorMap model_weights(const TensorMap& checkpoint) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "core/safetensors.h"
 
@@ -14,6 +15,10 @@ TensorMap read_torch_file(const std::filesystem::path& path);
 
 // read_safetensors or read_torch_file, by the file's name.
 TensorMap read_tensors(const std::filesystem::path& path);
+
+// read_weights(folder, stem); where the folder has no safetensors, what torch.save made of them: pytorch_model.bin, or
+// the shards that pytorch_model.bin.index.json lists.
+TensorMap read_any_weights(const std::filesystem::path& folder, const std::string& stem);
 
 // The weights of a model in what a training script saved: those below "state_dict" where there is such an entry,
 // without the prefix "module." of data-parallel training.
