@@ -42,9 +42,9 @@ int64_t id_in(const Vocabulary& vocab, const std::string& token) {
 }  // namespace
 
 AddedVocabulary::AddedVocabulary(const std::vector<AddedToken>& tokens, const Vocabulary& vocab, Normalizer normalize,
-                                 bool split_special_tokens)
+                                 bool split_special_tokens, int64_t num_model_ids)
     : normalize_(std::move(normalize)), split_special_tokens_(split_special_tokens) {
-  const auto vocab_size = static_cast<int64_t>(vocab.size());
+  const int64_t vocab_size = num_model_ids < 0 ? static_cast<int64_t>(vocab.size()) : num_model_ids;
   int64_t highest_id = -1;
   std::map<int64_t, const AddedToken*> by_id;
   for (const AddedToken& token : tokens) {

@@ -34,10 +34,10 @@ class AddedVocabulary {
   using Normalizer = std::function<std::string(std::string_view)>;
 
   AddedVocabulary() = default;
-  // Tokens of the model's vocabulary keep their id, others get the next free ones in order. Of equal contents the last
-  // one's flags count.
+  // Tokens of the model's vocabulary keep their id, others get the next free ones in order, from `num_model_ids` on
+  // (-1: as many as the vocabulary has tokens). Of equal contents the last one's flags count.
   AddedVocabulary(const std::vector<AddedToken>& tokens, const Vocabulary& vocab, Normalizer normalize,
-                  bool split_special_tokens);
+                  bool split_special_tokens, int64_t num_model_ids = -1);
 
   // Raw prompt (well-formed UTF-8) -> found tokens and normalized text between them.
   std::vector<TextSegment> split(std::string_view prompt) const;

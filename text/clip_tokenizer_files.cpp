@@ -33,12 +33,6 @@ std::optional<int64_t> read_max_length(ConfigReader& reader) {
   return static_cast<int64_t>(length);
 }
 
-bool read_side(ConfigReader& reader, const std::string& key, bool fallback) {
-  const std::string side = reader.get<std::string>(key, fallback ? "left" : "right");
-  if (side != "left" && side != "right") reader.refuse(key, side);
-  return side == "left";
-}
-
 }  // namespace
 
 ClipTokenizerFiles read_clip_tokenizer_files(const fs::path& folder) {

@@ -39,12 +39,13 @@ bool is_truthy(const Json& json) {
 // Collects the settings of all files under the names transformers knows them by.
 class Collector {
  public:
-  Collector(const fs::path& folder, const Json& config, const DefaultTokens& defaults)
-      : folder_(folder), config_(config), defaults_(defaults) {}
+  Collector(const fs::path& folder, const Json& config, const DefaultTokens& defaults,
+            const CompleteAdditional& complete_additional)
+      : folder_(folder), config_(config), defaults_(defaults), complete_additional_(complete_additional) {}
 
   SpecialTokens collect(const std::vector<std::pair<int64_t, AddedToken>>& from_tokenizer_json) {
     const std::string where = (folder_ / "tokenizer_config.json").string();
-    if (is_truthy(value("additional_special_tokens")) && !is_truthy(value("extra_special_tokens"))) {
+    if (config_.contains("additional_special_tokens") && !is_truthy(value("extra_special_tokens"))) {
       settings_["extra_special_tokens"] = value("additional_special_tokens");
       settings_["additional_special_tokens"] = nullptr;
     }
@@ -134,6 +135,14 @@ class Collector {
     return found;
   }
 
+  // An object of extra tokens counts as none: model_specific() has its tokens.
+  Json extra_tokens() const {
+    const bool is_set = settings_.contains("extra_special_tokens") || config_.contains("extra_special_tokens");
+    if (is_set && !value("extra_special_tokens").is_object()) return value("extra_special_tokens");
+    const Json& additional = value("additional_special_tokens");
+    return complete_additional_ ? complete_additional_(additional) : additional;
+  }
+
   // Order of addition: by id, then the named tokens, then the extra ones. What has an id keeps the flags it has there.
   SpecialTokens in_order(const std::string& where) {
     SpecialTokens result;
@@ -156,8 +165,7 @@ class Collector {
       }
     }
     for (const auto& [name, json] : model_specific()) add_named(name, json);
-    const bool has_extra = is_truthy(value("extra_special_tokens"));
-    const Json& extras = value(has_extra ? "extra_special_tokens" : "additional_special_tokens");
+    const Json extras = extra_tokens();
     if (extras.is_array()) {
       for (const Json& extra : extras)
         add(parse_added_token(extra, where + " (extra_special_tokens)", /*is_special=*/true));
@@ -170,6 +178,7 @@ class Collector {
   const fs::path& folder_;
   const Json& config_;
   const DefaultTokens& defaults_;
+  const CompleteAdditional& complete_additional_;
   std::map<std::string, Json> settings_;  // what overrides the config
   std::map<int64_t, AddedToken> by_id_;
 };
@@ -207,9 +216,9 @@ DefaultTokens clip_default_tokens() {
 
 SpecialTokens read_special_tokens(const fs::path& folder, const Json& config,
                                   const std::vector<std::pair<int64_t, AddedToken>>& from_tokenizer_json,
-                                  const DefaultTokens& defaults) {
+                                  const DefaultTokens& defaults, const CompleteAdditional& complete_additional) {
   try {
-    return Collector(folder, config, defaults).collect(from_tokenizer_json);
+    return Collector(folder, config, defaults, complete_additional).collect(from_tokenizer_json);
   } catch (const Json::exception& error) {
     fail_input(folder.string(), ": unexpected structure of the special tokens (", error.what(), ")");
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -30,11 +31,15 @@ AddedToken parse_added_token(const Json& json, const std::string& where, bool is
 using DefaultTokens = std::map<std::string, std::string>;
 DefaultTokens clip_default_tokens();
 
+// What a tokenizer's class makes of `additional_special_tokens` (null where nothing sets them) where nothing sets
+// `extra_special_tokens`, the name under which transformers 5 keeps those of tokenizer_config.json.
+using CompleteAdditional = std::function<Json(const Json& additional)>;
+
 // Gathers special tokens from tokenizer_config.json (`config`), special_tokens_map.json, added_tokens.json and
 // tokenizer.json (`from_tokenizer_json`, by id), with the precedence of transformers 5: an `added_tokens_decoder` in
 // the config replaces the other three sources. Input error naming file and key for a token of an unexpected type.
 SpecialTokens read_special_tokens(const std::filesystem::path& folder, const Json& config,
                                   const std::vector<std::pair<int64_t, AddedToken>>& from_tokenizer_json,
-                                  const DefaultTokens& defaults);
+                                  const DefaultTokens& defaults, const CompleteAdditional& complete_additional = {});
 
 }  // namespace prefusion::text

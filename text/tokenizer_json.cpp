@@ -80,14 +80,6 @@ void check_steps(const Json& json, std::initializer_list<const char*> allowed, c
   fail_input(where, ": step '", type.empty() ? json.dump() : type, "' is not part of a CLIP tokenizer");
 }
 
-bool is_left(const Json& section, const std::string& where) {
-  if (section.is_null()) return false;
-  check_input(section.is_object(), where, ": is neither null nor an object");
-  const std::string direction = section.value("direction", "Right");
-  check_input(direction == "Left" || direction == "Right", where, ": direction '", direction, "' is not supported");
-  return direction == "Left";
-}
-
 TokenizerJson parse_tokenizer_json(const Json& json, const std::string& where) {
   ConfigReader reader(json, where);
   reader.ignore({"version", "decoder"});
@@ -105,6 +97,20 @@ TokenizerJson parse_tokenizer_json(const Json& json, const std::string& where) {
 }
 
 }  // namespace
+
+bool is_left(const Json& section, const std::string& where) {
+  if (section.is_null()) return false;
+  check_input(section.is_object(), where, ": is neither null nor an object");
+  const std::string direction = section.value("direction", "Right");
+  check_input(direction == "Left" || direction == "Right", where, ": direction '", direction, "' is not supported");
+  return direction == "Left";
+}
+
+bool read_side(ConfigReader& reader, const std::string& key, bool fallback) {
+  const std::string side = reader.get<std::string>(key, fallback ? "left" : "right");
+  if (side != "left" && side != "right") reader.refuse(key, side);
+  return side == "left";
+}
 
 Vocabulary read_vocab(const Json& json, const std::string& where) {
   Vocabulary vocab;

@@ -28,6 +28,12 @@ Vocabulary read_vocab(const Json& json, const std::string& where);
 // The `added_tokens` of a tokenizer.json with their ids; empty for null.
 std::vector<std::pair<int64_t, AddedToken>> read_added_tokens(const Json& json, const std::string& where);
 
+// Whether the `truncation` or `padding` of a tokenizer.json is on the left; false for null.
+bool is_left(const Json& section, const std::string& where);
+
+// Whether `padding_side` or `truncation_side` of a tokenizer_config.json is the left.
+bool read_side(ConfigReader& reader, const std::string& key, bool fallback);
+
 // vocab.json and merges.txt. Input error when one is missing or malformed (file and line are named).
 BytePairFiles read_vocab_and_merges(const std::filesystem::path& folder);
 

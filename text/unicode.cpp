@@ -1,6 +1,7 @@
 #include "text/unicode.h"
 
 #include <unicode/bytestream.h>
+#include <unicode/casemap.h>
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>
 #include <unicode/utf8.h>
@@ -122,6 +123,27 @@ std::string to_lower(std::string_view text) {
     }
   }
   return lower;
+}
+
+std::string python_lower(std::string_view text) {
+  check_input(text.size() < static_cast<size_t>(std::numeric_limits<int32_t>::max()), "text of ", text.size(),
+              " bytes is too long to tokenize");
+  UErrorCode status = U_ZERO_ERROR;
+  std::string lower;
+  icu::StringByteSink<std::string> sink(&lower);
+  const icu::StringPiece piece(text.data(), static_cast<int32_t>(text.size()));
+  icu::CaseMap::utf8ToLower(/*locale=*/"", /*options=*/0, piece, sink, /*edits=*/nullptr, status);
+  check_run(U_SUCCESS(status), "lower case failed: ", u_errorName(status));
+  return lower;
+}
+
+std::string_view python_strip(std::string_view text) {
+  const auto is_stripped = [](CodePoint c) { return is_space(c) || (c >= 0x1C && c <= 0x1F); };
+  for (size_t next = 0; !text.empty() && is_stripped(next_code_point(text, next)); next = 0) text.remove_prefix(next);
+  for (size_t end = text.size(); !text.empty() && is_stripped(previous_code_point(text, end)); end = text.size()) {
+    text.remove_suffix(text.size() - end);
+  }
+  return text;
 }
 
 CharClass char_class(CodePoint code_point) {

@@ -28,6 +28,11 @@ std::string to_nfd(std::string_view text);
 // Every code point by itself to lower case (no final sigma): what Rust's char::to_lowercase gives.
 std::string to_lower(std::string_view text);
 
+// What Python's str.lower() and str.strip() give: lower case with a final sigma at the ends of words; no white space,
+// nor the separators U+001C to U+001F, at the ends.
+std::string python_lower(std::string_view text);
+std::string_view python_strip(std::string_view text);
+
 enum class CharClass { kLetter, kNumber, kSpace, kOther };
 
 // General category L*, N*, or the White_Space property.
