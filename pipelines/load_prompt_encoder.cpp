@@ -1,20 +1,44 @@
 #include "pipelines/load_prompt_encoder.h"
 
 #include "core/error.h"
+#include "core/json_config.h"
+#include "text/flux_prompt_encoder.h"
+#include "text/pixart_prompt_encoder.h"
+#include "text/sd3_prompt_encoder.h"
 #include "text/sd_prompt_encoder.h"
 #include "text/sdxl_prompt_encoder.h"
 
 namespace prefusion::pipelines {
+namespace {
+
+// Before the denoiser is there: how wide the states are that it takes.
+int64_t joint_attention_dim(const std::filesystem::path& model_dir) {
+  ConfigReader reader = ConfigReader::from_file(model_dir / "transformer" / "config.json");
+  return reader.get<int64_t>("joint_attention_dim", 4096);
+}
+
+}  // namespace
 
 std::shared_ptr<text::PromptEncoder> load_prompt_encoder(const std::filesystem::path& model_dir,
                                                          const ModelIndex& index, at::ScalarType dtype,
                                                          at::Device device, const text::PromptEncoderOptions& options) {
+  using text::PromptEncoder;
+  const auto shared = [](auto encoder) -> std::shared_ptr<PromptEncoder> {
+    return std::make_shared<decltype(encoder)>(std::move(encoder));
+  };
   switch (index.family) {
-    case ModelFamily::kStableDiffusion:
-      return std::make_shared<text::SdPromptEncoder>(text::SdPromptEncoder::load(model_dir, dtype, device, options));
+    case ModelFamily::kStableDiffusion: return shared(text::SdPromptEncoder::load(model_dir, dtype, device, options));
     case ModelFamily::kStableDiffusionXl:
-      return std::make_shared<text::SdxlPromptEncoder>(
+      return shared(
           text::SdxlPromptEncoder::load(model_dir, dtype, device, index.zeros_for_no_negative_prompt, options));
+    case ModelFamily::kStableDiffusion3:
+      return shared(text::Sd3PromptEncoder::load(model_dir, dtype, device, index.has_t5, joint_attention_dim(model_dir),
+                                                 options));
+    case ModelFamily::kFlux: return shared(text::FluxPromptEncoder::load(model_dir, dtype, device, options));
+    case ModelFamily::kPixArtAlpha:
+      return shared(text::PixArtPromptEncoder::load(model_dir, dtype, device, /*max_tokens=*/120, options));
+    case ModelFamily::kPixArtSigma:
+      return shared(text::PixArtPromptEncoder::load(model_dir, dtype, device, /*max_tokens=*/300, options));
   }
   fail_run("no text encoders for this family of models");
 }

@@ -22,6 +22,7 @@ bool is_absent(ConfigReader& reader, const std::string& name) {
 
 constexpr std::initializer_list<const char*> kClipTextModels = {"CLIPTextModel", "CLIPTextModelWithProjection"};
 constexpr std::initializer_list<const char*> kClipTokenizers = {"CLIPTokenizer", "CLIPTokenizerFast"};
+constexpr std::initializer_list<const char*> kT5Tokenizers = {"T5Tokenizer", "T5TokenizerFast"};
 
 void expect_class(ConfigReader& reader, const std::string& name, std::initializer_list<const char*> expected) {
   const std::string found = component_class(reader, name);
@@ -56,6 +57,40 @@ void read_stable_diffusion_xl(ConfigReader& reader, ModelIndex& index) {
   reader.ignore({"feature_extractor", "image_encoder", "add_watermarker", "tokenizer", "text_encoder"});
 }
 
+void read_stable_diffusion_3(ConfigReader& reader, ModelIndex& index) {
+  expect_class(reader, "transformer", {"SD3Transformer2DModel"});
+  expect_class(reader, "vae", {"AutoencoderKL"});
+  for (const char* encoder : {"text_encoder", "text_encoder_2"}) {
+    expect_class(reader, encoder, {"CLIPTextModelWithProjection"});
+  }
+  for (const char* tokenizer : {"tokenizer", "tokenizer_2"}) expect_class(reader, tokenizer, kClipTokenizers);
+  index.has_t5 = !is_absent(reader, "text_encoder_3");
+  if (index.has_t5) {
+    expect_class(reader, "text_encoder_3", {"T5EncoderModel"});
+    expect_class(reader, "tokenizer_3", kT5Tokenizers);
+  }
+  reader.ignore({"feature_extractor", "image_encoder", "tokenizer_3", "text_encoder_3"});
+}
+
+void read_flux(ConfigReader& reader, ModelIndex& index) {
+  expect_class(reader, "transformer", {"FluxTransformer2DModel"});
+  expect_class(reader, "vae", {"AutoencoderKL"});
+  expect_class(reader, "text_encoder", kClipTextModels);
+  expect_class(reader, "tokenizer", kClipTokenizers);
+  expect_class(reader, "text_encoder_2", {"T5EncoderModel"});
+  expect_class(reader, "tokenizer_2", kT5Tokenizers);
+  index.has_t5 = true;
+  reader.ignore({"feature_extractor", "image_encoder"});
+}
+
+void read_pixart(ConfigReader& reader, ModelIndex& index) {
+  expect_class(reader, "transformer", {"PixArtTransformer2DModel", "Transformer2DModel"});
+  expect_class(reader, "vae", {"AutoencoderKL"});
+  expect_class(reader, "text_encoder", {"T5EncoderModel"});
+  expect_class(reader, "tokenizer", kT5Tokenizers);
+  index.has_t5 = true;
+}
+
 struct PipelineClass {
   const char* name;
   ModelFamily family;
@@ -64,6 +99,10 @@ struct PipelineClass {
 constexpr PipelineClass kClasses[] = {
     {"StableDiffusionPipeline", ModelFamily::kStableDiffusion, read_stable_diffusion},
     {"StableDiffusionXLPipeline", ModelFamily::kStableDiffusionXl, read_stable_diffusion_xl},
+    {"StableDiffusion3Pipeline", ModelFamily::kStableDiffusion3, read_stable_diffusion_3},
+    {"FluxPipeline", ModelFamily::kFlux, read_flux},
+    {"PixArtAlphaPipeline", ModelFamily::kPixArtAlpha, read_pixart},
+    {"PixArtSigmaPipeline", ModelFamily::kPixArtSigma, read_pixart},
 };
 
 const PipelineClass& find_class(const std::string& name, const std::string& where) {

@@ -7,7 +7,14 @@ namespace prefusion::pipelines {
 
 // The kinds of models there are. They differ in text encoders, in what else the denoiser is told, and in details of
 // their diffusers pipelines.
-enum class ModelFamily { kStableDiffusion, kStableDiffusionXl };
+enum class ModelFamily {
+  kStableDiffusion,
+  kStableDiffusionXl,
+  kStableDiffusion3,
+  kFlux,
+  kPixArtAlpha,
+  kPixArtSigma,
+};
 
 // What model_index.json of a diffusers folder says about its pipeline.
 struct ModelIndex {
@@ -15,6 +22,7 @@ struct ModelIndex {
   ModelFamily family = ModelFamily::kStableDiffusion;
   std::string scheduler_class;                // the class that is to read scheduler/scheduler_config.json; may be empty
   bool zeros_for_no_negative_prompt = false;  // SDXL: force_zeros_for_empty_prompt
+  bool has_t5 = false;                        // SD3: its third text encoder may be left out
 };
 
 // Reads and checks MODEL_DIR/model_index.json. Input error when it is missing or malformed, names another pipeline

@@ -48,6 +48,7 @@ SamplingRun::SamplingRun(TextToImage& pipeline, const std::vector<ImageRequest>&
   const auto batch = static_cast<int64_t>(requests.size());
   conditioning_ = pipeline.encode(texts_of(requests, &ImageRequest::prompt),
                                   texts_of(requests, &ImageRequest::negative_prompt), options.guidance, size);
+  options_.guidance = pipeline.asked_twice(options.guidance);
   if (options.user_states.defined()) {
     const at::Tensor states = options.user_states.unsqueeze(0).expand({batch, -1, -1});
     conditioning_.prompt.user_states = conditioning_.negative.user_states = states;
@@ -68,6 +69,10 @@ void SamplingRun::step() {
   const at::Tensor timesteps = timestep_tensor(*scheduler_, position_, last_input_.size(0), last_input_.device());
   last_prediction_ =
       predict_guided(*pipeline_->components().denoiser, last_input_, timesteps, conditioning_, options_.guidance);
+  // Samplers that know what to do with variances get them from Stable Diffusion alone, as in diffusers.
+  if (pipeline_->components().family != ModelFamily::kStableDiffusion) {
+    last_prediction_ = unet::without_variances(last_prediction_, latents_.size(1));
+  }
   const schedulers::NoiseSource noise = [this](const at::Tensor& like) { return draw_noise(generators_, like); };
   const at::Tensor next = scheduler_->step(last_prediction_, position_, latents_, noise);
   if (options_.on_step) {

@@ -85,9 +85,10 @@ TextToImage::TextToImage(PipelineComponents components) : components_(std::move(
   check_input(
       !info.uses_pooled || widths.pooled > 0,
       "the denoiser is conditioned on pooled text states, which the text encoders of this pipeline do not make");
-  num_time_ids_ = components_.denoiser->num_time_ids(widths.pooled);
-  check_input(num_time_ids_ == 0 || num_time_ids_ == 6, "the denoiser takes ", num_time_ids_,
-              " time ids; only those of SDXL, 6, are supported");
+  const int64_t found_ids = components_.denoiser->num_time_ids(widths.pooled);
+  const auto expected_ids = time_ids({1, 1}).numel();
+  check_input(found_ids == expected_ids, "the denoiser takes ", found_ids, " time ids, this pipeline gives ",
+              expected_ids);
   ImageSize& size = components_.default_size;
   const int64_t factor = components_.autoencoder->scale_factor_px();
   if (size.height_px == 0) size.height_px = info.sample_size * factor;
@@ -95,7 +96,8 @@ TextToImage::TextToImage(PipelineComponents components) : components_(std::move(
 }
 
 ImageSize TextToImage::image_size(const GenerateOptions& options) const {
-  const int64_t unit = std::lcm(int64_t{8}, components_.autoencoder->scale_factor_px());
+  const int64_t unit =
+      std::lcm(int64_t{8}, components_.autoencoder->scale_factor_px() * components_.denoiser->info().size_multiple);
   const auto choose = [&](const char* flag, int64_t given, int64_t fallback) {
     if (given == 0) return fallback;
     constexpr int64_t kLargest = 16384;
@@ -127,6 +129,11 @@ schedulers::StochasticDdim TextToImage::stochastic_ddim() const {
 
 // Pipelines after Stable Diffusion's take the file as it is.
 schedulers::SchedulerConfig TextToImage::sampler_config(bool is_switch) const {
+  if (components_.family == ModelFamily::kFlux) {
+    schedulers::SchedulerConfig config = components_.scheduler_config;
+    config.sigmas_linear = true;
+    return config;
+  }
   if (components_.family != ModelFamily::kStableDiffusion) return components_.scheduler_config;
   return corrected(components_.scheduler_config, is_switch);
 }
@@ -141,28 +148,44 @@ GuidedConditioning TextToImage::encode(const std::vector<std::string>& prompts,
                                        const GuidanceOptions& guidance, ImageSize size) {
   const at::NoGradGuard no_grad;
   text::PromptEncoder& encoder = *components_.prompt_encoder;
+  const auto encode_prompts = [&](const auto& texts) { return encoder.encode(texts); };
+  const auto encode_negative = [&](const auto& texts) { return encoder.encode_negative(texts); };
   GuidedConditioning result;
-  result.prompt = conditioning(encode_texts([&](const auto& texts) { return encoder.encode(texts); }, prompts), size);
-  if (guidance.is_active()) {
-    const auto encode = [&](const auto& texts) { return encoder.encode_negative(texts); };
-    result.negative = conditioning(encode_texts(encode, negative_prompts), size);
+  result.prompt = conditioning(encode_texts(encode_prompts, prompts), guidance, size);
+  if (asked_twice(guidance).is_active()) {
+    result.negative = conditioning(encode_texts(encode_negative, negative_prompts), guidance, size);
   }
   return result;
 }
 
-unet::Conditioning TextToImage::conditioning(const text::PromptStates& states, ImageSize size) const {
+GuidanceOptions TextToImage::asked_twice(const GuidanceOptions& guidance) const {
+  return components_.family == ModelFamily::kFlux ? GuidanceOptions{.scale = 1.0} : guidance;
+}
+
+unet::Conditioning TextToImage::conditioning(const text::PromptStates& states, const GuidanceOptions& guidance,
+                                             ImageSize size) const {
   const at::ScalarType dtype = components_.denoiser->parameters().front().scalar_type();
-  unet::Conditioning result{.encoder_hidden_states = states.encoder_hidden_states.to(dtype),
-                            .encoder_mask = states.encoder_mask};
+  const at::Tensor& hidden = states.encoder_hidden_states;
+  unet::Conditioning result{.encoder_hidden_states = hidden.to(dtype), .encoder_mask = states.encoder_mask};
   if (states.pooled.defined()) result.pooled = states.pooled.to(dtype);
-  if (num_time_ids_ > 0) {
-    // Original size, place of the crop, target size: the picture is whole and of the size asked for.
-    const std::vector<int64_t> ids = {size.height_px, size.width_px, 0, 0, size.height_px, size.width_px};
-    result.time_ids = at::tensor(ids, at::kLong)
-                          .to(states.encoder_hidden_states.device(), dtype)
-                          .expand({states.encoder_hidden_states.size(0), -1});
+  if (const at::Tensor ids = time_ids(size); ids.numel() > 0) {
+    result.time_ids = ids.to(hidden.device(), dtype).expand({hidden.size(0), -1});
+  }
+  if (components_.denoiser->info().uses_guidance) {
+    result.guidance = at::full({hidden.size(0)}, guidance.scale, hidden.options().dtype(at::kFloat));
   }
   return result;
+}
+
+at::Tensor TextToImage::time_ids(ImageSize size) const {
+  const auto height = static_cast<double>(size.height_px);
+  const auto width = static_cast<double>(size.width_px);
+  // Original size, place of the crop, target size: the picture is whole and of the size asked for.
+  if (components_.family == ModelFamily::kStableDiffusionXl) {
+    return at::tensor({height, width, 0.0, 0.0, height, width}, at::kDouble);
+  }
+  if (components_.denoiser->info().uses_time_ids) return at::tensor({height, width, height / width}, at::kDouble);
+  return at::empty({0}, at::kDouble);
 }
 
 at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& requests, const GenerateOptions& options) {

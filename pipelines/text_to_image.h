@@ -91,6 +91,9 @@ class TextToImage {
   GuidedConditioning encode(const std::vector<std::string>& prompts, const std::vector<std::string>& negative_prompts,
                             const GuidanceOptions& guidance, ImageSize size);
 
+  // What guidance of that scale means for the model: a distilled one (FLUX.1) is told the scale and asked once.
+  GuidanceOptions asked_twice(const GuidanceOptions& guidance) const;
+
   // The size pictures will have; usage error when the model cannot make it.
   ImageSize image_size(const GenerateOptions& options) const;
 
@@ -108,11 +111,12 @@ class TextToImage {
 
  private:
   // States as the denoiser takes them, with what it is told of the size.
-  unet::Conditioning conditioning(const text::PromptStates& states, ImageSize size) const;
+  unet::Conditioning conditioning(const text::PromptStates& states, const GuidanceOptions& guidance,
+                                  ImageSize size) const;
+  at::Tensor time_ids(ImageSize size) const;
   schedulers::SchedulerConfig sampler_config(bool is_switch) const;
 
   PipelineComponents components_;
-  int64_t num_time_ids_ = 0;
 };
 
 // pixel_values [B, 3, H, W], about [-1, 1] -> uint8 [B, H, W, 3] on the CPU.

@@ -25,6 +25,11 @@ void add_record_options(CLI::App& app, training::AlignOptions& o) {
   app.add_option("--empty-prompt-rate", o.empty_prompt_rate, "Share of prompts replaced by the empty one")
       ->capture_default_str()
       ->group(group);
+  app.add_option("--distilled-guidance", o.distilled_guidance,
+                 "Guidance scale a model distilled under guidance (FLUX.1 dev) is told in training")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--max-bad", o.max_bad, "Share of records that may be unreadable before the run stops")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str()

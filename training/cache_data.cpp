@@ -44,6 +44,7 @@ class StartNetwork {
     step.scaling = data_.scaling();
     step.timesteps =
         TimestepSampler::parse(options_.timestep_sampling, options_.timestep_range, schedule_.num_train_timesteps());
+    step.distilled_guidance = options_.distilled_guidance;
     step.seed = options_.seed;
     step.dtype = dtype;
     return step;

@@ -26,13 +26,24 @@ int64_t native_resolution(const AlignOptions& options, const vae::AutoencoderKL&
 GroupEncoder::GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at::Device device)
     : device_(device), vae_(vae::load_autoencoder(options.model / "vae", dtype, device)) {
   const pipelines::ModelIndex index = pipelines::read_model_index(options.model);
-  family_ = index.family;
+  time_ids_ = time_ids_of(index.family, options.model);
   prompt_encoder_ = pipelines::load_prompt_encoder(options.model, index, dtype, device);
   transform_ = {.resolution = options.resolution > 0 ? options.resolution : native_resolution(options, *vae_),
                 .random_crop = options.random_crop,
                 .hflip = !options.no_hflip};
   check_usage(transform_.resolution % vae_->scale_factor_px() == 0, "--resolution ", transform_.resolution,
               " must be a multiple of the VAE's factor, ", vae_->scale_factor_px());
+}
+
+GroupEncoder::TimeIds GroupEncoder::time_ids_of(pipelines::ModelFamily family, const std::filesystem::path& model) {
+  if (family == pipelines::ModelFamily::kStableDiffusionXl) return TimeIds::kSizeAndCrop;
+  if (family != pipelines::ModelFamily::kPixArtAlpha && family != pipelines::ModelFamily::kPixArtSigma) {
+    return TimeIds::kNone;
+  }
+  const Json config = read_json(unet::denoiser_folder(model) / "config.json");
+  const Json uses_size = config.value("use_additional_conditions", Json());
+  const bool is_told = uses_size.is_null() ? config.value("sample_size", 128) == 128 : uses_size == Json(true);
+  return is_told ? TimeIds::kSize : TimeIds::kNone;
 }
 
 EncodedPictures GroupEncoder::encode_pictures(const at::Tensor& pixel_values) {
@@ -58,6 +69,7 @@ text::PromptStates GroupEncoder::encode_prompts(const std::vector<std::string>& 
 
 std::vector<int64_t> GroupEncoder::time_ids(const data::ImageGeometry& geometry) const {
   const int64_t target = transform_.resolution;
+  if (time_ids_ == TimeIds::kSize) return {target, target, 1};
   return {geometry.original_height, geometry.original_width, geometry.crop_top, geometry.crop_left, target, target};
 }
 

@@ -32,9 +32,9 @@ class GroupEncoder {
   // Masks at the size of latents: uint8 [..., R, R] to fp32 [..., 1, h, w] in [0, 1].
   at::Tensor encode_masks(const at::Tensor& masks) const;
   text::PromptStates encode_prompts(const std::vector<std::string>& prompts);
-  // Whether the model is told where each picture's crop lies (SDXL), and what: original height and width, top and left
-  // of the crop, target height and width, in pixels.
-  bool uses_time_ids() const { return family_ == pipelines::ModelFamily::kStableDiffusionXl; }
+  // Whether the model is told of each picture's size, and what. SDXL: original height and width, top and left of the
+  // crop, target height and width, in pixels; PixArt-alpha of 1024 pixels: height, width and their ratio.
+  bool uses_time_ids() const { return time_ids_ != TimeIds::kNone; }
   std::vector<int64_t> time_ids(const data::ImageGeometry& geometry) const;
   std::vector<int64_t> example_time_ids() const;  // of a picture that fits as it is; empty where there are none
 
@@ -50,7 +50,10 @@ class GroupEncoder {
  private:
   at::Device device_;
   std::shared_ptr<vae::AutoencoderKL> vae_;
-  pipelines::ModelFamily family_;
+  enum class TimeIds { kNone, kSizeAndCrop, kSize };
+  static TimeIds time_ids_of(pipelines::ModelFamily family, const std::filesystem::path& model);
+
+  TimeIds time_ids_ = TimeIds::kNone;
   std::shared_ptr<text::PromptEncoder> prompt_encoder_;
   data::TransformOptions transform_;
 };

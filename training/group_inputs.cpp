@@ -21,6 +21,7 @@ unet::Conditioning GroupInputs::conditioning(at::ScalarType dtype) const {
   unet::Conditioning result{.encoder_hidden_states = items.encoder_hidden_states.to(dtype),
                             .encoder_mask = items.encoder_mask};
   if (items.pooled.defined()) result.pooled = items.pooled.to(dtype);
+  if (guidance) result.guidance = at::full({timesteps.numel()}, *guidance, latents.options().dtype(at::kFloat));
   if (time_ids.defined()) result.time_ids = time_ids.flatten(0, 1).to(dtype);
   return result;
 }
@@ -46,6 +47,7 @@ GroupInputs GroupInputMaker::make_forward(const EncodedBatch& batch, const at::T
   inputs.has_item_prompts = batch.item_prompts.defined();
   inputs.prompts = inputs.has_item_prompts ? batch.item_prompts : batch.prompts;
   inputs.time_ids = batch.time_ids;
+  inputs.guidance = guidance_;
   const auto noisy =
       kernels::noise_and_target(inputs.latents, inputs.noise_streams, seed_, schedule_.signal_scale(inputs.timesteps),
                                 schedule_.noise_scale(inputs.timesteps), schedule_.prediction_type());

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
 #include "losses/group_errors.h"
 #include "schedulers/inversion.h"
 #include "schedulers/noise_schedule.h"
@@ -30,10 +32,11 @@ struct GroupInputs {
   at::Tensor timesteps;        // [B, k] int64
   text::PromptStates prompts;  // [B, ...], or [B, k, ...] where items have prompts of their own
   bool has_item_prompts = false;
-  at::Tensor time_ids;       // [B, k, 6] int64 for SDXL, else undefined
-  at::Tensor user_states;    // [B, M, U] of the groups' users, for the policy alone; undefined without
-  at::Tensor noisy_latents;  // [B, k, C, h, w] fp32
-  at::Tensor target;         // [B, k, C, h, w] fp32
+  at::Tensor time_ids;             // [B, k, n] int64 where the model is told of sizes, else undefined
+  std::optional<double> guidance;  // that a distilled model is told
+  at::Tensor user_states;          // [B, M, U] of the groups' users, for the policy alone; undefined without
+  at::Tensor noisy_latents;        // [B, k, C, h, w] fp32
+  at::Tensor target;               // [B, k, C, h, w] fp32
 
   // The denoiser's arguments: the items of all groups are one batch of it.
   at::Tensor denoiser_latents(at::ScalarType dtype) const { return noisy_latents.flatten(0, 1).to(dtype); }
@@ -44,9 +47,10 @@ struct GroupInputs {
 // Makes the inputs of batches. Everything random comes from (seed, item, draw); only inversion asks a network.
 class GroupInputMaker {
  public:
+  // `guidance` for models that are distilled under guidance, which have to be told a scale.
   GroupInputMaker(const schedulers::NoiseSchedule& schedule, LatentScaling scaling, LatentSourceOptions source,
-                  uint64_t seed, at::ScalarType dtype)
-      : schedule_(schedule), scaling_(scaling), source_(source), seed_(seed), dtype_(dtype) {}
+                  uint64_t seed, at::ScalarType dtype, std::optional<double> guidance = std::nullopt)
+      : schedule_(schedule), scaling_(scaling), source_(source), seed_(seed), dtype_(dtype), guidance_(guidance) {}
 
   // At timesteps [B] (int64, one a group), with one noise a group or, where the source says so, latents inverted by
   // `policy` as it is now.
@@ -64,6 +68,7 @@ class GroupInputMaker {
   LatentSourceOptions source_;
   uint64_t seed_;
   at::ScalarType dtype_;
+  std::optional<double> guidance_;
 };
 
 }  // namespace prefusion::training

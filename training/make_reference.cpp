@@ -54,7 +54,8 @@ std::string reference_run_key(const AlignOptions& options, const Policy& policy,
   return concat(reference_weights_key(options, policy, dtype, device), " ",
                 weights_key("schedule", {{"alphas_cumprod", schedule.alphas_cumprod()}}), " ",
                 prediction_type_name(schedule.prediction_type()), " ", c10::toString(dtype), " ", scaling.scale, " ",
-                scaling.shift, " ", options.seed);
+                scaling.shift, " ", options.seed,
+                policy.denoiser->info().uses_guidance ? concat(" guidance ", options.distilled_guidance) : "");
 }
 
 }  // namespace prefusion::training

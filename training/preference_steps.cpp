@@ -172,6 +172,7 @@ class PreferenceSteps : public StepSource {
     options.timesteps = timesteps_;
     options.users = policy_.users;
     options.user_dropout = policy_.users ? user_dropout(params_) : 0.0;
+    options.distilled_guidance = options_.distilled_guidance;
     options.seed = options_.seed;
     options.dtype = dtype_;
     return std::make_unique<TrainStep>(*policy_.denoiser, reference, schedule_, objective_, std::move(options));

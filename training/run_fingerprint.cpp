@@ -69,6 +69,7 @@ Json run_fingerprint(const AlignOptions& options, const losses::ObjectiveParams&
                       {"max_grad_norm", options.max_grad_norm},
                       {"weight_decay", options.weight_decay},
                       {"ema", options.ema},
+                      {"distilled_guidance", options.distilled_guidance},
                       {"spike_factor", options.spike_factor},
                       {"start", start_key(policy)}};
   fingerprint.update(adapter_json(options));

@@ -33,6 +33,11 @@ void add_residual_products(const at::Tensor& prediction, const at::Tensor& targe
   errors.residual_dot = (residual.select(1, 0) * residual.select(1, 1)).flatten(1).mean(1);
 }
 
+// [B k, C or 2 C, h, w] -> [B, k, C, h, w]; objectives are about the prediction, not its variance.
+at::Tensor latents_of(const at::Tensor& prediction, const GroupInputs& inputs) {
+  return unet::without_variances(prediction, inputs.latents.size(2)).unflatten(0, inputs.latents.sizes().slice(0, 2));
+}
+
 }  // namespace
 
 TrainStep::TrainStep(unet::Denoiser& policy, ReferencePolicy* reference, const schedulers::NoiseSchedule& schedule,
@@ -43,7 +48,8 @@ TrainStep::TrainStep(unet::Denoiser& policy, ReferencePolicy* reference, const s
       objective_(objective),
       options_(std::move(options)),
       needs_(losses::with_needs_of(options_.loss, objective.info)),
-      inputs_(schedule, options_.scaling, options_.latent_source, options_.seed, options_.dtype) {}
+      inputs_(schedule, options_.scaling, options_.latent_source, options_.seed, options_.dtype,
+              policy.info().uses_guidance ? std::optional(options_.distilled_guidance) : std::nullopt) {}
 
 StepTensors TrainStep::forward(const EncodedBatch& batch, const at::Tensor& timesteps,
                                const at::Tensor& known_error_ref) const {
@@ -117,14 +123,14 @@ at::Tensor TrainStep::predict(unet::Denoiser& network, const GroupInputs& inputs
   if (inputs.user_states.defined()) {
     conditioning.user_states = inputs.user_states.repeat_interleave(inputs.timesteps.size(1), 0);
   }
-  return network.forward(inputs.denoiser_latents(dtype), inputs.denoiser_timesteps(), conditioning)
-      .view_as(inputs.latents);
+  return latents_of(network.forward(inputs.denoiser_latents(dtype), inputs.denoiser_timesteps(), conditioning), inputs);
 }
 
 at::Tensor TrainStep::predict(ReferencePolicy& reference, const GroupInputs& inputs) const {
   const at::ScalarType dtype = options_.dtype;
-  return reference.predict(inputs.denoiser_latents(dtype), inputs.denoiser_timesteps(), inputs.conditioning(dtype))
-      .view_as(inputs.latents);
+  return latents_of(
+      reference.predict(inputs.denoiser_latents(dtype), inputs.denoiser_timesteps(), inputs.conditioning(dtype)),
+      inputs);
 }
 
 // [B, k] means over C,H,W of the squared difference, weighted by masks where there are some: a mask m has the effect of

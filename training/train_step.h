@@ -43,6 +43,7 @@ struct TrainStepOptions {
   TimestepSampler timesteps;
   std::shared_ptr<const nn::UserAdapter> users;  // the policy's, asked for the users of a batch; null: nobody
   double user_dropout = 0;                       // share of draws that ask for the empty user instead
+  double distilled_guidance = 3.5;               // that a model distilled under guidance is told
   uint64_t seed = 0;
   at::ScalarType dtype = at::kFloat;
 };

@@ -66,6 +66,10 @@ Conditioning select_rows(const Conditioning& conditioning, const at::Tensor& row
           .user_states = selected(conditioning.user_states)};
 }
 
+at::Tensor without_variances(const at::Tensor& prediction, int64_t latent_channels) {
+  return prediction.size(1) == latent_channels ? prediction : prediction.slice(1, 0, latent_channels);
+}
+
 std::filesystem::path denoiser_folder(const std::filesystem::path& model_dir) {
   const std::filesystem::path transformer = model_dir / "transformer";
   return std::filesystem::exists(transformer) ? transformer : model_dir / "unet";

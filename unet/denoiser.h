@@ -68,6 +68,10 @@ class Denoiser : public torch::nn::Module, public nn::TimestepAnnouncer {
   bool gradient_checkpointing_ = false;
 };
 
+// The part of a prediction [B, out_channels, H, W] that is of the latents: models that learn variances give as many
+// channels more for these.
+at::Tensor without_variances(const at::Tensor& prediction, int64_t latent_channels);
+
 // Where a diffusers model keeps its denoiser: `transformer/` where there is one, else `unet/`.
 std::filesystem::path denoiser_folder(const std::filesystem::path& model_dir);
 
