@@ -5,7 +5,7 @@
 
 A run aligns assets/shapes (all weights, weight average 0.9, 24 pictures a step), then compares it with the start on
 held-out captions under the judge (docs/shapes.md). The sweep tries two learning rates at the smaller kappa, then the
-larger kappa at the better learning rate, with a seed of its own; the best is the highest win rate among those that lose
+larger kappa (for MaPO: T) at the better learning rate, with a seed of its own; the best is the highest win rate among those that lose
 at most 5 points of correctness. Every finished run is a line of --results: an interrupted benchmark goes on where it was.
 """
 
@@ -26,6 +26,8 @@ import typing
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LEARNING_RATES = (5e-5, 1e-4)
 KAPPA_FACTORS = (0.16, 0.8)  # of an objective's default; DPO's 2500 becomes 400 and 2000
+# Objectives without a kappa whose margin has another strength: the parameter, its default, and what else is set.
+STRENGTHS = {"mapo": ("T", 1000.0, "weight=1")}
 SWEEP_SEED = 100
 SWEEP_CAPTIONS = 48
 LARGEST_LOSS = 0.05  # of correctness, that a setting of the sweep may have: two of its captions
@@ -59,7 +61,7 @@ def parse_arguments():
 class Objective(typing.NamedTuple):
     name: str
     data: str
-    kappa: float | None  # default, None where there is none
+    kappa: float | None  # default of kappa or of what takes its place (STRENGTHS), None where there is neither
     has_reference: bool  # one that does not move
 
 
@@ -70,7 +72,8 @@ def listed_objectives(binary):
     for line in text.splitlines()[1:]:
         name, data, reference = re.split(r"\s{2,}", line)[:3]
         kappa = re.search(r"kappa (\S+) \(beta", line)
-        rows.append(Objective(name, data, float(kappa.group(1)) if kappa else None, reference == "yes"))
+        strength = float(kappa.group(1)) if kappa else STRENGTHS[name][1] if name in STRENGTHS else None
+        rows.append(Objective(name, data, strength, reference == "yes"))
     return rows + [Objective("diffusion-dpo on lists", "pair", 2500.0, True)]
 
 
@@ -191,7 +194,10 @@ class Benchmark:
         arguments = dict(model=ROOT / "assets" / "shapes", objective=row.name.split(" ")[0], adapter="full", lr=run.lr,
                          lr_schedule="cosine", warmup=5, steps=run.steps, ema=0.9, seed=run.seed, save_every=0, log_every=1, output=output,
                          **self.data_of(row))
-        if run.kappa is not None:
+        if row.name in STRENGTHS:
+            parameter, _, others = STRENGTHS[row.name]
+            arguments["objective_args"] = f"{parameter}={run.kappa:g},{others}"
+        elif run.kappa is not None:
             arguments["kappa"] = run.kappa
         subprocess.run(["rm", "-rf", str(output)], check=True)
         return output, self.execute(self.command("align", **arguments))
