@@ -56,6 +56,19 @@ at::Tensor NoiseSchedule::denoiser_timesteps(const at::Tensor& timesteps) const 
   return is_flow() ? noise_scale(timesteps) * static_cast<double>(num_train_timesteps()) : timesteps;
 }
 
+NoiseSchedule::Span NoiseSchedule::timesteps_told(int64_t told_low, int64_t told_high) const {
+  if (!is_flow()) return {.low = told_low, .high = told_high};
+  const at::Tensor told = sigmas_ * static_cast<double>(num_train_timesteps());
+  const auto first_from = [&](int64_t bound) { return (told < bound).sum().item<int64_t>(); };
+  const bool is_open = told_high == num_train_timesteps();
+  return {.low = first_from(told_low), .high = is_open ? told_high : first_from(told_high)};
+}
+
+int64_t NoiseSchedule::timestep_nearest(int64_t told) const {
+  if (!is_flow()) return told;
+  return (sigmas_ * static_cast<double>(num_train_timesteps()) - told).abs().argmin().item<int64_t>();
+}
+
 at::Tensor NoiseSchedule::add_noise(const at::Tensor& latents, const at::Tensor& noise,
                                     const at::Tensor& timesteps) const {
   return broadcast_to(signal_scale(timesteps), latents) * latents +

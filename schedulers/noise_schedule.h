@@ -41,6 +41,17 @@ class NoiseSchedule {
   // What the denoiser is told of them: the timesteps themselves, or sigma * T in fp32.
   at::Tensor denoiser_timesteps(const at::Tensor& timesteps) const;
 
+  // The timesteps low .. high-1 of which the denoiser is told numbers within [told_low, told_high); told_high = T takes
+  // the noisiest one in. The same numbers where it is told the timesteps themselves.
+  struct Span {
+    int64_t low;
+    int64_t high;
+  };
+  Span timesteps_told(int64_t told_low, int64_t told_high) const;
+
+  // The timestep of which the denoiser is told the number closest to `told`.
+  int64_t timestep_nearest(int64_t told) const;
+
   // latents and noise [B, ..., C, H, W] with timesteps of their leading dimensions ([B], or [B, k] for groups) ->
   // the same shape and dtype as latents.
   at::Tensor add_noise(const at::Tensor& latents, const at::Tensor& noise, const at::Tensor& timesteps) const;

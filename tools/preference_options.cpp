@@ -57,7 +57,8 @@ void add_held_out_options(CLI::App& app, training::AlignOptions& o) {
 void add_timestep_options(CLI::App& app, training::AlignOptions& o) {
   const std::string group = "Timesteps";
   app.add_option("--timestep-sampling", o.timestep_sampling,
-                 "uniform, logit-normal[:MEAN,STD], mode[:SCALE] or list:T1,T2,... (larger timesteps are noisier)")
+                 "uniform, logit-normal[:MEAN,STD], mode[:SCALE] or list:T1,T2,... (larger timesteps are "
+                 "noisier; those of a flow model are sigma * 1000)")
       ->capture_default_str()
       ->group(group);
   app.add_option("--timestep-range", o.timestep_range,

@@ -42,8 +42,7 @@ class StartNetwork {
     TrainStepOptions step;
     step.params = losses::resolve_params(objective_.info, options_.objective_args, options_.beta, options_.kappa);
     step.scaling = data_.scaling();
-    step.timesteps =
-        TimestepSampler::parse(options_.timestep_sampling, options_.timestep_range, schedule_.num_train_timesteps());
+    step.timesteps = TimestepSampler::parse(options_.timestep_sampling, options_.timestep_range, schedule_);
     step.distilled_guidance = options_.distilled_guidance;
     step.seed = options_.seed;
     step.dtype = dtype;

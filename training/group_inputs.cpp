@@ -44,6 +44,8 @@ GroupInputs GroupInputMaker::make_forward(const EncodedBatch& batch, const at::T
   inputs.latents = sample_latents(batch);
   inputs.noise_streams = at::tensor(streams, at::kLong).to(inputs.latents.device());
   inputs.timesteps = timesteps.unsqueeze(1).expand({batch.size(), batch.items_per_group()}).contiguous();
+  inputs.told_timesteps = schedule_.denoiser_timesteps(inputs.timesteps);
+  if (schedule_.is_flow()) inputs.sigmas = schedule_.noise_scale(inputs.timesteps);
   inputs.has_item_prompts = batch.item_prompts.defined();
   inputs.prompts = inputs.has_item_prompts ? batch.item_prompts : batch.prompts;
   inputs.time_ids = batch.time_ids;

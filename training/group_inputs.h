@@ -29,7 +29,9 @@ struct GroupInputs {
   at::Tensor latents;          // [B, k, C, h, w] fp32, a draw of the posterior
   at::Tensor noise_streams;    // [B] int64: Philox streams of the groups' shared noise
   at::Tensor inverted_noise;   // [B, k, C, h, w] fp32, each item's own; only from inversion
-  at::Tensor timesteps;        // [B, k] int64
+  at::Tensor timesteps;        // [B, k] int64, positions in the schedule
+  at::Tensor told_timesteps;   // [B, k] what the denoiser is told: the same, or fp32 sigma * T for a flow model
+  at::Tensor sigmas;           // [B, k] fp32 for a flow model, else undefined
   text::PromptStates prompts;  // [B, ...], or [B, k, ...] where items have prompts of their own
   bool has_item_prompts = false;
   at::Tensor time_ids;             // [B, k, n] int64 where the model is told of sizes, else undefined
@@ -40,7 +42,7 @@ struct GroupInputs {
 
   // The denoiser's arguments: the items of all groups are one batch of it.
   at::Tensor denoiser_latents(at::ScalarType dtype) const { return noisy_latents.flatten(0, 1).to(dtype); }
-  at::Tensor denoiser_timesteps() const { return timesteps.flatten(); }
+  at::Tensor denoiser_timesteps() const { return told_timesteps.flatten(); }
   unet::Conditioning conditioning(at::ScalarType dtype) const;
 };
 

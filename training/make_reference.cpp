@@ -51,8 +51,9 @@ std::unique_ptr<ReferencePolicy> make_reference(const ReferenceSpec& spec, const
 std::string reference_run_key(const AlignOptions& options, const Policy& policy,
                               const schedulers::NoiseSchedule& schedule, const LatentScaling& scaling,
                               at::ScalarType dtype, at::Device device) {
-  return concat(reference_weights_key(options, policy, dtype, device), " ",
-                weights_key("schedule", {{"alphas_cumprod", schedule.alphas_cumprod()}}), " ",
+  const TensorMap levels = schedule.is_flow() ? TensorMap{{"sigmas", schedule.sigmas()}}
+                                              : TensorMap{{"alphas_cumprod", schedule.alphas_cumprod()}};
+  return concat(reference_weights_key(options, policy, dtype, device), " ", weights_key("schedule", levels), " ",
                 prediction_type_name(schedule.prediction_type()), " ", c10::toString(dtype), " ", scaling.scale, " ",
                 scaling.shift, " ", options.seed,
                 policy.denoiser->info().uses_guidance ? concat(" guidance ", options.distilled_guidance) : "");

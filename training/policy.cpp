@@ -7,6 +7,7 @@
 #include "core/rng.h"
 #include "losses/registry.h"
 #include "nn/layers.h"
+#include "schedulers/scheduler_config.h"
 #include "training/ema.h"
 #include "training/users.h"
 
@@ -25,11 +26,14 @@ std::shared_ptr<nn::LoraAdapter> load_whole_lora(unet::Denoiser& denoiser, const
   return report.unet;
 }
 
-// The timesteps a LoRA is trained on are those at which it acts.
+// The timesteps a LoRA is trained on are those at which it acts, in the numbers that the network is told. Those of a
+// flow model go up to T itself.
 void restrict_to_trained_timesteps(nn::LoraAdapter& adapter, unet::Denoiser& denoiser, const AlignOptions& options) {
   if (options.timestep_range.empty()) return;
-  const auto range = nn::parse_timestep_range(options.timestep_range);
+  auto range = nn::parse_timestep_range(options.timestep_range);
   check_usage(range.has_value(), "--timestep-range ", options.timestep_range, ": expected LOW:HIGH with LOW < HIGH");
+  const schedulers::SchedulerConfig schedule = schedulers::read_scheduler_config(options.model);
+  if (schedule.use_flow_sigmas && range->high == schedule.num_train_timesteps) ++range->high;
   adapter.restrict_to(*range, denoiser);
 }
 

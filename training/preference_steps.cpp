@@ -33,6 +33,19 @@ int64_t reference_batch_size(const AlignOptions& options, at::Device device) {
   return (device.is_cpu() ? 1 : kBatches) * options.batch_size;
 }
 
+// The model's schedule. Input error when the objective, or the network, cannot be trained on it.
+schedulers::NoiseSchedule schedule_for(const losses::ObjectiveInfo& objective, const Policy& policy,
+                                       const std::filesystem::path& model) {
+  schedulers::NoiseSchedule schedule(schedulers::read_scheduler_config(model));
+  const std::string& where = schedule.config().where;
+  check_input(!schedule.is_flow() || objective.latent_source == losses::LatentSource::kForwardNoise, where,
+              ": objective ", objective.name, " inverts latents with DDIM, which flow models do not have; use another");
+  const unet::DenoiserInfo& network = policy.denoiser->info();
+  check_input(schedule.is_flow() || !network.is_flow, where, ": ", network.class_name,
+              " is a flow model, expected a scheduler of flow matching, found ", schedule.config().class_name);
+  return schedule;
+}
+
 class PreferenceSteps : public StepSource {
  public:
   PreferenceSteps(const AlignOptions& options, const Policy& policy, at::ScalarType dtype, at::Device device)
@@ -43,11 +56,10 @@ class PreferenceSteps : public StepSource {
         objective_(losses::find_objective(options.objective)),
         params_(losses::resolve_params(objective_.info, options.objective_args, options.beta, options.kappa)),
         reference_spec_(options.reference_spec(losses::with_needs_of(options.loss, objective_.info))),
-        schedule_(schedulers::read_scheduler_config(options.model)),
+        schedule_(schedule_for(objective_.info, policy, options.model)),
         logit_weighting_(weighting(options.logit_weighting, "--logit-weighting")),
         loss_weighting_(weighting(options.loss_weighting, "--loss-weighting")),
-        timesteps_(
-            TimestepSampler::parse(options.timestep_sampling, options.timestep_range, schedule_.num_train_timesteps())),
+        timesteps_(TimestepSampler::parse(options.timestep_sampling, options.timestep_range, schedule_)),
         data_(open_encoded_data(options, objective_.info.data, dtype, device, data_needs(objective_.info))),
         reference_(make_reference(reference_spec_, options, policy, dtype, device)),
         step_(make_step(reference_.get())),

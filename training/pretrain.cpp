@@ -12,6 +12,7 @@
 #include "core/rng.h"
 #include "kernels/item_error/item_error.h"
 #include "kernels/noise_and_target/noise_and_target.h"
+#include "losses/timestep_weights.h"
 #include "nn/layers.h"
 #include "schedulers/noise_schedule.h"
 #include "shapes/caption.h"
@@ -158,7 +159,7 @@ Networks prepare_networks(const PretrainOptions& options, at::Device device) {
 }
 
 // min(SNR, gamma) / SNR for an epsilon target, / (SNR + 1) for v ("Efficient Diffusion Training via Min-SNR", arXiv
-// 2303.09556).
+// 2303.09556); losses/timestep_weights.h has that of flow.
 at::Tensor min_snr_weight(const schedulers::NoiseSchedule& schedule, const at::Tensor& timesteps, double gamma) {
   if (gamma <= 0) return at::ones_like(timesteps, at::kFloat);
   const at::Tensor snr = schedule.snr(timesteps);
@@ -166,6 +167,7 @@ at::Tensor min_snr_weight(const schedulers::NoiseSchedule& schedule, const at::T
   switch (schedule.prediction_type()) {
     case PredictionType::kVPrediction: return capped / (snr + 1.0);
     case PredictionType::kSample: return capped;
+    case PredictionType::kFlow: return losses::timestep_weight("min-snr", snr, PredictionType::kFlow, gamma);
     default: return capped / snr;
   }
 }
@@ -235,7 +237,8 @@ class DenoiserPretraining {
                                                  options_.seed, schedule_.signal_scale(t).unsqueeze(1),
                                                  schedule_.noise_scale(t).unsqueeze(1), schedule_.prediction_type());
     const at::Tensor states = networks_.text_encoder->forward(ids).last_hidden_state;
-    const at::Tensor prediction = networks_.denoiser->forward(noisy.noisy_latents.squeeze(1), t, {states});
+    const at::Tensor prediction =
+        networks_.denoiser->forward(noisy.noisy_latents.squeeze(1), schedule_.denoiser_timesteps(t), {states});
     const at::Tensor error = kernels::item_error(prediction, noisy.target.squeeze(1));
     const at::Tensor loss = (error * min_snr_weight(schedule_, t, options_.snr_gamma)).mean();
     loss.backward();

@@ -98,6 +98,17 @@ TimestepSampler TimestepSampler::parse(const std::string& sampling, const std::s
   fail_usage(flag, ": expected uniform, logit-normal[:MEAN,STD], mode[:SCALE] or list:T1,T2,...");
 }
 
+TimestepSampler TimestepSampler::parse(const std::string& sampling, const std::string& range,
+                                       const schedulers::NoiseSchedule& schedule) {
+  TimestepSampler sampler = parse(sampling, range, schedule.num_train_timesteps());
+  const auto [low, high] = schedule.timesteps_told(sampler.low_, sampler.high_);
+  check_usage(low < high, "--timestep-range ", range, ": this model has no noise level there");
+  sampler.low_ = low;
+  sampler.high_ = high;
+  for (int64_t& timestep : sampler.list_) timestep = schedule.timestep_nearest(timestep);
+  return sampler;
+}
+
 int64_t TimestepSampler::draw(const DrawKey& key) const {
   CounterRng rng(key, RandomPurpose::kTimestep);
   const int64_t count = high_ - low_;

@@ -5,11 +5,12 @@
 #include <vector>
 
 #include "core/rng.h"
+#include "schedulers/noise_schedule.h"
 
 namespace prefusion::training {
 
 // Which timestep a group trains at. A position u in (0, 1) in the schedule, u near 1 the noisiest, is drawn and mapped
-// to the timesteps low .. high-1.
+// to the timesteps low .. high-1. In a flow model u is thus the noise level before it is shifted.
 class TimestepSampler {
  public:
   // `sampling`:
@@ -20,6 +21,12 @@ class TimestepSampler {
   // `range`: "LOW:HIGH" for LOW <= t < HIGH, empty for the whole schedule. Usage error for other texts, and for
   // timesteps the schedule does not have.
   static TimestepSampler parse(const std::string& sampling, const std::string& range, int64_t num_train_timesteps);
+
+  // The same for a model's schedule. Timesteps in the texts are the numbers that the denoiser is told, sigma * T in a
+  // flow model: a range takes the noise levels inside, a list the nearest ones. Usage error when no level lies in a
+  // range.
+  static TimestepSampler parse(const std::string& sampling, const std::string& range,
+                               const schedulers::NoiseSchedule& schedule);
 
   // A function of the key alone.
   int64_t draw(const DrawKey& key) const;

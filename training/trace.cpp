@@ -27,7 +27,8 @@ void TraceWriter::add(const StepTensors& tensors, const EncodedBatch& batch) {
                     ? inputs.inverted_noise
                     : kernels::group_noise(inputs.noise_streams, seed_, inputs.latents.sizes().slice(2),
                                            inputs.latents.size(1)));
-  keep("timesteps", inputs.timesteps);
+  keep("timesteps", inputs.told_timesteps);
+  keep("sigmas", inputs.sigmas);
   keep("encoder_hidden_states", inputs.prompts.encoder_hidden_states);
   keep("encoder_mask", inputs.prompts.encoder_mask);
   keep("pooled", inputs.prompts.pooled);

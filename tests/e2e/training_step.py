@@ -6,12 +6,13 @@ training_step.py BINARY WORLD CASE, with WORLD from make_sd_world.py.
 import copy
 import io
 import json
+import shutil
 
 from support import check, check_near, encoded_captions, main, read_metrics
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.optimization import get_scheduler
 from diffusers.utils import logging
 from peft import LoraConfig
@@ -60,8 +61,21 @@ def item_errors(unet, noisy, timesteps, text, target):
     return prediction.view_as(noisy), error.view(groups, k)
 
 
+def flow_inputs_from(trace, scheduler):
+    """As the training scripts of diffusers for flow models have it: the timesteps are some of the scheduler's, and the
+    noise levels those that go with them."""
+    latents, noise, timesteps = (trace[name].flatten(0, 1) for name in ("latents", "noise", "timesteps"))
+    indices = [(scheduler.timesteps == timestep).nonzero().item() for timestep in timesteps]
+    check(torch.equal(trace["sigmas"].flatten(), scheduler.sigmas[indices]), "sigmas are not those of the timesteps")
+    sigmas = scheduler.sigmas[indices].view(-1, 1, 1, 1)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    return noisy.view_as(trace["latents"]), (noise - latents).view_as(trace["latents"])
+
+
 def inputs_from(trace, scheduler):
     """Noisy latents and targets as diffusers makes them from the traced draws."""
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return flow_inputs_from(trace, scheduler)
     latents, noise, timesteps = (trace[name].flatten(0, 1) for name in ("latents", "noise", "timesteps"))
     noisy = scheduler.add_noise(latents, noise, timesteps)
     is_v = scheduler.config.prediction_type == "v_prediction"
@@ -169,8 +183,38 @@ def check_first_row(rows, objective):
     check(rows[0]["accuracy"] == 0.5 and rows[0]["margin"] == 0.0, "policy and reference differ before the first step")
 
 
+def flow_model(world, scratch, **config):
+    """The folder of a model with the same network taken for a flow model."""
+    model = scratch / "flow"
+    shutil.copytree(world / "models" / "epsilon", model)
+    FlowMatchEulerDiscreteScheduler(**config).save_pretrained(model / "scheduler")
+    index = json.loads((model / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
+    (model / "model_index.json").write_text(json.dumps(index))
+    return model
+
+
+def recompute_flow(prefusion, world, scratch, shift, **changes):
+    recompute(prefusion, world, scratch, flow_model(world, scratch, shift=shift), **changes)
+
+
+def refused_flow(prefusion, world, scratch):
+    """What a flow model cannot be trained with is named before anything is encoded."""
+    options = dict(model=flow_model(world, scratch, shift=3.0), output=scratch / "out", steps=1)
+    pairs = dict(options, data=world / "pairs.parquet")
+    for changes, named in ((dict(objective="ddim-inpo"), "ddim-inpo"), (dict(objective="smpo"), "smpo"),
+                           (dict(logit_weighting="debiased"), "debiased"), (dict(timestep_range="1:2"), "1:2")):
+        code = 3 if "objective" in changes else 2
+        check(named in prefusion.run("align", exit_code=code, **pairs, **changes), f"{named} is not named")
+    prompts = scratch / "prompts.txt"
+    prompts.write_text("a red circle\na blue square\n")
+    for objective in ("flow-grpo", "diffusion-nft", "spo"):
+        text = prefusion.run("align", exit_code=3, **options, objective=objective, reward="shapes", prompts=prompts)
+        check(objective in text, f"{objective} is not named:\n{text}")
+
+
 def recompute(prefusion, world, scratch, model_name, objective="diffusion-dpo", adapter="lora", **changes):
-    model = world / "models" / model_name
+    model = world / "models" / model_name  # or a folder
     options = {**COMMON, "accumulate": 2, "objective": objective, "adapter": adapter, **changes}
     if objective == "diffusion-dpo":
         options.setdefault("beta", 400)
@@ -187,7 +231,9 @@ def recompute(prefusion, world, scratch, model_name, objective="diffusion-dpo", 
         reference = MovingReference(unet, "start:0")  # stays there
     elif ":" in options.get("reference", ""):
         reference = MovingReference(unet, options["reference"])
-    scheduler = DDPMScheduler.from_pretrained(f"{model}/scheduler")
+    is_flow = "FlowMatch" in json.loads((model / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+    scheduler_class = FlowMatchEulerDiscreteScheduler if is_flow else DDPMScheduler
+    scheduler = scheduler_class.from_pretrained(f"{model}/scheduler")
     parameters = trainable(unet)
     initial = {name: value.detach().clone() for name, value in parameters.items()}
     optimizer = torch.optim.AdamW(parameters.values(), lr=options["lr"], weight_decay=options["weight_decay"])
@@ -317,6 +363,9 @@ main({
     "dpo_lora_ema_reference": lambda *a: recompute(*a, "epsilon", reference="ema:0.6"),
     "dpo_full_refreshed_reference": lambda *a: recompute(*a, "epsilon", adapter="full", reference="refresh:2:0.7"),
     "dpo_lora_extrapolated_reference": lambda *a: recompute(*a, "v_prediction", reference="extrapolated:-0.5"),
+    "dpo_lora_flow": lambda *a: recompute_flow(*a, shift=3.0, timestep_sampling="logit-normal"),
+    "sft_full_flow": lambda *a: recompute_flow(*a, shift=1.0, objective="sft", adapter="full", timestep_range="600:1000"),
+    "refused_flow": refused_flow,
     "started_from_adapter": started_from_adapter,
     "full_start_has_the_adapter": full_start_has_the_adapter,
     "cached_reference": cached_reference,

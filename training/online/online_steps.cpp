@@ -16,6 +16,9 @@ namespace {
 
 std::unique_ptr<OnlineMethod> make_method(const OnlineRun& run) {
   const losses::OnlineObjective& objective = run.objective;
+  const schedulers::SchedulerConfig schedule = schedulers::read_scheduler_config(run.options.model);
+  check_input(!schedule.use_flow_sigmas, schedule.where, ": objective ", objective.info.name,
+              " samples with DDIM, which flow models do not have; use an objective on preference data");
   if (std::holds_alternative<losses::ForwardLoss>(objective.group_loss)) return make_forward_method(run);
   if (std::holds_alternative<losses::RewardLoss>(objective.group_loss)) return make_reward_gradient_method(run);
   return objective.compares_candidates ? make_step_pair_method(run) : make_trajectory_method(run);
