@@ -15,7 +15,7 @@ import pyarrow.parquet
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from diffusers.utils import logging
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import set_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file
@@ -207,6 +207,13 @@ def lora_weights(path, component):
     return {key.removeprefix(component + "."): value for key, value in load_file(path).items()}
 
 
+def add_lora(network, folder, component):
+    """An adapter of a run, by PEFT."""
+    inject_adapter_in_model(LoraConfig(r=3, lora_alpha=3, target_modules=LORA_TARGETS.split(",")), network)
+    result = set_peft_model_state_dict(network, lora_weights(folder / "pytorch_lora_weights.safetensors", component))
+    check(not result.unexpected_keys, f"keys PEFT does not know: {result.unexpected_keys[:3]}")
+
+
 def align(prefusion, world, scratch, name):
     """Two steps of Diffusion-DPO, with LoRA and of all weights, recomputed; the result loads in diffusers."""
     folder = world / "families" / "models" / name
@@ -225,10 +232,7 @@ def align(prefusion, world, scratch, name):
         if adapter == "lora":
             prefusion.run("align", **{**options, "steps": 1, "lr": 0}, **more, adapter=adapter, output=scratch / "start")
             network.requires_grad_(False)
-            network.add_adapter(LoraConfig(r=3, lora_alpha=3, target_modules=LORA_TARGETS.split(",")))
-            start = lora_weights(scratch / "start" / "pytorch_lora_weights.safetensors", component)
-            result = set_peft_model_state_dict(network, start)
-            check(not result.unexpected_keys, f"keys diffusers does not know: {result.unexpected_keys[:3]}")
+            add_lora(network, scratch / "start", component)
         parameters = [p for p in network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1)
         for step in (1, 2):
@@ -248,8 +252,10 @@ def check_result(name, pipeline, output, adapter, component, prefusion, scratch)
     """What the run wrote makes the same picture here and in diffusers, and another one than the start."""
     folder = output if adapter == "full" else pipeline.config._name_or_path
     trained = load(folder)
-    if adapter == "lora":
+    if adapter == "lora" and hasattr(trained, "load_lora_weights"):
         trained.load_lora_weights(output)
+    elif adapter == "lora":  # PixArt's pipelines leave it to PEFT
+        add_lora(denoiser(trained), output, component)
     settings = dict(steps=2, guidance_scale=3.5, seed=4)
     lora = dict(lora=output) if adapter == "lora" else {}
     picture = scratch / f"{adapter}.png"
