@@ -143,8 +143,9 @@ def check_inputs(pipeline, trace):
         sigmas = trace["sigmas"].flatten()[:, None, None, None]
         check_near(noisy, (1 - sigmas) * latents + sigmas * noise, 1e-5, "noisy latents")
         check_near(target, noise - latents, 1e-5, "target")
-        check_near(trace["denoiser_timesteps"].flatten(), trace["sigmas"].flatten() * 1000, 1e-6, "timesteps")
-        return trace["denoiser_timesteps"].flatten()
+        check_near(trace["timesteps"].flatten(), trace["sigmas"].flatten() * 1000, 1e-6, "timesteps")
+        check(bool((sigmas > 0).all()) and bool((sigmas <= 1).all()) and sigmas.unique().numel() > 1, f"sigmas {sigmas}")
+        return trace["timesteps"].flatten()
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     timesteps = trace["timesteps"].flatten()
     check_near(noisy, scheduler.add_noise(latents, noise, timesteps), 1e-5, "noisy latents")
