@@ -11,6 +11,7 @@ void add_evaluate(CLI::App& root);
 void add_filter(CLI::App& root);
 void add_generate(CLI::App& root);
 void add_inspect(CLI::App& root);
+void add_optimize_prompt(CLI::App& root);
 void add_pretrain(CLI::App& root);
 void add_score(CLI::App& root);
 void add_synthesize(CLI::App& root);

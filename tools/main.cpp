@@ -36,6 +36,7 @@ int run(int argc, char** argv) {
   prefusion::tools::add_filter(root);
   prefusion::tools::add_generate(root);
   prefusion::tools::add_inspect(root);
+  prefusion::tools::add_optimize_prompt(root);
   prefusion::tools::add_pretrain(root);
   prefusion::tools::add_score(root);
   prefusion::tools::add_synthesize(root);
