@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/statistics.h"
 #include "tools/score_file.h"
+#include "training/paired_statistics.h"
 
 namespace prefusion::tools {
 namespace {
@@ -19,10 +20,21 @@ std::array<std::string, 3> keys_of(const ScoreRow& row) {
   return {name + '\n' + prompt, name, prompt};
 }
 
+// Of the bootstrap: what evaluate uses, and fewer only where that would be more than 10^8 draws.
+constexpr int64_t kMostResamples = 2000;
+constexpr int64_t kMostDraws = 100'000'000;
+
 struct Comparison {
   double wins = 0;
   std::vector<double> differences;
+  std::vector<int64_t> prompts;  // of each difference
 };
+
+training::Interval bootstrapped(const Comparison& comparison) {
+  const auto count = static_cast<int64_t>(comparison.differences.size());
+  return training::bootstrap_mean(comparison.differences, comparison.prompts, /*seed=*/0,
+                                  std::clamp(kMostDraws / count, int64_t{200}, kMostResamples));
+}
 
 std::string comparison_line(const std::string& reward, const Comparison& comparison) {
   const auto count = static_cast<double>(comparison.differences.size());
@@ -33,9 +45,13 @@ std::string comparison_line(const std::string& reward, const Comparison& compari
   double squares = 0;
   for (const double difference : comparison.differences) squares += (difference - mean) * (difference - mean);
   const double reach = count > 1 ? kZ95 * std::sqrt(squares / (count - 1) / count) : INFINITY;
-  char line[256];
-  std::snprintf(line, sizeof line, ": wins %.1f %% [%.1f, %.1f] of %.0f, mean difference %+.4g [%+.4g, %+.4g]\n",
-                100 * rate.rate, 100 * rate.low, 100 * rate.high, count, mean, mean - reach, mean + reach);
+  const training::Interval by_prompt = bootstrapped(comparison);
+  char line[320];
+  std::snprintf(line, sizeof line,
+                ": wins %.1f %% [%.1f, %.1f] of %.0f, mean difference %+.4g [%+.4g, %+.4g], over prompts [%+.4g, "
+                "%+.4g]\n",
+                100 * rate.rate, 100 * rate.low, 100 * rate.high, count, mean, mean - reach, mean + reach,
+                by_prompt.low, by_prompt.high);
   return reward + line;
 }
 
@@ -70,6 +86,12 @@ void ScoreBaseline::add(const ScoreRow& row) {
   Scores scores;
   for (const size_t reward : shared_) scores.push_back(row.scores[reward]);
   own_.push_back(std::move(scores));
+  own_prompts_.push_back(prompt_number(row));
+}
+
+int64_t ScoreBaseline::prompt_number(const ScoreRow& row) {
+  if (!row.prompt) return -static_cast<int64_t>(own_.size());
+  return prompt_numbers_.try_emplace(*row.prompt, static_cast<int64_t>(prompt_numbers_.size())).first->second;
 }
 
 const ScoreBaseline::Join& ScoreBaseline::best_join() const {
@@ -92,6 +114,7 @@ std::string ScoreBaseline::text() const {
       if (!a || !b) continue;
       comparison.wins += *a > *b ? 1 : *a == *b ? 0.5 : 0;
       comparison.differences.push_back(static_cast<double>(*a) - static_cast<double>(*b));
+      comparison.prompts.push_back(own_prompts_[own]);
     }
     text += comparison_line(rewards_[shared_[i]], comparison);
   }

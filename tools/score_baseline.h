@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -22,7 +23,8 @@ class ScoreBaseline {
   void add(const ScoreRow& row);
 
   // How many rows were joined and how; per reward the win rate (a tie counts one half) with its Wilson interval, and
-  // the mean difference with its normal interval, both of 95 %.
+  // the mean difference with its normal interval and with a bootstrap over prompts, all of 95 %. The bootstrap draws
+  // the same resamples every time.
   std::string text() const;
 
  private:
@@ -35,10 +37,13 @@ class ScoreBaseline {
   using Scores = std::vector<std::optional<float>>;
 
   const Join& best_join() const;
+  int64_t prompt_number(const ScoreRow& row);
 
   std::filesystem::path path_;
   std::vector<size_t> shared_;  // indices of the run's rewards that the file has
   std::vector<std::string> rewards_;
+  std::unordered_map<std::string, int64_t> prompt_numbers_;
+  std::vector<int64_t> own_prompts_;  // the number of each own row's prompt; a row without one has its own
   std::vector<Scores> own_;
   std::vector<Scores> theirs_;
   std::array<Join, kNumKeys> joins_;

@@ -321,6 +321,16 @@ def refusals(prefusion, world, scratch):
     check("pickscore" in listing and "shapes" in listing, listing)
 
 
+def bootstrap(differences, prompts):
+    """Percentile bootstrap of a mean, whole prompts drawn with replacement."""
+    rng = numpy.random.default_rng(0)
+    names = sorted(set(prompts))
+    sums = numpy.array([sum(d for d, p in zip(differences, prompts) if p == name) for name in names])
+    counts = numpy.array([prompts.count(name) for name in names])
+    drawn = rng.integers(len(names), size=(20000, len(names)))
+    return numpy.quantile(sums[drawn].sum(1) / counts[drawn].sum(1), [0.025, 0.975])
+
+
 def baseline(prefusion, world, scratch):
     """Win rates and differences against another file are those of NumPy."""
     items = make_folder(scratch / "pictures", 30)
@@ -342,13 +352,17 @@ def baseline(prefusion, world, scratch):
         write_jsonl(scratch / f"{name}.jsonl", listed)
         text = prefusion.run_command([*shapes_command(prefusion, scratch / "pictures", scratch / "scores.jsonl", "--resume"), "--baseline", scratch / f"{name}.jsonl"])
         check(f"27 of 30 rows joined by {how}\n" in text, text)
-        found = re.search(r"wins (\S+) % \[(\S+), (\S+)\] of 27, mean difference (\S+) \[(\S+), (\S+)\]", text)
+        found = re.search(r"wins (\S+) % \[(\S+), (\S+)\] of 27, mean difference (\S+) \[(\S+), (\S+)\], over prompts \[(\S+), (\S+)\]", text)
         check(found, text)
         reach = 1.959964 * differences.std(ddof=1) / 27**0.5
         rate, z = wins / 27, 1.959964
         centre, width = (rate + z * z / 54) / (1 + z * z / 27), z / (1 + z * z / 27) * (rate * (1 - rate) / 27 + z * z / (4 * 27**2)) ** 0.5
         wanted = [100 * rate, 100 * (centre - width), 100 * (centre + width), differences.mean(), differences.mean() - reach, differences.mean() + reach]
-        for value, want in zip(found.groups(), wanted):
+        low, high = bootstrap(differences, [row["prompt"] for row in rows[:-3]])
+        for value, want in zip(found.groups()[6:], (low, high)):
+            # Two thousand resamples know a bound to about a twentieth of the interval.
+            check(abs(float(value) - want) < 0.1 * (high - low), f"{name}: over prompts {found.groups()[6:]}, expected {low}, {high}")
+        for value, want in zip(found.groups()[:6], wanted):
             check(abs(float(value) - want) < 0.051 if want > 1 else abs(float(value) - want) < 2e-4, f"{name}: {found.groups()}, expected {wanted}")
     write_jsonl(scratch / "none.jsonl", [{"image": "a", "prompt": "b", "clip": 1}])
     prefusion.run_command([*shapes_command(prefusion, scratch / "pictures", scratch / "scores.jsonl", "--resume"), "--baseline", scratch / "none.jsonl"], exit_code=2)
