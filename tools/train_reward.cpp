@@ -5,6 +5,7 @@
 #include "losses/reward_losses.h"
 #include "tools/command.h"
 #include "tools/commands.h"
+#include "training/reward/reward_report.h"
 
 namespace prefusion::tools {
 namespace {

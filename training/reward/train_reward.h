@@ -11,7 +11,4 @@ namespace prefusion::training {
 // it never saw, before and after. Goes on exactly where a killed run stopped, with `resume`.
 Json train_reward(const TrainRewardOptions& options, at::Device device, at::ScalarType dtype);
 
-// report.json as a small table.
-std::string reward_report_text(const Json& report);
-
 }  // namespace prefusion::training
