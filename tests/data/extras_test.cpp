@@ -100,7 +100,7 @@ TEST_F(ParquetExtras, NumbersThatAreNoneAreMalformed) {
                                           {"infinite_score", "the score 'score' must be finite, found inf"}}) {
     EXPECT_EQ(open(name, {.max_bad = {.count = 1}})->summary().malformed, 1) << name;
     const std::string message =
-        error_message(ErrorClass::kInput, [&] { open(name, {.max_bad = {.count = 0, .fraction = 0}}); });
+        error_message(ErrorClass::kInput, [&, &file = name] { open(file, {.max_bad = {.count = 0, .fraction = 0}}); });
     EXPECT_TRUE(mentions(message, name + ".parquet row 1: " + reason));
   }
 }

@@ -30,7 +30,7 @@ TEST(PillowResize, EqualsPillowToTheBit) {
     if (const auto expected = cases.find("transform_" + size); expected != cases.end()) {
       const TransformOptions options{.resolution = 48, .hflip = false};
       if (size == "3x400") {
-        error_message(ErrorClass::kInput, [&] { transform_image(input, options, {}); });
+        error_message(ErrorClass::kInput, [&, &picture = input] { transform_image(picture, options, {}); });
         continue;
       }
       const auto found = transform_image(input, options, decide_transform(options, DrawKey{.seed = 1}));
