@@ -8,6 +8,8 @@
 #include "schedulers/scheduler.h"
 #include "text/clip_text_model.h"
 #include "text/clip_tokenizer.h"
+#include "text/t5_encoder_model.h"
+#include "text/t5_tokenizer.h"
 #include "tools/inspection.h"
 #include "unet/denoiser.h"
 #include "vae/autoencoder_kl.h"
@@ -29,11 +31,25 @@ const std::vector<ComponentClass>& component_classes() {
   const Check text_encoder = [](const fs::path& folder, at::ScalarType dtype) {
     text::load_clip_text_model(folder, dtype, at::kCPU);
   };
+  const Check t5_encoder = [](const fs::path& folder, at::ScalarType dtype) {
+    text::load_t5_encoder_model(folder, dtype, at::kCPU);
+  };
+  const Check denoiser = [](const fs::path& folder, at::ScalarType dtype) {
+    unet::load_denoiser(folder, dtype, at::kCPU);
+  };
   const Check tokenizer = [](const fs::path& folder, at::ScalarType) { text::ClipTokenizer::load(folder); };
+  const Check t5_tokenizer = [](const fs::path& folder, at::ScalarType) { text::T5Tokenizer::load(folder); };
+  constexpr const char* kDiffusers = "diffusion_pytorch_model";
   static const std::vector<ComponentClass> classes = {
-      {"UNet2DConditionModel", "diffusion_pytorch_model",
-       [](const fs::path& folder, at::ScalarType dtype) { unet::load_denoiser(folder, dtype, at::kCPU); }},
-      {"AutoencoderKL", "diffusion_pytorch_model",
+      {"UNet2DConditionModel", kDiffusers, denoiser},
+      {"SD3Transformer2DModel", kDiffusers, denoiser},
+      {"FluxTransformer2DModel", kDiffusers, denoiser},
+      {"PixArtTransformer2DModel", kDiffusers, denoiser},
+      {"Transformer2DModel", kDiffusers, denoiser},
+      {"T5EncoderModel", "model", t5_encoder},
+      {"T5Tokenizer", nullptr, t5_tokenizer},
+      {"T5TokenizerFast", nullptr, t5_tokenizer},
+      {"AutoencoderKL", kDiffusers,
        [](const fs::path& folder, at::ScalarType dtype) { vae::load_autoencoder(folder, dtype, at::kCPU); }},
       {"CLIPTextModel", "model", text_encoder},
       {"CLIPTextModelWithProjection", "model", text_encoder},

@@ -7,6 +7,7 @@ generate_NAME or align_NAME of a model there.
 import copy
 import json
 import pathlib
+import subprocess
 
 from support import check, check_near, main, read_metrics
 
@@ -77,6 +78,8 @@ def psnr(found, expected):
 
 def generate(prefusion, world, scratch, name):
     folder = world / "families" / "models" / name
+    inspected = subprocess.run([prefusion.binary, "inspect", str(folder)], capture_output=True, text=True)
+    check(inspected.returncode == 0 and "not checked" not in inspected.stdout, f"inspect: {inspected.stdout}{inspected.stderr}")
     pipeline = load(folder)
     pictures = []
     for number, settings in enumerate(calls(name)):
