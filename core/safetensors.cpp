@@ -6,10 +6,10 @@
 #include <cstring>
 #include <set>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/json_config.h"
 #include "core/mapped_file.h"
+#include "core/tensor_source.h"
 #include "core/weight_map.h"
 
 namespace prefusion {
@@ -273,30 +273,7 @@ const char* safetensors_dtype_name(at::ScalarType dtype) {
 }
 
 void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors, const Metadata& metadata) {
-  // Larger elements first keeps every tensor aligned to its own size, as the reference writer does.
-  std::vector<std::pair<std::string, at::Tensor>> order;
-  for (const auto& [name, tensor] : tensors) order.emplace_back(name, tensor.detach().cpu().contiguous());
-  std::stable_sort(order.begin(), order.end(),
-                   [](const auto& a, const auto& b) { return a.second.element_size() > b.second.element_size(); });
-  Json header = Json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
-  size_t offset = 0;
-  for (const auto& [name, tensor] : order) {
-    const size_t end = offset + tensor.nbytes();
-    header[name] = {{"dtype", safetensors_dtype_name(tensor.scalar_type())},
-                    {"shape", tensor.sizes().vec()},
-                    {"data_offsets", {offset, end}}};
-    offset = end;
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const uint64_t length = text.size();
-
-  AtomicFile file(path);
-  file.write(&length, sizeof length);
-  file.write(text.data(), text.size());
-  for (const auto& [name, tensor] : order) file.write(tensor.data_ptr(), tensor.nbytes());
-  file.commit();
+  write_safetensors(path, tensor_sources(tensors), metadata);
 }
 
 }  // namespace prefusion

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "nn/lora_original.h"
 
 namespace prefusion::nn {
 namespace {
@@ -126,6 +127,7 @@ LoraFile read_lora_file(const fs::path& path) {
     check_pair(module, where);
     file.modules.push_back(std::move(module));
   }
+  expand_original_modules(file);
   read_description(file);
   const auto range = file.metadata.find(kTimestepRangeKey);
   if (range != file.metadata.end()) {

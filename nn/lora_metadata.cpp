@@ -116,7 +116,7 @@ double most_common(const std::vector<double>& values) {
       ->first;
 }
 
-Json patterns_json(const std::vector<LoraEntry>& entries, const std::vector<double>& values, double common) {
+Json patterns_json(const std::vector<DescribedLayer>& entries, const std::vector<double>& values, double common) {
   Json patterns = Json::object();
   for (size_t i = 0; i < entries.size(); ++i) {
     if (values[i] == common) continue;
@@ -194,16 +194,22 @@ double LoraDescription::alpha(const std::string& path, int64_t rank) const {
 }
 
 Json describe_adapter(const LoraAdapter& adapter, const std::string& component) {
+  std::vector<DescribedLayer> layers;
+  for (const auto& entry : adapter.entries()) layers.push_back({entry.path, entry.rank(), entry.alpha});
+  return describe_layers(layers, adapter.config().target_modules, component);
+}
+
+Json describe_layers(const std::vector<DescribedLayer>& layers, std::vector<std::string> targets,
+                     const std::string& component) {
   std::vector<double> ranks, alphas;
-  for (const auto& entry : adapter.entries()) {
-    ranks.push_back(static_cast<double>(entry.rank()));
-    alphas.push_back(entry.alpha);
+  for (const auto& layer : layers) {
+    ranks.push_back(static_cast<double>(layer.rank));
+    alphas.push_back(layer.alpha);
   }
   const double rank = most_common(ranks);
   const double alpha = most_common(alphas);
-  std::vector<std::string> targets = adapter.config().target_modules;
   std::sort(targets.begin(), targets.end());
-  const Json config = {{"alpha_pattern", patterns_json(adapter.entries(), alphas, alpha)},
+  const Json config = {{"alpha_pattern", patterns_json(layers, alphas, alpha)},
                        {"auto_mapping", nullptr},
                        {"base_model_name_or_path", nullptr},
                        {"bias", "none"},
@@ -223,14 +229,14 @@ Json describe_adapter(const LoraAdapter& adapter, const std::string& component) 
                        {"modules_to_save", nullptr},
                        {"peft_type", "LORA"},
                        {"r", number_json(rank)},
-                       {"rank_pattern", patterns_json(adapter.entries(), ranks, rank)},
+                       {"rank_pattern", patterns_json(layers, ranks, rank)},
                        {"revision", nullptr},
                        {"target_modules", targets},
                        {"task_type", nullptr},
                        {"use_dora", false},
                        {"use_rslora", false}};
   Json description = Json::object();
-  for (const auto& [key, value] : config.items()) description[component + "." + key] = value;
+  for (const auto& [key, value] : config.items()) description[component.empty() ? key : component + "." + key] = value;
   return description;
 }
 

@@ -55,4 +55,14 @@ class LoraDescription {
 // accepts knows. The most common rank and alpha are the plain ones, the others go into the patterns.
 Json describe_adapter(const LoraAdapter& adapter, const std::string& component);
 
+// The same for an adapter that hangs on no network. `component` is empty for PEFT's own file, whose keys have no
+// prefix.
+struct DescribedLayer {
+  std::string path;
+  int64_t rank;
+  double alpha;
+};
+Json describe_layers(const std::vector<DescribedLayer>& layers, std::vector<std::string> target_modules,
+                     const std::string& component);
+
 }  // namespace prefusion::nn

@@ -112,6 +112,8 @@ void strip_component(std::string& module, LoraKey& key) {
                      take("lora_te_", LoraComponent::kTextEncoder, LoraDialect::kKohya) ||
                      take("text_encoder_2.", LoraComponent::kTextEncoder2, LoraDialect::kDiffusers) ||
                      take("text_encoder.", LoraComponent::kTextEncoder, LoraDialect::kDiffusers) ||
+                     take("text_encoders.clip_l.transformer.", LoraComponent::kTextEncoder, LoraDialect::kDiffusers) ||
+                     take("text_encoders.clip_g.transformer.", LoraComponent::kTextEncoder2, LoraDialect::kDiffusers) ||
                      take("transformer.", LoraComponent::kTransformer, LoraDialect::kDiffusers) ||
                      take("diffusion_model.", LoraComponent::kUnet, LoraDialect::kDiffusers) ||
                      take("unet.", LoraComponent::kUnet, LoraDialect::kDiffusers);

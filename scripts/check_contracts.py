@@ -14,6 +14,7 @@ CONTRACTS = {
         --sample-every --sample-prompts --eval-every --trace --trace-steps --dry-run --list-objectives""",
     "tools/preference_options.cpp": """--data --reference-model --init-lora --resolution --no-hflip --empty-prompt-rate
         --eval-data""",
+    "tools/convert.cpp": "--model --lora --output --format",
     "tools/cache.cpp": "--model --reference-errors",
     "tools/filter.cpp": "--input --output --keep",
     "tools/generate.cpp": """--model --prompt --prompts --negative-prompt --num-images --steps --guidance-scale --scheduler

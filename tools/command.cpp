@@ -5,6 +5,7 @@
 #include <toml++/toml.h>
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -84,7 +85,29 @@ void append_key(std::vector<std::string>& added, const std::string& key, const t
 
 }  // namespace
 
+namespace {
+
+// Where a command knows --model-config, --config may name a folder: a model's configs, not a command's.
+void rename_config_folder(const CLI::App& root, std::vector<std::string>& arguments) {
+  if (arguments.empty()) return;
+  const auto commands = root.get_subcommands([&](const CLI::App* app) {
+    return app->get_name() == arguments.front() && app->get_option_no_throw("--model-config") != nullptr;
+  });
+  if (commands.empty()) return;
+  constexpr std::string_view kJoined = "--config=";
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const bool is_pair = arguments[i] == "--config" && i + 1 < arguments.size();
+    if (is_pair && std::filesystem::is_directory(arguments[i + 1])) arguments[i] = "--model-config";
+    if (!arguments[i].starts_with(kJoined)) continue;
+    const std::string path = arguments[i].substr(kJoined.size());
+    if (std::filesystem::is_directory(path)) arguments[i] = "--model-config=" + path;
+  }
+}
+
+}  // namespace
+
 std::vector<std::string> merge_config_file(const CLI::App& root, std::vector<std::string> arguments) {
+  rename_config_folder(root, arguments);
   std::string path;
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (arguments[i] == "--config" && i + 1 < arguments.size()) path = arguments[i + 1];

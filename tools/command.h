@@ -45,7 +45,8 @@ void add_command(CLI::App& root, const std::string& name, const std::string& des
 }
 
 // The arguments with the keys of --config FILE put in for every flag the command line does not give.
-// Input error for a file that is no TOML, usage error for a key that is no flag of `app`.
+// Input error for a file that is no TOML, usage error for a key that is no flag of `app`. A folder given as --config is
+// the --model-config of a command that has such a flag.
 std::vector<std::string> merge_config_file(const CLI::App& root, std::vector<std::string> arguments);
 
 // All flags of a parsed subcommand but `left_out` with their resolved values, as TOML that --config reads back.

@@ -7,6 +7,7 @@ namespace prefusion::tools {
 
 void add_align(CLI::App& root);
 void add_cache(CLI::App& root);
+void add_convert(CLI::App& root);
 void add_evaluate(CLI::App& root);
 void add_filter(CLI::App& root);
 void add_generate(CLI::App& root);

@@ -32,6 +32,7 @@ int run(int argc, char** argv) {
   root.set_version_flag("--version", PREFUSION_VERSION);
   prefusion::tools::add_align(root);
   prefusion::tools::add_cache(root);
+  prefusion::tools::add_convert(root);
   prefusion::tools::add_evaluate(root);
   prefusion::tools::add_filter(root);
   prefusion::tools::add_generate(root);
