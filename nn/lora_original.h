@@ -19,9 +19,11 @@ std::string dotted_name(const std::string& flat);
 // part on which B has no effect is left out. Input error when the rows do not fit.
 void expand_original_modules(LoraFile& file);
 
-// The other way, for writing: diffusers' modules of SD3 or FLUX under the original names (with dots). Parts that share
-// A and scale are stacked, others put in blocks, whose rank is the sum; a part that is not there gets zeros.
-std::vector<LoraFileModule> original_modules(const std::vector<LoraFileModule>& modules, const std::string& where);
+// The other way, for writing: diffusers' modules of SD3 or FLUX under the original names (with dots). Parts that share A
+// and scale are stacked, others put in blocks, whose rank is the sum; a part that is not there gets zeros. `is_flux` says
+// so where the names do not.
+std::vector<LoraFileModule> original_modules(const std::vector<LoraFileModule>& modules, bool is_flux,
+                                             const std::string& where);
 
 // Whether modules of a denoiser are a transformer's (SD3, FLUX) rather than a UNet's.
 bool is_transformer_lora(const std::vector<LoraFileModule>& modules);

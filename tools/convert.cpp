@@ -98,6 +98,11 @@ void check_request(const ConvertCommand& c) {
       !c.model.empty() || (c.format.empty() && c.model_config.empty() && c.prediction_type.empty() && !c.use_ema),
       "--format, --model-config, --prediction-type and --ema are about a --model, and none is given");
   check_usage(c.model.empty() || c.rank == 0, "--rank is about a written LoRA; with --model it is merged");
+  const bool reads_file =
+      !std::filesystem::is_directory(c.model) || (!c.base.empty() && !std::filesystem::is_directory(c.base));
+  check_usage(c.model.empty() || reads_file || (c.model_config.empty() && c.prediction_type.empty() && !c.use_ema),
+              "--model-config, --prediction-type and --ema are about single files, and ", c.model.string(),
+              " is a folder with configs of its own");
   const std::string extension = c.output.extension().string();
   check_usage(!is_one_of(extension, std::array{".ckpt", ".pt", ".pth", ".bin"}), "--output ", c.output.string(),
               ": pickles are read, not written; use FILE.safetensors");

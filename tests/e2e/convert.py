@@ -229,6 +229,7 @@ def refusals(prefusion, world, scratch):
     expect(prefusion, 2, "--model", output=out)
     expect(prefusion, 2, "folder", model=file, output=scratch / "x.safetensors", format="diffusers")
     expect(prefusion, 2, "one FILE.safetensors", model=single / "sd1", output=scratch / "x", format="original")
+    expect(prefusion, 2, "single files", model=single / "sd1", prediction_type="epsilon", output=out)
     expect(prefusion, 2, "pickles", model=single / "sd1", output=scratch / "x.ckpt")
     expect(prefusion, 2, "--strength", model=file, strength=2, output=out)
     flux = scratch / "flux.safetensors"
