@@ -94,9 +94,8 @@ void check_request(const ConvertCommand& c) {
   check_usage(std::isfinite(c.strength), "--strength must be finite");
   check_usage(c.base.empty() ? c.strength == 1.0 : !c.model.empty(),
               "--strength is the distance from --base to --model: give both models");
-  check_usage(
-      !c.model.empty() || (c.format.empty() && c.model_config.empty() && c.prediction_type.empty() && !c.use_ema),
-      "--format, --model-config, --prediction-type and --ema are about a --model, and none is given");
+  check_usage(!c.model.empty() || (c.format.empty() && c.prediction_type.empty() && !c.use_ema),
+              "--format, --prediction-type and --ema are about a --model, and none is given");
   check_usage(c.model.empty() || c.rank == 0, "--rank is about a written LoRA; with --model it is merged");
   const bool reads_file =
       !std::filesystem::is_directory(c.model) || (!c.base.empty() && !std::filesystem::is_directory(c.base));

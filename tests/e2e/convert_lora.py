@@ -161,7 +161,7 @@ def sdxl_dialects(prefusion, world, scratch):
 def flux_dialects(prefusion, world, scratch):
     single, source = world / "single", scratch / "source.safetensors"
     everything = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
-                  "ff.net.0.proj", "ff_context.net.2", "norm1.linear", "proj_mlp", "x_embedder")
+                  "ff.net.0.proj", "ff_context.net.2", "norm1.linear", "proj_mlp", "x_embedder", "q_proj")
     tensors, metadata = random_lora(single, "flux", ["transformer", "text_encoder"], everything)
     save_file(tensors, source, metadata)
     wanted = {k: d for k, d in deltas(tensors).items() if k.startswith("transformer.")}
@@ -245,7 +245,8 @@ def combined(prefusion, world, scratch):
 
     def written(name, **options):
         out = scratch / name
-        prefusion.run("convert", lora=[f"{a}:0.7", f"{b}:-2"], output=out, overwrite=True, **options)
+        command = prefusion.command("convert", dict(lora=f"{a}:0.7", output=out, overwrite=True, **options))
+        prefusion.run_command([*command, "--lora", f"{b}:-2"])
         check(out.exists(), f"{out} is written")
         return load_file(out)
 
