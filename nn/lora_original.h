@@ -19,9 +19,9 @@ std::string dotted_name(const std::string& flat);
 // part on which B has no effect is left out. Input error when the rows do not fit.
 void expand_original_modules(LoraFile& file);
 
-// The other way, for writing: diffusers' modules of SD3 or FLUX under the original names (with dots). Parts that share A
-// and scale are stacked, others put in blocks, whose rank is the sum; a part that is not there gets zeros. `is_flux` says
-// so where the names do not.
+// The other way, for writing: diffusers' modules of SD3 or FLUX under the original names (with dots). Parts that share
+// A and scale are stacked, others put in blocks, whose rank is the sum; a part that is not there gets zeros. `is_flux`
+// says so where the names do not.
 std::vector<LoraFileModule> original_modules(const std::vector<LoraFileModule>& modules, bool is_flux,
                                              const std::string& where);
 

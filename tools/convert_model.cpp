@@ -166,7 +166,9 @@ void complete(ConvertibleModel& model, const fs::path& config) {
     }
   }
   if (*model.family == Family::kSd3 && !model.find("text_encoder_3") && !model.model_index.is_null()) {
-    for (const char* name : {"text_encoder_3", "tokenizer_3"}) model.model_index[name] = {nullptr, nullptr};
+    for (const char* name : {"text_encoder_3", "tokenizer_3"}) {
+      if (model.model_index.contains(name)) model.model_index[name] = {nullptr, nullptr};
+    }
     model.copies.erase("tokenizer_3");
     model.notes.push_back("no T5 (text_encoder_3): the pipeline runs with its two CLIP encoders");
   }

@@ -156,7 +156,8 @@ def checkpoints(prefusion, world, scratch):
 
 def spread(value):
     """A number and a list of nothing but it mean the same."""
-    return value[0] if isinstance(value, (list, tuple)) and len(set(map(str, value))) == 1 else value
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values[0] if len(set(map(str, values))) == 1 else values
 
 
 def inferred(prefusion, world, scratch):

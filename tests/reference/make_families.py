@@ -68,7 +68,7 @@ class Parts:
         torch.manual_seed(seed)
         self.vocab, merges = clip_vocabulary.train(100)
         clip_vocabulary.write_vocab_and_merges(self.folder, self.vocab, merges)
-        (self.folder / "t5").mkdir()
+        (self.folder / "t5").mkdir(exist_ok=True)
         (self.folder / "t5" / "spiece.model").write_bytes(train_t5(700))
 
     def alive(self, model):

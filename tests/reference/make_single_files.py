@@ -395,11 +395,11 @@ def write_models(out):
             if component.startswith("text_encoder"):
                 # Its content is copied, never read.
                 tokenizer = folder / component.replace("text_encoder", "tokenizer")
-                tokenizer.mkdir()
+                tokenizer.mkdir(exist_ok=True)
                 (tokenizer / "vocab.json").write_text(json.dumps({"family": family, "of": component}))
         if base == "sdxl_refiner":
             index["text_encoder"] = [None, None]
-        (folder / "scheduler").mkdir()
+        (folder / "scheduler").mkdir(exist_ok=True)
         scheduler = {"_class_name": "DDIMScheduler", "prediction_type": "epsilon", "num_train_timesteps": 977}
         (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
         (folder / "model_index.json").write_text(json.dumps(index))
