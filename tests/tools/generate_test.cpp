@@ -86,6 +86,7 @@ TEST_F(GenerateReference, LorasEqualDiffusers) {
     if (item["loras"].empty()) continue;
     SCOPED_TRACE(item.dump());
     GenerateImagesOptions o = options();
+    o.model = folder_ / "models" / item["model"].get<std::string>();
     o.prompt = item["prompt"];
     o.output = out_ / "one.png";
     for (const Json& lora : item["loras"]) {
@@ -96,7 +97,7 @@ TEST_F(GenerateReference, LorasEqualDiffusers) {
     EXPECT_EQ(parse_json(text_of(o.output, "prefusion"), "png")["loras"].size(), item["loras"].size());
     ++count;
   }
-  EXPECT_EQ(count, 2);
+  EXPECT_EQ(count, 3);
 }
 
 TEST_F(GenerateReference, NumImagesCountSeedsUpAndFilesSortInOrder) {
