@@ -130,7 +130,7 @@ def every_input(prefusion, world, scratch):
             check(all(not row.get("error") for row in rows), f"{kind}: {rows}")
             truncated = [str(row["pickscore.truncated"]).lower() for row in rows]
             check(truncated == ["false"] * 5 + ["true"], f"{kind}: truncated {truncated}")
-    images = [row["image"] for row in read_rows(scratch / "pairs.jsonl")]
+    images = [row["image"] for row in read_rows(scratch / "scored-pairs.jsonl")]
     check(images[3] == f"{scratch}/pairs.parquet#1:jpg_1", images[3])
     check(read_rows(scratch / "scored-tar.jsonl")[4]["image"].startswith(f"{scratch}/shard-1.tar#a_long"), "the reference of a tar sample")
     bytes_of = {kind: re.sub(rb'"image": "[^"]*"|"(row|item)": \d+', b"", (scratch / f"scored-{kind}.jsonl").read_bytes()) for kind in ("listed", "jsonl", "csv", "column", "pairs")}
