@@ -29,8 +29,8 @@ std::shared_ptr<text::PromptEncoder> load_prompt_encoder(const std::filesystem::
   switch (index.family) {
     case ModelFamily::kStableDiffusion: return shared(text::SdPromptEncoder::load(model_dir, dtype, device, options));
     case ModelFamily::kStableDiffusionXl:
-      return shared(
-          text::SdxlPromptEncoder::load(model_dir, dtype, device, index.zeros_for_no_negative_prompt, options));
+      return shared(text::SdxlPromptEncoder::load(model_dir, dtype, device, index.has_first_encoder,
+                                                  index.zeros_for_no_negative_prompt, options));
     case ModelFamily::kStableDiffusion3:
       return shared(text::Sd3PromptEncoder::load(model_dir, dtype, device, index.has_t5, joint_attention_dim(model_dir),
                                                  options));

@@ -46,7 +46,8 @@ void read_stable_diffusion(ConfigReader& reader, ModelIndex&) {
 void read_stable_diffusion_xl(ConfigReader& reader, ModelIndex& index) {
   expect_class(reader, "unet", {"UNet2DConditionModel"});
   expect_class(reader, "vae", {"AutoencoderKL"});
-  if (!is_absent(reader, "text_encoder")) {
+  index.has_first_encoder = !is_absent(reader, "text_encoder");
+  if (index.has_first_encoder) {
     expect_class(reader, "text_encoder", kClipTextModels);
     expect_class(reader, "tokenizer", kClipTokenizers);
   }

@@ -22,6 +22,7 @@ struct ModelIndex {
   ModelFamily family = ModelFamily::kStableDiffusion;
   std::string scheduler_class;                // the class that is to read scheduler/scheduler_config.json; may be empty
   bool zeros_for_no_negative_prompt = false;  // SDXL: force_zeros_for_empty_prompt
+  bool has_first_encoder = true;              // SDXL: its refiner has the second text encoder alone
   bool has_t5 = false;                        // SD3: its third text encoder may be left out
 };
 

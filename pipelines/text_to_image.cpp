@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <numeric>
@@ -9,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
+#include "core/logging.h"
 #include "pipelines/load_prompt_encoder.h"
 #include "pipelines/model_index.h"
 #include "pipelines/sampling_run.h"
@@ -85,6 +87,9 @@ TextToImage::TextToImage(PipelineComponents components) : components_(std::move(
   check_input(
       !info.uses_pooled || widths.pooled > 0,
       "the denoiser is conditioned on pooled text states, which the text encoders of this pipeline do not make");
+  check_input(info.pooled_dim == 0 || info.pooled_dim == widths.pooled,
+              "the denoiser takes pooled text states of width ", info.pooled_dim, ", the text encoders make ",
+              widths.pooled, "; they must be equal");
   const int64_t found_ids = components_.denoiser->num_time_ids(widths.pooled);
   const auto expected_ids = time_ids({1, 1}).numel();
   check_input(found_ids == expected_ids, "the denoiser takes ", found_ids, " time ids, this pipeline gives ",
@@ -152,6 +157,11 @@ GuidedConditioning TextToImage::encode(const std::vector<std::string>& prompts,
   const auto encode_negative = [&](const auto& texts) { return encoder.encode_negative(texts); };
   GuidedConditioning result;
   result.prompt = conditioning(encode_texts(encode_prompts, prompts), guidance, size);
+  const bool has_negative = std::any_of(negative_prompts.begin(), negative_prompts.end(),
+                                        [](const std::string& prompt) { return !prompt.empty(); });
+  if (components_.family == ModelFamily::kFlux && has_negative) {
+    log_warn("this model is distilled under guidance: negative prompts have no effect");
+  }
   if (asked_twice(guidance).is_active()) {
     result.negative = conditioning(encode_texts(encode_negative, negative_prompts), guidance, size);
   }

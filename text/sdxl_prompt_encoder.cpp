@@ -11,9 +11,10 @@ namespace prefusion::text {
 namespace fs = std::filesystem;
 
 SdxlPromptEncoder SdxlPromptEncoder::load(const fs::path& model_dir, at::ScalarType dtype, at::Device device,
-                                          bool zeros_for_no_negative_prompt, const PromptEncoderOptions& options) {
+                                          bool has_first, bool zeros_for_no_negative_prompt,
+                                          const PromptEncoderOptions& options) {
   std::optional<ClipTextEncoder> first;
-  if (fs::exists(model_dir / "text_encoder")) {
+  if (has_first) {
     first = ClipTextEncoder::load(model_dir / "text_encoder", model_dir / "tokenizer", dtype, device);
   }
   auto second = ClipTextEncoder::load(model_dir / "text_encoder_2", model_dir / "tokenizer_2", dtype, device);

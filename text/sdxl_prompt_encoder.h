@@ -13,11 +13,12 @@ namespace prefusion::text {
 // projected end-of-text state of the latter as `pooled`. The refiner has the second one alone.
 class SdxlPromptEncoder : public PromptEncoder {
  public:
-  // Reads `tokenizer/`, `text_encoder/` (both may be absent together) and `tokenizer_2/`, `text_encoder_2/`. With
+  // Reads `tokenizer/`, `text_encoder/` (where `has_first`) and `tokenizer_2/`, `text_encoder_2/`. With
   // `zeros_for_no_negative_prompt` (force_zeros_for_empty_prompt of the model) a negative prompt that was not given is
   // zeros, not the states of "". Input and usage errors as SdPromptEncoder::load.
   static SdxlPromptEncoder load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
-                                bool zeros_for_no_negative_prompt, const PromptEncoderOptions& options = {});
+                                bool has_first, bool zeros_for_no_negative_prompt,
+                                const PromptEncoderOptions& options = {});
 
   PromptStates encode(const std::vector<std::string>& prompts) override;
   PromptStates encode_negative(const std::vector<std::string>& prompts) override;

@@ -249,4 +249,8 @@ std::shared_ptr<T5EncoderModel> load_t5_encoder_model(const std::filesystem::pat
   return model;
 }
 
+std::shared_ptr<T5EncoderModel> make_t5_encoder_model(const std::string& config_json, const std::string& where) {
+  return std::make_shared<T5EncoderModel>(parse_t5_config(parse_json(config_json, where), where), where);
+}
+
 }  // namespace prefusion::text

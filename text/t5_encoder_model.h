@@ -46,4 +46,7 @@ class T5EncoderModel : public torch::nn::Module {
 std::shared_ptr<T5EncoderModel> load_t5_encoder_model(const std::filesystem::path& folder, at::ScalarType dtype,
                                                       at::Device device);
 
+// The same network with allocated but unset weights; `config_json` is the text of a config.json.
+std::shared_ptr<T5EncoderModel> make_t5_encoder_model(const std::string& config_json, const std::string& where);
+
 }  // namespace prefusion::text

@@ -112,12 +112,13 @@ void CacheFiller::encode_pictures(const CachedGroup& entry, const at::Tensor& pi
     const at::Tensor picture = pixel_values.slice(0, static_cast<int64_t>(item), static_cast<int64_t>(item) + 1);
     for (const bool flipped : {false, true}) {
       const ContentHash& key = entry.pictures[item][flipped];
+      if (flipped && !flips_) continue;
       if (encoder_.uses_time_ids()) {
         const data::ImageGeometry& place = geometry[item];
         const auto ids = encoder_.time_ids(flipped ? data::mirrored(place, transform_.resolution) : place);
         cache_.append_time_ids(data::time_ids_key(key), ids);
       }
-      if ((flipped && !flips_) || cache_.contains(key)) continue;
+      if (cache_.contains(key)) continue;
       const EncodedPictures latents = encoder_.encode_pictures(flipped ? picture.flip({3}) : picture);
       cache_.append_latents({key}, latents.mean.cpu(), latents.std.cpu());
       ++pictures_encoded_;

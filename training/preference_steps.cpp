@@ -184,6 +184,9 @@ class PreferenceSteps : public StepSource {
     options.timesteps = timesteps_;
     options.users = policy_.users;
     options.user_dropout = policy_.users ? user_dropout(params_) : 0.0;
+    const bool is_told = policy_.denoiser->info().uses_guidance;
+    check_usage(is_told || options_.distilled_guidance == AlignOptions{}.distilled_guidance, "--distilled-guidance ",
+                options_.distilled_guidance, ": this model is not distilled under guidance and is told no scale");
     options.distilled_guidance = options_.distilled_guidance;
     options.seed = options_.seed;
     options.dtype = dtype_;
@@ -270,6 +273,9 @@ class PreferenceSteps : public StepSource {
     metadata["max_grad_norm"] = concat(options_.max_grad_norm);
     metadata["weight_decay"] = concat(options_.weight_decay);
     metadata["seed"] = concat(options_.seed);
+    if (policy_.denoiser->info().uses_guidance) {
+      metadata["distilled_guidance"] = concat(options_.distilled_guidance);
+    }
     return metadata;
   }
 

@@ -94,5 +94,20 @@ TEST(Transform, IsNamedByWhatChangesThePixels) {
   EXPECT_EQ(transform_id(base), transform_id({.resolution = 64, .hflip = false}));
 }
 
+TEST(ImageGeometry, MirroringACropIsCroppingTheMirroredPicture) {
+  const TransformOptions options{.resolution = 16, .random_crop = true};
+  for (const auto& [height, width] : {std::pair{40, 23}, std::pair{23, 40}, std::pair{16, 16}}) {
+    const at::Tensor image = at::zeros({height, width, 3}, at::kByte);
+    TransformDecision decision{.crop_y = 0.9, .crop_x = 0.2, .is_centred = false};
+    const ImageGeometry plain = place_image(image, options, decision).geometry;
+    decision.is_flipped = true;
+    const ImageGeometry flipped = place_image(image, options, decision).geometry;
+    const ImageGeometry found = mirrored(plain, options.resolution);
+    EXPECT_EQ(found.crop_left, flipped.crop_left) << width;
+    EXPECT_EQ(found.crop_top, flipped.crop_top);
+    EXPECT_EQ(found.original_width, width);
+  }
+}
+
 }  // namespace
 }  // namespace prefusion::data

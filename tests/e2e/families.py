@@ -19,6 +19,7 @@ from diffusers.utils import logging
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import set_peft_model_state_dict
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 logging.set_verbosity_error()
@@ -119,11 +120,15 @@ def forward(name, network, noisy, timesteps, states, pooled, mask, time_ids):
     if name.startswith("sd3"):
         return network(noisy, encoder_hidden_states=states, pooled_projections=pooled, timestep=timesteps).sample
     if name.startswith("pixart"):
-        added = {"resolution": None, "aspect_ratio": None}
+        sizes = (None, None) if time_ids is None else (time_ids[:, :2], time_ids[:, 2:])
+        added = dict(zip(("resolution", "aspect_ratio"), sizes))
         output = network(noisy, encoder_hidden_states=states, timestep=timesteps, encoder_attention_mask=mask,
                          added_cond_kwargs=added).sample
         return output[:, : noisy.shape[1]]
     return flux_forward(network, noisy, timesteps, states, pooled)
+
+
+GUIDANCE = 2.25  # that FLUX is told in training
 
 
 def flux_forward(network, noisy, timesteps, states, pooled):
@@ -132,7 +137,7 @@ def flux_forward(network, noisy, timesteps, states, pooled):
     batch, channels, height, width = noisy.shape
     packed = FluxPipeline._pack_latents(noisy, batch, channels, height, width)
     image_ids = FluxPipeline._prepare_latent_image_ids(batch, height // 2, width // 2, "cpu", noisy.dtype)
-    guidance = torch.full([batch], 3.5) if network.config.guidance_embeds else None
+    guidance = torch.full([batch], GUIDANCE) if network.config.guidance_embeds else None
     output = network(packed, timestep=timesteps / 1000, guidance=guidance, pooled_projections=pooled,
                      encoder_hidden_states=states, txt_ids=torch.zeros(states.shape[1], 3), img_ids=image_ids).sample
     return FluxPipeline._unpack_latents(output, height, width, 1)
@@ -180,6 +185,8 @@ def check_conditioning(name, pipeline, trace, captions):
             expected = time_ids(int(captions[best].split()[-1]))
             for ids in trace["time_ids"][row].tolist():
                 check(ids in expected, f"time ids {ids}, expected one of {expected}")
+    if name == "pixart":
+        check(bool((trace["time_ids"] == torch.tensor([64, 64, 1])).all()), f"sizes {trace['time_ids']}")
 
 
 def recompute(name, pipeline, network, reference, trace, timesteps, kappa):
@@ -225,6 +232,11 @@ def align(prefusion, world, scratch, name):
     captions = pyarrow.parquet.read_table(data, columns=["caption"])["caption"].to_pylist()
     options = dict(model=folder, data=data, steps=2, batch_size=3, lr=1e-3, kappa=200, eval_every=0, log_every=1, seed=3,
                    empty_prompt_rate=0.3, resolution=64, weight_decay=0.1, max_grad_norm=0.5, trace_steps=2)
+    if name == "flux":
+        options["distilled_guidance"] = GUIDANCE
+    else:
+        text = prefusion.run("align", exit_code=2, **options, distilled_guidance=GUIDANCE, output=scratch / "refused")
+        check("--distilled-guidance" in text.splitlines()[-1], text)
     pipeline = load(folder)
     component = denoiser_name(pipeline)
     for adapter in ("lora", "full"):
@@ -248,6 +260,10 @@ def align(prefusion, world, scratch, name):
             check_near(trace["grad_norm"], norm, 2e-4, f"{adapter}, step {step}: gradient norm")
             optimizer.step()
             optimizer.zero_grad()
+        with safe_open(traces / "step-000001.safetensors", "pt") as file:
+            told = file.metadata().get("distilled_guidance")
+        uses_guidance = name == "flux"
+        check(told == (str(GUIDANCE) if uses_guidance else None), f"the trace says distilled_guidance is {told}")
         check(abs(read_metrics(output)[0]["loss"] - 0.6931472) < 1e-5, "the first loss is not log 2")
         check_result(name, pipeline, output, adapter, component, prefusion, scratch)
 

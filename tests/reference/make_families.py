@@ -163,7 +163,8 @@ def main():
     flux(models / "flux", 5, FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True))
     flux(models / "flux_schnell", 6, FlowMatchEulerDiscreteScheduler(shift=1.0), guidance_embeds=False, num_layers=2,
          num_single_layers=1, num_attention_heads=3)
-    pixart(models / "pixart", 7, PixArtAlphaPipeline, DPMSolverMultistepScheduler(**SD))
+    # As the model of 1024 pixels: told of sizes.
+    pixart(models / "pixart", 7, PixArtAlphaPipeline, DPMSolverMultistepScheduler(**SD), sample_size=128)
     pixart(models / "pixart_sigma", 8, PixArtSigmaPipeline, DPMSolverMultistepScheduler(**SD), num_layers=3, interpolation_scale=2)
 
 

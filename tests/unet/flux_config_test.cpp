@@ -6,6 +6,7 @@
 #include "core/json_config.h"
 #include "core/rng.h"
 #include "nn/layers.h"
+#include "tests/support/input_error.h"
 #include "unet/denoiser.h"
 #include "unet/flux_config.h"
 
@@ -18,16 +19,6 @@ Json small_config() {
     "guidance_embeds": true, "in_channels": 16, "joint_attention_dim": 12, "num_attention_heads": 2, "num_layers": 1,
     "num_single_layers": 1, "out_channels": null, "patch_size": 1, "pooled_projection_dim": 6})",
                     "test");
-}
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.error_class(), ErrorClass::kInput);
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 TEST(FluxConfig, DefaultsAreThoseOfDiffusers) {
@@ -80,7 +71,7 @@ TEST(FluxConfig, RefusesUnsupportedValuesByName) {
   for (const auto& [key, value] : cases) {
     Json config = small_config();
     config[key] = value;
-    const std::string message = message_of([&] { make_denoiser(config.dump(), "transformer/config.json"); });
+    const std::string message = tests::input_error_of([&] { make_denoiser(config.dump(), "transformer/config.json"); });
     EXPECT_NE(message.find(key), std::string::npos) << key << " = " << value << ": " << message;
     EXPECT_NE(message.find("transformer/config.json"), std::string::npos) << message;
   }
@@ -96,7 +87,7 @@ class FluxForward : public testing::Test {
   std::string run(const Json& config = small_config()) {
     const auto model = make_denoiser(config.dump(), "test");
     nn::init_weights(*model, make_torch_generator(0));
-    return message_of([&] { model->forward(latents, at::full({2}, 500.0), conditioning); });
+    return tests::input_error_of([&] { model->forward(latents, at::full({2}, 500.0), conditioning); });
   }
 };
 

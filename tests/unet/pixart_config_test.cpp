@@ -7,6 +7,7 @@
 #include "core/rng.h"
 #include "nn/layers.h"
 #include "nn/user_adapter.h"
+#include "tests/support/input_error.h"
 #include "unet/denoiser.h"
 #include "unet/pixart_config.h"
 
@@ -21,16 +22,6 @@ Json small_config() {
     "num_attention_heads": 2, "num_embeds_ada_norm": 1000, "num_layers": 1, "out_channels": 8, "patch_size": 2,
     "sample_size": 8, "upcast_attention": false, "use_additional_conditions": true})",
                     "test");
-}
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.error_class(), ErrorClass::kInput);
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 TEST(PixArtConfig, DefaultsAreThoseOfDiffusers) {
@@ -93,7 +84,7 @@ TEST(PixArtConfig, RefusesUnsupportedValuesByName) {
     Json config = small_config();
     config[key] = value;
     if (std::string(key) == "attention_head_dim") config.erase("caption_channels");
-    const std::string message = message_of([&] { make_denoiser(config.dump(), "transformer/config.json"); });
+    const std::string message = tests::input_error_of([&] { make_denoiser(config.dump(), "transformer/config.json"); });
     EXPECT_NE(message.find(key), std::string::npos) << key << " = " << value << ": " << message;
     EXPECT_NE(message.find("transformer/config.json"), std::string::npos) << message;
   }
@@ -102,11 +93,11 @@ TEST(PixArtConfig, RefusesUnsupportedValuesByName) {
 TEST(PixArtConfig, RefusesOtherTransformersOfTheOldClass) {
   Json config = small_config();
   config["_class_name"] = "Transformer2DModel";
-  EXPECT_EQ(message_of([&] { make_denoiser(config.dump(), "test"); }), "nothing was thrown");
+  EXPECT_EQ(tests::input_error_of([&] { make_denoiser(config.dump(), "test"); }), "nothing was thrown");
   config["norm_type"] = "ada_norm_zero";  // a DiT
-  EXPECT_NE(message_of([&] { make_denoiser(config.dump(), "test"); }).find("norm_type"), std::string::npos);
+  EXPECT_NE(tests::input_error_of([&] { make_denoiser(config.dump(), "test"); }).find("norm_type"), std::string::npos);
   config.erase("norm_type");
-  EXPECT_NE(message_of([&] { make_denoiser(config.dump(), "test"); }).find("norm_type"), std::string::npos);
+  EXPECT_NE(tests::input_error_of([&] { make_denoiser(config.dump(), "test"); }).find("norm_type"), std::string::npos);
 }
 
 class PixArtForward : public testing::Test {
@@ -120,7 +111,7 @@ class PixArtForward : public testing::Test {
   std::string run(const Json& config = small_config()) {
     const auto model = make_denoiser(config.dump(), "test");
     nn::init_weights(*model, make_torch_generator(0));
-    return message_of([&] { model->forward(latents, at::full({2}, 500), conditioning); });
+    return tests::input_error_of([&] { model->forward(latents, at::full({2}, 500), conditioning); });
   }
 };
 

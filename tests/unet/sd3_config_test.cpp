@@ -11,6 +11,7 @@
 #include "core/json_config.h"
 #include "core/rng.h"
 #include "nn/layers.h"
+#include "tests/support/input_error.h"
 #include "unet/denoiser.h"
 #include "unet/sd3_config.h"
 
@@ -25,18 +26,8 @@ Json small_config() {
                     "test");
 }
 
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.error_class(), ErrorClass::kInput);
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
 std::string refusal(const Json& config) {
-  return message_of([&] { make_denoiser(config.dump(), "transformer/config.json"); });
+  return tests::input_error_of([&] { make_denoiser(config.dump(), "transformer/config.json"); });
 }
 
 std::shared_ptr<Denoiser> small_model() {
@@ -121,7 +112,7 @@ TEST(SD3Forward, RefusesInputsThatDoNotFit) {
   const at::Tensor latents = at::zeros({1, 4, 8, 8}), states = at::zeros({1, 5, 20}), pooled = at::zeros({1, 14});
   const auto run = [&](const at::Tensor& noisy_latents, const at::Tensor& encoder_hidden_states,
                        const at::Tensor& pooled_states) {
-    return message_of([&] {
+    return tests::input_error_of([&] {
       model->forward(noisy_latents, at::zeros({1}, at::kLong),
                      {.encoder_hidden_states = encoder_hidden_states, .pooled = pooled_states});
     });

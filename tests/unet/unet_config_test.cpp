@@ -8,6 +8,7 @@
 #include "core/rng.h"
 #include "core/safetensors.h"
 #include "nn/layers.h"
+#include "tests/support/input_error.h"
 #include "tests/support/temp_dir.h"
 #include "unet/denoiser.h"
 #include "unet/unet_config.h"
@@ -24,18 +25,8 @@ Json small_config() {
                     "test");
 }
 
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.error_class(), ErrorClass::kInput);
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
 std::string refusal(const Json& config) {
-  return message_of([&] { make_denoiser(config.dump(), "unet/config.json"); });
+  return tests::input_error_of([&] { make_denoiser(config.dump(), "unet/config.json"); });
 }
 
 TEST(UNetConfig, BuildsFromAValidConfig) {
@@ -145,8 +136,9 @@ TEST(UNetConfig, RefusesAnotherClassByName) {
 }
 
 TEST(UNetConfig, RefusesBrokenJson) {
-  EXPECT_NE(message_of([] { make_denoiser("{\"in_channels\": ", "broken"); }).find("broken"), std::string::npos);
-  EXPECT_NE(message_of([] { make_denoiser("[1]", "a list"); }).find("a list"), std::string::npos);
+  EXPECT_NE(tests::input_error_of([] { make_denoiser("{\"in_channels\": ", "broken"); }).find("broken"),
+            std::string::npos);
+  EXPECT_NE(tests::input_error_of([] { make_denoiser("[1]", "a list"); }).find("a list"), std::string::npos);
 }
 
 TEST(UNetForward, RefusesShapesThatDoNotFit) {
@@ -154,7 +146,7 @@ TEST(UNetForward, RefusesShapesThatDoNotFit) {
   nn::init_weights(*model, make_torch_generator(0));
   const at::Tensor timesteps = at::zeros({1}, at::kLong);
   const auto run = [&](const at::Tensor& latents, const at::Tensor& states) {
-    return message_of([&] { model->forward(latents, timesteps, {.encoder_hidden_states = states}); });
+    return tests::input_error_of([&] { model->forward(latents, timesteps, {.encoder_hidden_states = states}); });
   };
   EXPECT_NE(run(at::zeros({1, 3, 8, 8}), at::zeros({1, 5, 12})).find("[1, 3, 8, 8]"), std::string::npos);
   EXPECT_NE(run(at::zeros({1, 4, 8, 8}), at::zeros({1, 5, 16})).find("[1, 5, 16]"), std::string::npos);
@@ -170,7 +162,9 @@ TEST(UNetForward, AsksForPooledStatesWhereTheModelNeedsThem) {
   nn::init_weights(*model, make_torch_generator(0));
   Conditioning conditioning{.encoder_hidden_states = at::zeros({1, 5, 12})};
   const auto run = [&] {
-    return message_of([&] { model->forward(at::zeros({1, 4, 8, 8}), at::zeros({1}, at::kLong), conditioning); });
+    return tests::input_error_of([&] {
+      model->forward(at::zeros({1, 4, 8, 8}), at::zeros({1}, at::kLong), conditioning);
+    });
   };
   EXPECT_NE(run().find("time_ids"), std::string::npos);
   conditioning.pooled = at::zeros({1, 9});
@@ -191,7 +185,7 @@ TEST(UNetLoading, ListsAllKeysThatDoNotFitInOneMessage) {
   weights["conv_out.weight"] = at::zeros({4, 8, 1, 1});
   write_file(folder / "config.json", small_config().dump());
   write_safetensors(folder / "diffusion_pytorch_model.safetensors", weights);
-  const std::string message = message_of([&] { load_denoiser(folder.path(), at::kFloat, at::kCPU); });
+  const std::string message = tests::input_error_of([&] { load_denoiser(folder.path(), at::kFloat, at::kCPU); });
   for (const char* key : {"conv_in.bias", "up_blocks.1.attentions.0.proj_in.weight", "mid_block.extra.weight",
                           "conv_out.weight (expected [4, 8, 3, 3], found [4, 8, 1, 1])"}) {
     EXPECT_NE(message.find(key), std::string::npos) << message;
@@ -200,10 +194,12 @@ TEST(UNetLoading, ListsAllKeysThatDoNotFitInOneMessage) {
 
 TEST(UNetLoading, SaysWhichFileIsMissing) {
   const tests::TempDir folder;
-  EXPECT_NE(message_of([&] { load_denoiser(folder.path(), at::kFloat, at::kCPU); }).find("config.json"),
+  EXPECT_NE(tests::input_error_of([&] { load_denoiser(folder.path(), at::kFloat, at::kCPU); }).find("config.json"),
             std::string::npos);
   write_file(folder / "config.json", small_config().dump());
-  EXPECT_NE(message_of([&] { load_denoiser(folder.path(), at::kFloat, at::kCPU); }).find("diffusion_pytorch_model"),
+  EXPECT_NE(tests::input_error_of([&] {
+              load_denoiser(folder.path(), at::kFloat, at::kCPU);
+            }).find("diffusion_pytorch_model"),
             std::string::npos);
 }
 

@@ -8,6 +8,7 @@
 #include "core/rng.h"
 #include "core/safetensors.h"
 #include "nn/layers.h"
+#include "tests/support/input_error.h"
 #include "tests/support/temp_dir.h"
 #include "vae/autoencoder_kl.h"
 
@@ -19,16 +20,6 @@ Json small_config() {
     "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
     "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"], "norm_num_groups": 4, "latents_mean": null})",
                     "test");
-}
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.error_class(), ErrorClass::kInput);
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 TEST(AutoencoderConfig, FillsInTheDefaultsOfDiffusers) {
@@ -59,7 +50,7 @@ TEST(AutoencoderConfig, RefusesUnsupportedValuesByName) {
   for (const auto& [key, value] : cases) {
     Json config = small_config();
     config[key] = value;
-    const std::string message = message_of([&] { make_autoencoder(config.dump(), "vae/config.json"); });
+    const std::string message = tests::input_error_of([&] { make_autoencoder(config.dump(), "vae/config.json"); });
     EXPECT_NE(message.find(key), std::string::npos) << key << " = " << value << ": " << message;
     EXPECT_NE(message.find("vae/config.json"), std::string::npos) << message;
   }
@@ -68,9 +59,15 @@ TEST(AutoencoderConfig, RefusesUnsupportedValuesByName) {
 TEST(AutoencoderShapes, RefusesWhatDoesNotFit) {
   const auto model = make_autoencoder(small_config().dump(), "test");
   nn::init_weights(*model, make_torch_generator(0));
-  EXPECT_NE(message_of([&] { model->encode(at::zeros({1, 4, 8, 8})); }).find("[1, 4, 8, 8]"), std::string::npos);
-  EXPECT_NE(message_of([&] { model->encode(at::zeros({1, 3, 1, 8})); }).find("8x1"), std::string::npos);
-  EXPECT_NE(message_of([&] { model->decode(at::zeros({1, 3, 8, 8})); }).find("[1, 3, 8, 8]"), std::string::npos);
+  EXPECT_NE(tests::input_error_of([&] {
+              model->encode(at::zeros({1, 4, 8, 8}));
+            }).find("[1, 4, 8, 8]"),
+            std::string::npos);
+  EXPECT_NE(tests::input_error_of([&] { model->encode(at::zeros({1, 3, 1, 8})); }).find("8x1"), std::string::npos);
+  EXPECT_NE(tests::input_error_of([&] {
+              model->decode(at::zeros({1, 3, 8, 8}));
+            }).find("[1, 3, 8, 8]"),
+            std::string::npos);
 }
 
 TEST(AutoencoderLoading, ListsAllKeysThatDoNotFitInOneMessage) {
@@ -83,7 +80,7 @@ TEST(AutoencoderLoading, ListsAllKeysThatDoNotFitInOneMessage) {
   weights["decoder.conv_out.weight"] = at::zeros({3, 8, 1, 1});
   write_file(folder / "config.json", small_config().dump());
   write_safetensors(folder / "diffusion_pytorch_model.safetensors", weights);
-  const std::string message = message_of([&] { load_autoencoder(folder.path(), at::kFloat, at::kCPU); });
+  const std::string message = tests::input_error_of([&] { load_autoencoder(folder.path(), at::kFloat, at::kCPU); });
   for (const char* key : {"quant_conv.bias", "encoder.extra", "decoder.conv_out.weight"}) {
     EXPECT_NE(message.find(key), std::string::npos) << message;
   }
