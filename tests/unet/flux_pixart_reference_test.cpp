@@ -70,7 +70,8 @@ TEST_P(TransformerParity, PredictionAndAllGradientsMatchDiffusers) {
     const at::Tensor expected = tensors.at("grad." + item.key());
     const at::Tensor found = item.value().grad().defined() ? item.value().grad() : at::zeros_like(expected);
     // Biases of keys shift all scores of a query alike: their gradients are rounding noise.
-    const double scale = std::max(0.1, expected.abs().max().item<double>());
+    const double floor = item.key().ends_with("to_k.bias") ? 0.1 : 1e-2;
+    const double scale = std::max(floor, expected.abs().max().item<double>());
     EXPECT_LT((found - expected).abs().max().item<double>(), 1e-4 * scale) << item.key();
   }
 }
@@ -105,7 +106,7 @@ TEST_P(TransformerParity, HalfPrecisionIsThatOfDiffusers) {
     // Both round in the same places, but sum in another order: a value that is rounded the other way early on moves the
     // prediction about as far as rounding does in all.
     const double cost = tests::relative_error(expected, tensors.at("prediction"));
-    EXPECT_TRUE(near(prediction, expected, std::max(1.5 * cost, 2e-3))) << name;
+    EXPECT_TRUE(near(prediction, expected, std::max(1.25 * cost, 1e-3))) << name;
   }
 }
 
