@@ -1,6 +1,6 @@
 """The whole chain on the bundled shapes world, from nothing but its checker, with each stage's effect in one table.
 
-    benchmarks/end_to_end/run.py            about three quarters of an hour on one core
+    benchmarks/end_to_end/run.py            the whole size; the reward model takes most of the time
     benchmarks/end_to_end/run.py --quick    every stage in a few minutes: whether the chain works, not what it gives
 
 A reward model learns right from wrong pictures (train-reward), ranks pictures of assets/shapes for captions it had no pair
