@@ -6,6 +6,7 @@
 namespace prefusion::tools {
 
 void add_align(CLI::App& root);
+void add_bench(CLI::App& root);
 void add_cache(CLI::App& root);
 void add_convert(CLI::App& root);
 void add_evaluate(CLI::App& root);

@@ -31,6 +31,7 @@ int run(int argc, char** argv) {
   root.require_subcommand(1);
   root.set_version_flag("--version", PREFUSION_VERSION);
   prefusion::tools::add_align(root);
+  prefusion::tools::add_bench(root);
   prefusion::tools::add_cache(root);
   prefusion::tools::add_convert(root);
   prefusion::tools::add_evaluate(root);

@@ -1,0 +1,91 @@
+"""`prefusion bench`: what it counts against torch's own counter on diffusers' networks, its reports, and what it refuses.
+
+bench.py BINARY WORLD CASE
+"""
+
+import json
+import pathlib
+import shutil
+
+from support import check, main
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch.utils.flop_counter import FlopCounterMode
+
+ASSETS = pathlib.Path(__file__).resolve().parents[2] / "assets"
+ONCE = dict(warmup=0, repeats=1, seconds=0)
+
+
+def bench(prefusion, scratch, what, **options):
+    """The JSON report; its table is on standard output."""
+    path = scratch / f"{what}.json"
+    command = [prefusion.binary, "bench", what, "--threads", "1", "--output", str(path)]
+    for name, value in {**ONCE, **options}.items():
+        command += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
+    prefusion.run_command(command)
+    return json.loads(path.read_text())
+
+
+def operations(unet, height, width, tokens, with_backward):
+    unet.set_attn_processor(AttnProcessor())  # plain products, which torch's counter knows on the CPU
+    inputs = torch.randn(2, unet.config.in_channels, height, width), 500, torch.randn(2, tokens, unet.config.cross_attention_dim)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        sample = unet(*inputs).sample
+        if with_backward:
+            sample.square().mean().backward()
+    return counter.get_total_flops()
+
+
+def forward(prefusion, world, scratch):
+    """A pass has as many operations as diffusers' network, with its weights and with random ones."""
+    source = world / "models" / "epsilon"
+    unet = UNet2DConditionModel.from_pretrained(source / "unet")
+    shape = dict(batch_size=2, height=64, width=80, tokens=9)
+    expected = operations(unet, 8, 10, 9, with_backward=False)
+    config_only = scratch / "config-only"
+    (config_only / "unet").mkdir(parents=True)
+    shutil.copy(source / "unet" / "config.json", config_only / "unet")
+    for arguments in (dict(model=source), dict(model=config_only, random_weights=True)):
+        report = bench(prefusion, scratch, "forward", **arguments, **shape)
+        rows = {row["name"].split(" of ")[0]: row for row in report["rows"]}
+        check(rows["forward"]["flops"] == expected, f"{rows['forward']['flops']} operations, expected {expected}")
+        check(rows["forward"]["items_per_second"] > 0 and report["matmul_flops_per_second"] > 0, f"rates in {report}")
+        # The whole backward pass computes two products for each of the forward pass, but not the first layer's input
+        # gradient, and attention's recomputed scores.
+        ratio = rows["forward and backward"]["flops"] / expected
+        check(2.9 < ratio < 3.1, f"forward and backward are {ratio:.2f} times the forward pass")
+
+
+def others(prefusion, world, scratch):
+    """Kernels beside ATen's, pictures and their parts, scores."""
+    report = bench(prefusion, scratch, "kernels", only="error of an item")
+    ours = [row for row in report["rows"] if "baseline" in row]
+    check(len(ours) == 2 and len(report["rows"]) == 4, f"rows {[row['name'] for row in report['rows']]}")
+    names = {row["name"] for row in report["rows"]}
+    check(all(row["baseline"] in names and row["bytes"] > 0 for row in ours), f"baselines of {ours}")
+    report = bench(prefusion, scratch, "generate", model=ASSETS / "shapes", steps=2, batch_size=2)
+    whole, latents, text, decoding = report["rows"]
+    check(whole["pictures_per_second"] > 0, f"{whole}")
+    check(whole["flops"] > latents["flops"] > text["flops"] > 0, f"operations of {report['rows']}")
+    parts = latents["flops"] + decoding["flops"]
+    check(whole["flops"] == parts, f"{whole['flops']} operations of pictures, {parts} of latents and decoding")
+
+
+def refusals(prefusion, world, scratch):
+    """What does not fit is refused by name."""
+    for expected, arguments in (
+        ("--model is missing", ["forward"]),
+        ("takes no --model", ["kernels", "--model", "x"]),
+        ("--random-weights: only of bench forward", ["score", "--model", "x", "--random-weights"]),
+        ("no kernel has that in its name", ["kernels", "--only", "nothing"]),
+        ("this model takes multiples of", ["forward", "--model", str(world / "models" / "epsilon"), "--height", "63"]),
+        ("training", ["training"]),
+    ):
+        error = prefusion.run_command([prefusion.binary, "bench", *arguments], 2)
+        check(expected in error, f"bench {arguments}: {error}")
+
+
+main({"forward": forward, "others": others, "refusals": refusals})

@@ -1,0 +1,119 @@
+#include <ATen/Parallel.h>
+
+#include <cstdio>
+#include <map>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "tools/bench_parts.h"
+#include "tools/command.h"
+#include "tools/commands.h"
+
+namespace prefusion::tools {
+namespace {
+
+struct BenchCommand : CommonOptions {
+  BenchOptions bench;
+  std::filesystem::path output;
+};
+
+using Part = std::vector<BenchRow> (*)(const BenchOptions&);
+
+const std::map<std::string, Part>& parts() {
+  static const std::map<std::string, Part> all = {{"kernels", bench_kernels},
+                                                  {"forward", bench_denoiser},
+                                                  {"generate", bench_generation},
+                                                  {"score", bench_scoring}};
+  return all;
+}
+
+constexpr const char* kFooter = R"(What is timed:
+  kernels   kernels of ours beside the ATen operations they replace, and attention, at the shapes of real models
+  forward   one pass of a denoiser on random input, forward, and forward and backward for all weights
+  generate  pictures, and their parts: text encoders, denoiser with sampler, decoder
+  score     a CLIP reward model on pictures in memory: preparing them, scoring them
+Times are medians of repeated runs with their range. Shares are of what this machine does in a large matrix product and in a
+copy, measured in the same run.
+Examples:
+  prefusion bench kernels --dtype bf16
+  prefusion bench forward --model stable-diffusion-v1-5 --height 256 --width 256 --batch-size 2
+  prefusion bench forward --model folder-with-unet-config --random-weights
+  prefusion bench generate --model assets/shapes --steps 10 --output bench.json)";
+
+void add_options(CLI::App& app, BenchCommand& command) {
+  auto& o = command.bench;
+  std::vector<std::string> names;
+  for (const auto& [name, part] : parts()) names.push_back(name);
+  app.add_option("what", o.what, "kernels, forward, generate or score")->required()->check(CLI::IsMember(names));
+  app.add_option("--model", o.model, "Model folder in diffusers layout; for score, the folder of a CLIP model");
+  app.add_flag(
+      "--random-weights", o.random_weights,
+      "forward: a network of the folder's config.json with random weights, which the folder then need not have");
+  app.add_option("--height", o.height_px, "Pixels; 0 is the model's own size (score: 512)")->capture_default_str();
+  app.add_option("--width", o.width_px, "Pixels; 0 is the model's own size (score: 512)")->capture_default_str();
+  app.add_option("--batch-size", o.batch_size, "Items, pictures at a time")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{100'000}));
+  app.add_option("--tokens", o.num_tokens, "forward: text tokens")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100'000));
+  app.add_option("--pooled-width", o.pooled_width,
+                 "forward: width of the pooled text states of a model whose config does not say it (SDXL)")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100'000));
+  app.add_option("--steps", o.num_inference_steps, "generate: sampling steps")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{100'000}));
+  app.add_option("--guidance-scale", o.guidance_scale, "generate: 1 or less is none")->capture_default_str();
+  app.add_option("--prompt", o.prompt, "generate, score: the prompt")->capture_default_str();
+  app.add_option("--only", o.only, "kernels: those whose name contains this text");
+  app.add_option("--warmup", o.repeats.warmup, "Runs that do not count")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000));
+  app.add_option("--repeats", o.repeats.at_least, "Runs that count, at least")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100'000));
+  app.add_option("--seconds", o.repeats.seconds, "Repeat for at least so many seconds")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 3600.0));
+  app.add_option("--output", command.output, "FILE.json that gets the same in SI units");
+  app.footer(kFooter);
+}
+
+void check_request(const BenchOptions& options) {
+  const bool needs_model = options.what != "kernels";
+  check_usage(needs_model != options.model.empty(),
+              needs_model ? "bench " + options.what + ": --model is missing" : "bench kernels: takes no --model");
+  check_usage(!options.random_weights || options.what == "forward", "--random-weights: only of bench forward");
+  check_usage(options.only.empty() || !needs_model, "--only: only of bench kernels");
+}
+
+void run(const BenchCommand& command, const CLI::App&) {
+  BenchOptions options = command.bench;
+  check_request(options);
+  options.seed = command.seed;
+  options.device = command.torch_device();
+  options.dtype = command.scalar_type();
+  BenchReport report;
+  report.what = options.what;
+  report.model = options.model.string();
+  report.device = options.device.str();
+  report.dtype = dtype_name(options.dtype);
+  report.threads = at::get_num_threads();
+  report.rows = parts().at(options.what)(options);
+  check_usage(!report.rows.empty(), "--only ", options.only, ": no kernel has that in its name");
+  // Before the yardsticks are measured, which need memory of their own.
+  report.peak_memory_bytes = static_cast<double>(peak_memory_bytes(options.device));
+  report.machine = measure_machine(options.device, options.dtype);
+  std::fputs(to_table(report).c_str(), stdout);
+  if (!command.output.empty()) write_file(command.output, to_json(report).dump(1) + "\n");
+}
+
+}  // namespace
+
+void add_bench(CLI::App& root) {
+  add_command<BenchCommand>(root, "bench", "Times kernels, denoisers, generation and scoring on this machine",
+                            add_options, run);
+}
+
+}  // namespace prefusion::tools

@@ -1,0 +1,154 @@
+#include <ATen/ATen.h>
+
+#include "core/rng.h"
+#include "kernels/item_error/item_error.h"
+#include "kernels/noise_and_target/noise_and_target.h"
+#include "nn/lean_ops.h"
+#include "tools/bench_parts.h"
+
+namespace prefusion::tools {
+namespace {
+
+// Timed beside the composition of ATen operations that gives the same numbers.
+struct Contest {
+  std::string name;
+  std::function<void()> ours, theirs;
+  double bytes = 0;  // that any implementation moves
+};
+
+bool is_wanted(const std::string& name, const BenchOptions& options) {
+  return name.find(options.only) != std::string::npos;
+}
+
+void add_contest(std::vector<BenchRow>& rows, const Contest& contest, const BenchOptions& options) {
+  if (!is_wanted(contest.name, options)) return;
+  const std::string baseline = contest.name + ", ATen";
+  rows.push_back(
+      {.name = baseline, .timing = time_runs(contest.theirs, options.device, options.repeats), .bytes = contest.bytes});
+  rows.push_back({.name = contest.name,
+                  .timing = time_runs(contest.ours, options.device, options.repeats),
+                  .bytes = contest.bytes,
+                  .baseline = baseline});
+}
+
+// The gradient of all inputs, which any backward pass computes.
+void differentiate(const at::Tensor& output, const std::vector<at::Tensor>& inputs) {
+  output.backward(at::ones_like(output));
+  for (const at::Tensor& input : inputs) input.mutable_grad().reset();
+}
+
+// Latents of pairs: [B, 2, C, h, w].
+struct LatentShape {
+  const char* name;
+  int64_t channels, side;
+};
+
+void bench_noise(std::vector<BenchRow>& rows, const LatentShape& shape, const BenchOptions& options) {
+  const int64_t groups = 4;
+  const auto like = at::TensorOptions().device(options.device);
+  const at::Tensor latents = at::randn({groups, 2, shape.channels, shape.side, shape.side}, like);
+  const at::Tensor signal = at::full({groups, 2}, 0.8, like), noise = at::full({groups, 2}, 0.6, like);
+  const at::Tensor streams = at::arange(groups, at::kLong).to(options.device);
+  add_contest(
+      rows,
+      {.name = std::string("noise and target, pairs of ") + shape.name,
+       .ours = [=] { kernels::noise_and_target(latents, streams, 0, signal, noise, PredictionType::kVPrediction); },
+       .theirs =
+           [=] {
+             const at::Tensor drawn = at::randn_like(latents.select(1, 0)).unsqueeze(1);
+             const at::Tensor a = signal.view({groups, 2, 1, 1, 1}), b = noise.view({groups, 2, 1, 1, 1});
+             (void)(a * latents + b * drawn);
+             (void)(a * drawn - b * latents);
+           },
+       .bytes = 3.0 * static_cast<double>(latents.nbytes())},
+      options);
+}
+
+void bench_error(std::vector<BenchRow>& rows, const LatentShape& shape, const BenchOptions& options) {
+  const at::Tensor target =
+      at::randn({8, shape.channels, shape.side, shape.side}, at::TensorOptions().device(options.device));
+  const at::Tensor prediction = at::randn_like(target).to(options.dtype).requires_grad_();
+  const double read = static_cast<double>(prediction.nbytes() + target.nbytes());
+  const auto own = [=] { return kernels::item_error(prediction, target); };
+  const auto composed = [=] { return (prediction.to(at::kFloat) - target).square().flatten(1).mean(1); };
+  const std::string name = std::string("error of an item, 8 of ") + shape.name;
+  add_contest(rows,
+              {.name = name + ", forward and backward",
+               .ours = [=] { differentiate(own(), {prediction}); },
+               .theirs = [=] { differentiate(composed(), {prediction}); },
+               .bytes = 2 * read + static_cast<double>(prediction.nbytes())},
+              options);
+}
+
+// Activations [B, C, side, side] of a UNet.
+void bench_group_norm(std::vector<BenchRow>& rows, int64_t channels, int64_t side, const BenchOptions& options) {
+  const auto like = at::TensorOptions().device(options.device).dtype(options.dtype);
+  const at::Tensor input = at::randn({2, channels, side, side}, like).requires_grad_();
+  const at::Tensor weight = at::ones({channels}, like), bias = at::zeros({channels}, like);
+  const std::string name = "group norm and silu, 2 of " + std::to_string(channels) + " x " + std::to_string(side) +
+                           " x " + std::to_string(side) + ", forward and backward";
+  add_contest(rows,
+              {.name = name,
+               .ours = [=] { differentiate(nn::group_norm_silu(input, 32, weight, bias, 1e-5), {input}); },
+               .theirs = [=] { differentiate(at::silu(at::group_norm(input, 32, weight, bias, 1e-5)), {input}); },
+               .bytes = 5.0 * static_cast<double>(input.nbytes())},
+              options);
+}
+
+void bench_gated_gelu(std::vector<BenchRow>& rows, int64_t tokens, int64_t width, const BenchOptions& options) {
+  const at::Tensor input =
+      at::randn({2, tokens, 2 * width}, at::TensorOptions().device(options.device).dtype(options.dtype))
+          .requires_grad_();
+  const auto composed = [=] {
+    const auto halves = input.chunk(2, -1);
+    return halves[0] * at::gelu(halves[1]);
+  };
+  const std::string name = "gated gelu, 2 of " + std::to_string(tokens) + " x " + std::to_string(width);
+  add_contest(rows,
+              {.name = name + ", forward and backward",
+               .ours = [=] { differentiate(nn::gated_gelu(input), {input}); },
+               .theirs = [=] { differentiate(composed(), {input}); },
+               .bytes = 4.0 * static_cast<double>(input.nbytes())},
+              options);
+}
+
+// Attention is ATen's: a row shows how close it comes to a matrix product.
+void bench_attention(std::vector<BenchRow>& rows, int64_t heads, int64_t queries, int64_t keys, int64_t width,
+                     const BenchOptions& options) {
+  const auto like = at::TensorOptions().device(options.device).dtype(options.dtype);
+  const at::Tensor query = at::randn({2, heads, queries, width}, like).requires_grad_();
+  const at::Tensor key = at::randn({2, heads, keys, width}, like).requires_grad_();
+  const at::Tensor value = at::randn({2, heads, keys, width}, like).requires_grad_();
+  const std::string name = "attention, 2 x " + std::to_string(heads) + " heads of " + std::to_string(width) + ", " +
+                           std::to_string(queries) + " queries, " + std::to_string(keys) + " keys";
+  if (!is_wanted(name, options)) return;
+  const auto run = [=] { return at::scaled_dot_product_attention(query, key, value); };
+  const auto forward = [=] {
+    const at::NoGradGuard no_grad;
+    run();
+  };
+  const auto both = [=] { differentiate(run(), {query, key, value}); };
+  rows.push_back({.name = name + ", forward", .timing = time_runs(forward, options.device, options.repeats)});
+  rows.push_back({.name = name + ", forward and backward", .timing = time_runs(both, options.device, options.repeats)});
+}
+
+}  // namespace
+
+std::vector<BenchRow> bench_kernels(const BenchOptions& options) {
+  std::vector<BenchRow> rows;
+  for (const LatentShape& shape : {LatentShape{"4 x 64 x 64", 4, 64}, LatentShape{"16 x 128 x 128", 16, 128}}) {
+    bench_noise(rows, shape, options);
+    bench_error(rows, shape, options);
+  }
+  bench_group_norm(rows, 320, 64, options);
+  bench_group_norm(rows, 1280, 16, options);
+  bench_gated_gelu(rows, 1024, 2560, options);
+  // The largest of Stable Diffusion 1 at 512 pixels, self and cross; SDXL's at 1024 pixels.
+  bench_attention(rows, 8, 4096, 4096, 40, options);
+  bench_attention(rows, 8, 4096, 77, 40, options);
+  bench_attention(rows, 10, 4096, 4096, 64, options);
+  bench_attention(rows, 20, 1024, 77, 64, options);
+  return rows;
+}
+
+}  // namespace prefusion::tools
