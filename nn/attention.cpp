@@ -2,10 +2,10 @@
 
 #include <ATen/ATen.h>
 
-#include <optional>
 #include <utility>
 
 #include "core/error.h"
+#include "kernels/attention/attention.h"
 
 namespace prefusion::nn {
 
@@ -34,15 +34,14 @@ at::Tensor AttentionImpl::attend(const at::Tensor& hidden_states, const at::Tens
   const at::Tensor query = split_heads(to_q->forward(hidden_states));
   const at::Tensor key = split_heads(to_k->forward(source));
   const at::Tensor value = split_heads(to_v->forward(source));
-  const auto bias = context_bias.defined() ? std::optional(context_bias) : std::nullopt;
-  at::Tensor mixed = at::scaled_dot_product_attention(query, key, value, bias);
+  at::Tensor mixed = context_bias.defined() ? at::scaled_dot_product_attention(query, key, value, context_bias)
+                                            : kernels::attention(query, key, value);
   if (user_states.defined() && user_branch.to_k.defined()) {
     // In the dtype of the layer, whatever the adapter is kept in.
     const auto project = [&](const at::Tensor& weight) {
       return split_heads(at::linear(user_states.to(query.scalar_type()), weight.to(query.scalar_type())));
     };
-    mixed = mixed + user_branch.scale *
-                        at::scaled_dot_product_attention(query, project(user_branch.to_k), project(user_branch.to_v));
+    mixed = mixed + user_branch.scale * kernels::attention(query, project(user_branch.to_k), project(user_branch.to_v));
   }
   return to_out_->forward(mixed.transpose(1, 2).flatten(/*start_dim=*/2));
 }

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "core/error.h"
+#include "kernels/attention/attention.h"
 
 namespace prefusion::nn {
 
@@ -65,7 +66,7 @@ JointStates JointAttentionImpl::forward(const at::Tensor& hidden_states, const a
     heads.query = transform(heads.query);
     heads.key = transform(heads.key);
   }
-  const at::Tensor mixed = at::scaled_dot_product_attention(heads.query, heads.key, heads.value)
+  const at::Tensor mixed = kernels::attention(heads.query, heads.key, heads.value)
                                .transpose(1, 2)
                                .flatten(/*start_dim=*/2);  // [B, L + N, heads * d]
   JointStates result{.hidden_states = mixed.narrow(1, context_length, hidden_states.size(1))};

@@ -23,7 +23,8 @@ const std::map<std::string, Part>& parts() {
   static const std::map<std::string, Part> all = {{"kernels", bench_kernels},
                                                   {"forward", bench_denoiser},
                                                   {"generate", bench_generation},
-                                                  {"score", bench_scoring}};
+                                                  {"score", bench_scoring},
+                                                  {"tune", bench_tune}};
   return all;
 }
 
@@ -31,6 +32,8 @@ constexpr const char* kFooter = R"(What is timed:
   kernels   kernels of ours beside the ATen operations they replace, and attention, at the shapes of real models
   forward   one pass of a denoiser on random input, forward, and forward and backward for all weights
   generate  pictures, and their parts: text encoders, denoiser with sampler, decoder
+  tune      every attention of a denoiser in each way there is; the fastest are remembered for later runs, in the file
+            PREFUSION_TUNING or ~/.cache/prefusion/tuning.json. Remove it to forget them
   score     a CLIP reward model on pictures in memory: preparing them, scoring them
 Times are medians of repeated runs with their range. Shares are of what this machine does in a large matrix product and in a
 copy, measured in the same run.
@@ -38,13 +41,14 @@ Examples:
   prefusion bench kernels --dtype bf16
   prefusion bench forward --model stable-diffusion-v1-5 --height 256 --width 256 --batch-size 2
   prefusion bench forward --model folder-with-unet-config --random-weights
+  prefusion bench tune --model stable-diffusion-v1-5 --dtype bf16 --batch-size 2
   prefusion bench generate --model assets/shapes --steps 10 --output bench.json)";
 
 void add_options(CLI::App& app, BenchCommand& command) {
   auto& o = command.bench;
   std::vector<std::string> names;
   for (const auto& [name, part] : parts()) names.push_back(name);
-  app.add_option("what", o.what, "kernels, forward, generate or score")->required()->check(CLI::IsMember(names));
+  app.add_option("what", o.what, "kernels, forward, tune, generate or score")->required()->check(CLI::IsMember(names));
   app.add_option("--model", o.model, "Model folder in diffusers layout; for score, the folder of a CLIP model");
   app.add_flag(
       "--random-weights", o.random_weights,
@@ -54,11 +58,11 @@ void add_options(CLI::App& app, BenchCommand& command) {
   app.add_option("--batch-size", o.batch_size, "Items, pictures at a time")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{1}, int64_t{100'000}));
-  app.add_option("--tokens", o.num_tokens, "forward: text tokens")
+  app.add_option("--tokens", o.num_tokens, "forward, tune: text tokens")
       ->capture_default_str()
       ->check(CLI::Range(1, 100'000));
   app.add_option("--pooled-width", o.pooled_width,
-                 "forward: width of the pooled text states of a model whose config does not say it (SDXL)")
+                 "forward, tune: width of the pooled text states of a model whose config does not say it (SDXL)")
       ->capture_default_str()
       ->check(CLI::Range(1, 100'000));
   app.add_option("--steps", o.num_inference_steps, "generate: sampling steps")
@@ -84,7 +88,8 @@ void check_request(const BenchOptions& options) {
   const bool needs_model = options.what != "kernels";
   check_usage(needs_model != options.model.empty(),
               needs_model ? "bench " + options.what + ": --model is missing" : "bench kernels: takes no --model");
-  check_usage(!options.random_weights || options.what == "forward", "--random-weights: only of bench forward");
+  check_usage(!options.random_weights || options.what == "forward" || options.what == "tune",
+              "--random-weights: only of bench forward and tune");
   check_usage(options.only.empty() || !needs_model, "--only: only of bench kernels");
 }
 
@@ -92,6 +97,7 @@ void run(const BenchCommand& command, const CLI::App&) {
   BenchOptions options = command.bench;
   check_request(options);
   options.seed = command.seed;
+  options.shows_progress = !command.quiet;
   options.device = command.torch_device();
   options.dtype = command.scalar_type();
   BenchReport report;

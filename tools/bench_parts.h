@@ -26,6 +26,7 @@ struct BenchOptions {
   std::string only;  // kernels whose name contains it
   Repeats repeats;
   uint64_t seed = 0;
+  bool shows_progress = true;
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;
 };
@@ -35,6 +36,10 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options);
 
 // One pass of a denoiser on random input: forward alone, and forward and backward for all weights.
 std::vector<BenchRow> bench_denoiser(const BenchOptions& options);
+
+// The paths of kernels/attention at every shape of a denoiser's attentions; the fastest are entered into the table that
+// attention() asks.
+std::vector<BenchRow> bench_tune(const BenchOptions& options);
 
 // Making pictures, and the parts of it: text encoders, denoiser calls, decoder.
 std::vector<BenchRow> bench_generation(const BenchOptions& options);

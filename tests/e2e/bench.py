@@ -4,12 +4,15 @@ bench.py BINARY WORLD CASE
 """
 
 import json
+import os
 import pathlib
 import shutil
 
 from support import check, main
 
+import numpy
 import torch
+from PIL import Image
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.flop_counter import FlopCounterMode
@@ -74,6 +77,29 @@ def others(prefusion, world, scratch):
     check(whole["flops"] == parts, f"{whole['flops']} operations of pictures, {parts} of latents and decoding")
 
 
+def tune(prefusion, world, scratch):
+    """The fastest way of every attention is remembered, obeyed by later runs, and refused when its file is broken."""
+    table = scratch / "deep" / "tuning.json"
+    os.environ["PREFUSION_TUNING"] = str(table)
+    model = world / "models" / "epsilon"
+    report = bench(prefusion, scratch, "tune", model=model, height=64, width=80, batch_size=2, tokens=9)
+    entries = json.loads(table.read_text())["fastest"]
+    names = {row["name"].rsplit(", ", 1)[0] for row in report["rows"]}
+    check(len(entries) == len(names) > 0, f"{len(entries)} entries of {len(names)} attentions")
+    for name in entries:
+        rows = [row for row in report["rows"] if f"{name.split(', ')[1].split(' of ')[0]}, " in row["name"]]
+        check({row["name"].rsplit(", ", 1)[1] for row in rows} == {"aten", "plain"}, f"ways of {name}: {rows}")
+    pictures = []
+    for path in ("aten", "plain"):
+        table.write_text(json.dumps({"format": "prefusion attention table 1", "fastest": {name: path for name in entries}}))
+        prefusion.run("generate", model=model, prompt="a red circle", steps=3, height=64, width=80, output=scratch / f"{path}.png")
+        pictures.append(numpy.asarray(Image.open(scratch / f"{path}.png")).astype(int))
+    check(numpy.abs(pictures[0] - pictures[1]).max() <= 2, "the ways make different pictures")
+    table.write_text("{}")
+    error = prefusion.run("generate", 3, model=model, prompt="x", steps=1, output=scratch / "x.png")
+    check("is no table of `prefusion bench tune`" in error, error)
+
+
 def refusals(prefusion, world, scratch):
     """What does not fit is refused by name."""
     for expected, arguments in (
@@ -88,4 +114,4 @@ def refusals(prefusion, world, scratch):
         check(expected in error, f"bench {arguments}: {error}")
 
 
-main({"forward": forward, "others": others, "refusals": refusals})
+main({"forward": forward, "others": others, "tune": tune, "refusals": refusals})

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+
+namespace prefusion::kernels {
+
+// Who computes an attention.
+enum class AttentionPath {
+  kAten,   // scaled_dot_product_attention, whose own choice among flash, cuDNN, efficient and plain products stands
+  kPlain,  // products and softmax of their own, keeping the weights for the backward pass
+  kBlocks  // kernels/attention on CUDA: "FlashAttention-2" (arXiv 2307.08691) for the head sizes of diffusion models
+};
+
+const char* attention_path_name(AttentionPath path);
+std::optional<AttentionPath> parse_attention_path(const std::string& name);
+
+// softmax(query key^T / sqrt(D)) value, without a mask.
+//   query [B, H, L, D], key and value [B, H, S, D]; one floating dtype and device; any strides
+//   returns [B, H, L, D]
+// The path is the one that attention_table() has for the shape, kAten where it has none. Differentiable in all inputs,
+// once with kBlocks, whose gradients repeat to the bit.
+at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value);
+
+// The same on a given path. Run error where can_attend() is false.
+at::Tensor attention_by(AttentionPath path, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value);
+
+// Whether a path exists for such inputs: kPlain for fp32 and fp64, kBlocks for bf16 and fp16 on a GPU from sm_80 on,
+// head sizes 40, 64, 72, 80, 96, 128 and 160.
+bool can_attend(AttentionPath path, const at::Tensor& query, const at::Tensor& key);
+
+// One attention that was asked for.
+struct AttentionShape {
+  at::ScalarType dtype = at::kFloat;
+  int64_t batch = 0, heads = 0, queries = 0, keys = 0, head_size = 0;
+
+  bool operator<(const AttentionShape& other) const {
+    const auto numbers = [](const AttentionShape& s) {
+      return std::make_tuple(s.dtype, s.batch, s.heads, s.queries, s.keys, s.head_size);
+    };
+    return numbers(*this) < numbers(other);
+  }
+};
+
+// Collects the shapes this thread asks attention() for while it lives.
+class AttentionRecorder {
+ public:
+  AttentionRecorder();
+  ~AttentionRecorder();
+  AttentionRecorder(const AttentionRecorder&) = delete;
+  AttentionRecorder& operator=(const AttentionRecorder&) = delete;
+
+  const std::set<AttentionShape>& shapes() const { return shapes_; }
+  void add(const at::Tensor& query, const at::Tensor& key);
+
+ private:
+  std::set<AttentionShape> shapes_;
+  AttentionRecorder* outer_;
+};
+
+// Per-device implementations; attention.cpp checks and allocates. Rows of all tensors are dense and begin at multiples
+// of 16 bytes.
+namespace detail {
+
+struct AttentionForward {
+  at::Tensor query, key, value;
+  at::Tensor output, log_sum;  // to fill; log_sum [B, H, L] fp32 as in block_shape.h
+};
+
+struct AttentionBackward {
+  AttentionForward forward;
+  at::Tensor grad_output;
+  at::Tensor grad_query, grad_key, grad_value;  // to fill
+};
+
+void attention_forward_cuda(AttentionForward& tensors);
+void attention_backward_cuda(AttentionBackward& tensors);
+bool is_attention_device(at::Device device);
+std::string attention_device_name(at::Device device);
+
+}  // namespace detail
+}  // namespace prefusion::kernels

@@ -1,0 +1,3 @@
+#include "kernels/attention/attention_kernels.cuh"
+
+PREFUSION_ATTENTION_HEAD(80)

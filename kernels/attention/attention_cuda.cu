@@ -1,0 +1,111 @@
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/sum.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <cmath>
+#include <string>
+
+#include "kernels/attention/attention.h"
+#include "kernels/attention/attention_launch.h"
+#include "kernels/cuda_launch.h"
+
+namespace prefusion::kernels::detail {
+namespace {
+
+using blockwise::AttentionArgs;
+using blockwise::AttentionGradArgs;
+
+blockwise::Layout layout_of(const at::Tensor& tensor) {
+  return {tensor.stride(0), tensor.stride(1), tensor.stride(2)};
+}
+
+template <typename Element>
+AttentionArgs<Element> args_of(const AttentionForward& tensors) {
+  AttentionArgs<Element> args;
+  args.query = tensors.query.const_data_ptr<Element>();
+  args.key = tensors.key.const_data_ptr<Element>();
+  args.value = tensors.value.const_data_ptr<Element>();
+  args.output = tensors.output.mutable_data_ptr<Element>();
+  args.log_sum = tensors.log_sum.mutable_data_ptr<float>();
+  args.query_layout = layout_of(tensors.query);
+  args.key_layout = layout_of(tensors.key);
+  args.value_layout = layout_of(tensors.value);
+  args.output_layout = layout_of(tensors.output);
+  args.num_heads = tensors.query.size(1);
+  args.num_queries = static_cast<int>(tensors.query.size(2));
+  args.num_keys = static_cast<int>(tensors.key.size(2));
+  constexpr double kLog2E = 1.4426950408889634;
+  const double scale = 1.0 / std::sqrt(static_cast<double>(tensors.query.size(3)));
+  args.scale = static_cast<float>(scale);
+  args.scale_log2 = static_cast<float>(scale * kLog2E);
+  return args;
+}
+
+template <typename Element>
+void forward(const AttentionForward& tensors) {
+  const AttentionArgs<Element> args = args_of<Element>(tensors);
+  const auto stream = c10::cuda::getCurrentCUDAStream().stream();
+  const int64_t num_items = tensors.query.size(0);
+  switch (tensors.query.size(3)) {
+#define PREFUSION_CASE(size) \
+  case size: return blockwise::launch_forward<size>(args, num_items, stream);
+    PREFUSION_ATTENTION_HEADS(PREFUSION_CASE)
+#undef PREFUSION_CASE
+  }
+}
+
+template <typename Element>
+void backward(AttentionBackward& tensors, const at::Tensor& row_product) {
+  AttentionGradArgs<Element> args;
+  args.forward = args_of<Element>(tensors.forward);
+  args.grad_output = tensors.grad_output.const_data_ptr<Element>();
+  args.grad_output_layout = layout_of(tensors.grad_output);
+  args.row_product = row_product.const_data_ptr<float>();
+  args.grad_query = tensors.grad_query.mutable_data_ptr<Element>();
+  args.grad_key = tensors.grad_key.mutable_data_ptr<Element>();
+  args.grad_value = tensors.grad_value.mutable_data_ptr<Element>();
+  args.grad_query_layout = layout_of(tensors.grad_query);
+  args.grad_key_layout = layout_of(tensors.grad_key);
+  args.grad_value_layout = layout_of(tensors.grad_value);
+  const auto stream = c10::cuda::getCurrentCUDAStream().stream();
+  const int64_t num_items = tensors.forward.query.size(0);
+  switch (tensors.forward.query.size(3)) {
+#define PREFUSION_CASE(size) \
+  case size: return blockwise::launch_backward<size>(args, num_items, stream);
+    PREFUSION_ATTENTION_HEADS(PREFUSION_CASE)
+#undef PREFUSION_CASE
+  }
+}
+
+}  // namespace
+
+void attention_forward_cuda(AttentionForward& tensors) {
+  const c10::cuda::CUDAGuard device(tensors.query.device());
+  if (tensors.query.scalar_type() == at::kBFloat16) return forward<c10::BFloat16>(tensors);
+  forward<c10::Half>(tensors);
+}
+
+void attention_backward_cuda(AttentionBackward& tensors) {
+  const c10::cuda::CUDAGuard device(tensors.forward.query.device());
+  const at::Tensor row_product =
+      at::sum(at::mul(tensors.forward.output.to(at::kFloat), tensors.grad_output.to(at::kFloat)), -1).contiguous();
+  if (tensors.forward.query.scalar_type() == at::kBFloat16) return backward<c10::BFloat16>(tensors, row_product);
+  backward<c10::Half>(tensors, row_product);
+}
+
+bool is_attention_device(at::Device device) {
+  if (!device.is_cuda()) return false;
+  int major = 0;
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()));
+  return major >= 8;
+}
+
+std::string attention_device_name(at::Device device) {
+  cudaDeviceProp properties{};
+  C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
+  return properties.name;
+}
+
+}  // namespace prefusion::kernels::detail

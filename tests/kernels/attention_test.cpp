@@ -1,0 +1,158 @@
+#include "kernels/attention/attention.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "core/error.h"
+#include "kernels/attention/attention_table.h"
+#include "tests/kernels/device_test.h"
+#include "tests/support/temp_dir.h"
+
+namespace prefusion::kernels {
+namespace {
+
+struct Inputs {
+  at::Tensor query, key, value;
+};
+
+// Heads beside each other in a row, as a projection leaves them.
+Inputs make_inputs(int64_t batch, int64_t heads, int64_t queries, int64_t keys, int64_t width, at::Device device,
+                   at::ScalarType dtype) {
+  at::manual_seed(queries * 100 + keys);
+  const auto make = [&](int64_t rows) {
+    const at::Tensor x = at::randn({batch, rows, heads, width}).to(device, dtype);
+    return x.transpose(1, 2).detach().requires_grad_();
+  };
+  return {make(queries), make(keys), make(keys)};
+}
+
+// Output and gradients of an attention, by `attend`.
+template <typename Attend>
+std::vector<at::Tensor> differentiate(const Inputs& inputs, const Attend& attend, at::ScalarType dtype) {
+  Inputs own;
+  for (const auto& [from, into] :
+       {std::pair(&inputs.query, &own.query), std::pair(&inputs.key, &own.key), std::pair(&inputs.value, &own.value)}) {
+    *into = from->detach().to(dtype).requires_grad_();
+  }
+  const at::Tensor output = attend(own.query, own.key, own.value);
+  at::manual_seed(9);
+  output.backward(at::randn(output.sizes()).to(output.options().requires_grad(false)));
+  return {output.detach(), own.query.grad(), own.key.grad(), own.value.grad()};
+}
+
+double largest_error(const at::Tensor& found, const at::Tensor& expected) {
+  return (found.to(at::kDouble) - expected).abs().max().item<double>();
+}
+
+// At most twice the error of ATen in the same precision.
+void expect_as_good_as_aten(AttentionPath path, const Inputs& inputs, at::ScalarType dtype) {
+  const auto aten = [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    return at::scaled_dot_product_attention(q, k, v);
+  };
+  const auto own = [path](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    return attention_by(path, q, k, v);
+  };
+  const auto expected = differentiate(inputs, aten, at::kDouble);
+  const auto theirs = differentiate(inputs, aten, dtype);
+  const auto found = differentiate(inputs, own, dtype);
+  const char* names[] = {"output", "query", "key", "value"};
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double rounding = (dtype == at::kFloat  ? 1e-6
+                             : dtype == at::kHalf ? 5e-4
+                                                  : 4e-3) *
+                            std::max(expected[i].abs().max().item<double>(), 1e-3);
+    EXPECT_LE(largest_error(found[i], expected[i]), std::max(2 * largest_error(theirs[i], expected[i]), rounding))
+        << names[i];
+  }
+}
+
+class AttentionTest : public tests::DeviceTest {};
+
+TEST_P(AttentionTest, PlainPathEqualsAttention) {
+  for (const auto& [queries, keys, width] : {std::tuple{17, 9, 40}, {1, 1, 8}, {5, 77, 3}}) {
+    const Inputs inputs = make_inputs(2, 3, queries, keys, width, device(), at::kFloat);
+    expect_as_good_as_aten(AttentionPath::kPlain, inputs, at::kFloat);
+  }
+}
+
+TEST_P(AttentionTest, BlocksEqualAttentionForEveryHeadSize) {
+  if (device().is_cpu()) GTEST_SKIP() << "kernels of a GPU; their arithmetic is tested by AttentionEmulation";
+  for (const int64_t width : {40, 64, 72, 80, 96, 128, 160}) {
+    for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+      for (const auto& [queries, keys] :
+           {std::pair<int64_t, int64_t>{1, 1}, {63, 65}, {130, 77}, {257, 333}, {1024, 1024}}) {
+        SCOPED_TRACE(testing::Message() << queries << " x " << keys << " of " << width);
+        expect_as_good_as_aten(AttentionPath::kBlocks, make_inputs(2, 2, queries, keys, width, device(), dtype), dtype);
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, BlocksRepeatToTheBit) {
+  if (device().is_cpu()) GTEST_SKIP() << "kernels of a GPU";
+  const Inputs inputs = make_inputs(2, 4, 300, 200, 64, device(), at::kBFloat16);
+  const auto own = [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    return attention_by(AttentionPath::kBlocks, q, k, v);
+  };
+  const auto first = differentiate(inputs, own, at::kBFloat16), second = differentiate(inputs, own, at::kBFloat16);
+  for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(first[i], second[i]));
+}
+
+TEST_P(AttentionTest, RefusesWhatDoesNotFit) {
+  const at::Tensor query = at::ones({1, 2, 3, 8}, device()), key = at::ones({1, 2, 5, 8}, device());
+  EXPECT_THROW(attention(query, key, at::ones({1, 2, 4, 8}, device())), Error);
+  EXPECT_THROW(attention(query, at::ones({1, 2, 5, 4}, device()), at::ones({1, 2, 5, 4}, device())), Error);
+  EXPECT_THROW(attention(query, key.to(at::kDouble), key.to(at::kDouble)), Error);
+  EXPECT_THROW(attention(query, key.slice(2, 0, 0), key.slice(2, 0, 0)), Error);
+  EXPECT_FALSE(can_attend(AttentionPath::kBlocks, query, key)) << "fp32";
+  EXPECT_FALSE(can_attend(AttentionPath::kPlain, query.to(at::kHalf), key.to(at::kHalf)));
+  EXPECT_THROW(attention_by(AttentionPath::kBlocks, query, key, key), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, AttentionTest, testing::Values("cpu", "cuda"), tests::device_name);
+
+TEST(AttentionTable, KnowsWhatWasMeasuredAndNothingElse) {
+  const tests::TempDir folder;
+  const at::Tensor query = at::ones({2, 3, 16, 8}), key = at::ones({2, 3, 77, 8});
+  AttentionTable table;
+  table.set(query, key, /*has_gradient=*/true, AttentionPath::kPlain);
+  table.save(folder / "table.json");
+  const AttentionTable loaded = AttentionTable::load(folder / "table.json");
+  EXPECT_EQ(loaded.size(), 1U);
+  EXPECT_EQ(loaded.find(query, key, true), AttentionPath::kPlain);
+  EXPECT_EQ(loaded.find(at::ones({5, 1, 16, 8}), at::ones({5, 1, 77, 8}), true), AttentionPath::kPlain)
+      << "items and heads do not matter";
+  EXPECT_EQ(loaded.find(query, key, false), AttentionPath::kAten);
+  EXPECT_EQ(loaded.find(query, query, true), AttentionPath::kAten);
+  EXPECT_EQ(loaded.find(query.to(at::kBFloat16), key.to(at::kBFloat16), true), AttentionPath::kAten);
+  EXPECT_EQ(AttentionTable::load(folder / "missing.json").size(), 0U);
+}
+
+TEST(AttentionTable, RefusesOtherFiles) {
+  const tests::TempDir folder;
+  for (const char* text :
+       {"{}", "[1]", "nonsense", R"({"format": "prefusion attention table 1", "fastest": {"x": "quick"}})"}) {
+    std::ofstream(folder / "table.json") << text;
+    EXPECT_THROW(AttentionTable::load(folder / "table.json"), Error) << text;
+  }
+}
+
+TEST(AttentionRecorder, CollectsShapesWhileItLives) {
+  const at::Tensor query = at::ones({2, 3, 4, 8}), key = at::ones({2, 3, 5, 8});
+  AttentionRecorder outer;
+  {
+    AttentionRecorder inner;
+    attention(query, key, key);
+    attention(query, key, key);
+    attention(query, query, query);
+    EXPECT_EQ(inner.shapes().size(), 2U);
+  }
+  attention(query, key, key);
+  ASSERT_EQ(outer.shapes().size(), 1U);
+  EXPECT_EQ(outer.shapes().begin()->keys, 5);
+}
+
+}  // namespace
+}  // namespace prefusion::kernels

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+
+#include "tools/bench_parts.h"
+#include "unet/denoiser.h"
+
+namespace prefusion::tools {
+
+// A denoiser of --model on random input of the size that is asked for.
+class DenoiserPass {
+ public:
+  // Usage error for a size that the model cannot take.
+  explicit DenoiserPass(const BenchOptions& options);
+
+  void forward() const;               // without gradients
+  void forward_and_backward() const;  // for all weights
+  // "1 x 64 x 64 latents"
+  std::string shape_text() const;
+
+ private:
+  at::Tensor predict() const;
+
+  std::shared_ptr<unet::Denoiser> denoiser_;
+  at::Tensor noisy_latents_, timesteps_;
+  unet::Conditioning conditioning_;
+};
+
+}  // namespace prefusion::tools
