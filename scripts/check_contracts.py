@@ -10,7 +10,7 @@ root = pathlib.Path(__file__).resolve().parent.parent
 CONTRACTS = {
     "tools/align.cpp": """--model --objective --output --adapter --rank --lora-alpha --target-modules --beta --kappa
         --objective-args --reference --steps --epochs --batch-size --accumulate --lr --lr-schedule --warmup --max-grad-norm
-        --weight-decay --random-crop --gradient-checkpointing --ema --cache --no-cache --save-every --keep --resume
+        --weight-decay --optimizer --random-crop --gradient-checkpointing --ema --cache --no-cache --save-every --keep --resume
         --sample-every --sample-prompts --eval-every --trace --trace-steps --dry-run --list-objectives""",
     "tools/preference_options.cpp": """--data --reference-model --init-lora --resolution --no-hflip --empty-prompt-rate
         --eval-data""",

@@ -176,6 +176,18 @@ void add_optimisation_options(CLI::App& app, training::AlignOptions& o) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->group(group);
+  app.add_option("--optimizer", o.optimizer,
+                 "adamw, adamw8bit (moments in bytes: a quarter of the memory) or adafactor (of the second moment only "
+                 "means over rows and columns: hardly any memory)")
+      ->check(CLI::IsMember({"adamw", "adamw8bit", "adafactor"}))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option(
+         "--optimizer-args", o.optimizer_args,
+         "The optimizer's own parameters: k=v,k=v. adamw, adamw8bit: beta1=0.9, beta2=0.999, eps=1e-8; adafactor: "
+         "decay_rate=-0.8, clip_threshold=1, eps1=1e-30, eps2=1e-3, beta1 (none), scale_parameter=0, relative_step=0, "
+         "warmup_init=0")
+      ->group(group);
   app.add_option("--lr", o.lr, "Peak learning rate")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
@@ -191,7 +203,8 @@ void add_optimisation_options(CLI::App& app, training::AlignOptions& o) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
-  app.add_option("--weight-decay", o.weight_decay, "Decoupled weight decay of AdamW")
+  app.add_option("--weight-decay", o.weight_decay,
+                 "Decoupled weight decay: the part of a weight that a step of rate 1 takes away")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);

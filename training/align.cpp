@@ -16,9 +16,9 @@
 #include "training/checkpoint.h"
 #include "training/ema.h"
 #include "training/guards.h"
+#include "training/make_optimizer.h"
 #include "training/metrics_log.h"
 #include "training/online/online_steps.h"
-#include "training/optimizer.h"
 #include "training/policy.h"
 #include "training/preference_steps.h"
 #include "training/report.h"
@@ -92,8 +92,8 @@ class AlignRun {
     policy_ = make_policy(options_, dtype_, device_);
     steps_ = make_steps();
     if (policy_.users) policy_.trainable = enroll_users(*policy_.users, steps_->users(), options_);
-    optimizer_ = std::make_unique<AdamW>(policy_.trainable,
-                                         AdamWOptions{.lr = options_.lr, .weight_decay = options_.weight_decay});
+    optimizer_ = make_optimizer(parse_optimizer(options_.optimizer, options_.optimizer_args), policy_.trainable,
+                                options_.weight_decay);
     if (options_.ema > 0) ema_ = std::make_unique<Ema>(optimizer_->master_weights(), options_.ema);
     num_steps_ = steps_->num_steps();
     fingerprint_ = run_fingerprint(options_, params_, policy_, dtype_, num_steps_);
@@ -232,7 +232,7 @@ class AlignRun {
 
   void log_step(double lr, double grad_norm) {
     Metrics metrics = sums_.take();
-    metrics["lr"] = lr;
+    metrics["lr"] = optimizer_->rate(lr);
     metrics["grad_norm"] = grad_norm;
     metrics["epoch"] = steps_->epochs();
     metrics["seconds_per_step"] = step_seconds_ / static_cast<double>(timed_steps_);
@@ -310,7 +310,7 @@ class AlignRun {
 
   Policy policy_;
   std::unique_ptr<StepSource> steps_;
-  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Ema> ema_;
   bool has_warned_of_displacement_ = false;
   std::unique_ptr<MetricsLog> log_;

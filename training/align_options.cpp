@@ -4,6 +4,7 @@
 #include "losses/online/online_objective.h"
 #include "losses/registry.h"
 #include "training/curriculum.h"
+#include "training/make_optimizer.h"
 #include "training/online/online_options.h"
 #include "training/timestep_weighting.h"
 #include "training/users.h"
@@ -129,6 +130,19 @@ void check_reference(const AlignOptions& o, const losses::ObjectiveInfo& objecti
               o.objective, " inverts latents with the policy, which moves; use --reference frozen or adapter-off");
 }
 
+// An optimizer with a rate of its own leaves nothing to the flags that set one.
+void check_optimizer(const AlignOptions& o) {
+  if (!parse_optimizer(o.optimizer, o.optimizer_args).has_own_rate()) return;
+  const AlignOptions defaults;
+  const auto refuse = [](bool is_given, const char* flag, const char* instead) {
+    check_usage(!is_given, "--optimizer-args relative_step=1: the optimizer has a rate of its own; leave ", flag,
+                " out", instead);
+  };
+  refuse(o.lr != defaults.lr, "--lr", "");
+  refuse(o.lr_schedule != defaults.lr_schedule, "--lr-schedule", "");
+  refuse(o.warmup != defaults.warmup, "--warmup", ", or say warmup_init=1");
+}
+
 // A tie has no chosen item: only an objective that reads the labels can learn from it.
 void check_ties(const AlignOptions& o, const losses::Objective& objective) {
   const bool takes_the_first =
@@ -224,6 +238,7 @@ void validate(const AlignOptions& o) {
   problems.check(o.sample_every == 0 || !o.sample_prompts.empty(), "--sample-every needs --sample-prompts FILE");
   check_dump(o, problems);
   problems.attempt([&] { parse_lr_schedule(o.lr_schedule); });
+  problems.attempt([&] { check_optimizer(o); });
   problems.attempt([&] { Curriculum::parse(o.curriculum); });
   problems.attempt([&] { TimestepWeighting::parse(o.logit_weighting, "--logit-weighting"); });
   problems.attempt([&] { TimestepWeighting::parse(o.loss_weighting, "--loss-weighting"); });

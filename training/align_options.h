@@ -70,10 +70,12 @@ struct AlignOptions {
   OnlineOptions online;
 
   // Optimisation
-  int64_t steps = 0;       // optimizer steps; 0: from epochs
-  double epochs = 1.0;     // passes over the training pairs, when steps is 0
-  int64_t batch_size = 4;  // groups a micro-step
-  int64_t accumulate = 1;  // micro-steps an optimizer step
+  int64_t steps = 0;                // optimizer steps; 0: from epochs
+  double epochs = 1.0;              // passes over the training pairs, when steps is 0
+  int64_t batch_size = 4;           // groups a micro-step
+  int64_t accumulate = 1;           // micro-steps an optimizer step
+  std::string optimizer = "adamw";  // parse_optimizer: adamw, adamw8bit or adafactor
+  std::string optimizer_args;       // its own parameters, "k=v,..."
   double lr = 1e-5;
   std::string lr_schedule = "constant";
   int64_t warmup = 0;

@@ -51,14 +51,15 @@ EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::De
 
 }  // namespace
 
-void print_parameters(const std::string& objective, const AdamW& optimizer) {
+void print_parameters(const std::string& objective, const Optimizer& optimizer) {
   int64_t trainable = 0;
   for (const auto& [name, parameter] : optimizer.parameters()) trainable += parameter.numel();
   std::printf("objective            %s\n", objective.c_str());
   std::printf("trainable parameters %lld\n", static_cast<long long>(trainable));
 }
 
-void print_memory(const AdamW& optimizer, const unet::Denoiser& denoiser, bool has_reference_copy, at::Device device) {
+void print_memory(const Optimizer& optimizer, const unet::Denoiser& denoiser, bool has_reference_copy,
+                  at::Device device) {
   size_t trainable_bytes = 0;
   for (const auto& [name, parameter] : optimizer.parameters()) trainable_bytes += parameter.nbytes();
   const size_t weights = parameter_bytes(denoiser);
@@ -68,7 +69,7 @@ void print_memory(const AdamW& optimizer, const unet::Denoiser& denoiser, bool h
   std::printf("peak memory          %.3f GB measured, with activations\n", gigabytes(peak_memory_bytes(device)));
 }
 
-void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, const EncodedData& data,
+void dry_run(const TrainStep& step, Optimizer& optimizer, unet::Denoiser& denoiser, const EncodedData& data,
              const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params) {
   const auto& objective = losses::find_objective(options.objective);
   const int64_t items = data.items_per_group();

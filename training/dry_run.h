@@ -12,12 +12,13 @@ namespace prefusion::training {
 
 // Prints to standard output what the run would be: parameters, effective batch, kappa, memory, and the time of one
 // measured step on synthetic data with the whole run's duration. Nothing is written.
-void dry_run(const TrainStep& step, AdamW& optimizer, unet::Denoiser& denoiser, const EncodedData& data,
+void dry_run(const TrainStep& step, Optimizer& optimizer, unet::Denoiser& denoiser, const EncodedData& data,
              const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params);
 
 // Lines of it that every dry run has: the objective with its parameters and what is trained; memory, as planned and at
 // its peak so far.
-void print_parameters(const std::string& objective, const AdamW& optimizer);
-void print_memory(const AdamW& optimizer, const unet::Denoiser& denoiser, bool has_reference_copy, at::Device device);
+void print_parameters(const std::string& objective, const Optimizer& optimizer);
+void print_memory(const Optimizer& optimizer, const unet::Denoiser& denoiser, bool has_reference_copy,
+                  at::Device device);
 
 }  // namespace prefusion::training

@@ -6,20 +6,95 @@
 #include "core/error.h"
 
 namespace prefusion::training {
+namespace {
 
-AdamW::AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options)
-    : options_(options), parameters_(std::move(parameters)) {
+at::Device device_of(const std::vector<NamedTensor>& parameters) {
+  return parameters.empty() ? at::Device(at::kCPU) : parameters.front().tensor.device();
+}
+
+}  // namespace
+
+Optimizer::Optimizer(std::vector<NamedTensor> parameters, at::Device counts_device)
+    : parameters_(std::move(parameters)) {
   check_usage(!parameters_.empty(), "nothing to train: no parameter was selected");
   at::NoGradGuard no_grad;
   for (const auto& [name, parameter] : parameters_) {
     const bool is_half = parameter.scalar_type() != at::kFloat;
     has_masters_ |= is_half;
     masters_.push_back(is_half ? parameter.detach().to(at::kFloat) : parameter.detach());
-    exp_avg_.push_back(at::zeros_like(masters_.back()));
-    exp_avg_sq_.push_back(at::zeros_like(masters_.back()));
   }
   step_counts_ = at::zeros({static_cast<int64_t>(parameters_.size())},
-                           at::TensorOptions().dtype(at::kFloat).device(parameters_[0].tensor.device()));
+                           at::TensorOptions().dtype(at::kFloat).device(counts_device));
+}
+
+void Optimizer::round_masters() {
+  if (!has_masters_) return;
+  for (size_t i = 0; i < masters_.size(); ++i) {
+    const at::Tensor& parameter = parameters_[i].tensor;
+    if (parameter.scalar_type() != at::kFloat) parameter.detach().copy_(masters_[i]);
+  }
+}
+
+void Optimizer::zero_grad() {
+  for (auto& [name, parameter] : parameters_) parameter.mutable_grad().reset();
+}
+
+at::Tensor Optimizer::grad_norm() const {
+  at::NoGradGuard no_grad;
+  std::vector<at::Tensor> present;
+  for (const auto& [name, parameter] : parameters_) {
+    if (parameter.grad().defined()) present.push_back(parameter.grad());
+  }
+  if (present.empty()) return at::zeros({}, at::kFloat);
+  std::vector<at::Tensor> norms = at::_foreach_norm(present, 2, at::kFloat);
+  return at::linalg_vector_norm(at::stack(norms));
+}
+
+void Optimizer::clip_gradients(const at::Tensor& norm, double max_norm) {
+  at::NoGradGuard no_grad;
+  const at::Tensor factor = (max_norm / (norm + 1e-6)).clamp_max(1.0);
+  for (auto& [name, parameter] : parameters_) {
+    if (parameter.grad().defined()) parameter.mutable_grad().mul_(factor);
+  }
+}
+
+TensorMap Optimizer::state() const {
+  TensorMap state = memory();
+  for (size_t i = 0; i < parameters_.size(); ++i) state["master." + parameters_[i].name] = masters_[i];
+  state["step_counts"] = step_counts_;
+  return state;
+}
+
+void Optimizer::load_state(const TensorMap& source, const std::string& where) {
+  at::NoGradGuard no_grad;
+  std::vector<NamedTensor> destination;
+  for (const auto& [name, tensor] : state()) destination.push_back({name, tensor});
+  check_weights(destination, source, where);
+  for (auto& [name, tensor] : destination) tensor.copy_(source.at(name));
+  round_masters();
+}
+
+std::vector<NamedTensor> Optimizer::master_weights() const {
+  std::vector<NamedTensor> weights;
+  for (size_t i = 0; i < parameters_.size(); ++i) weights.push_back({parameters_[i].name, masters_[i]});
+  return weights;
+}
+
+size_t Optimizer::state_bytes() const {
+  size_t bytes = 0;
+  for (const auto& [name, tensor] : memory()) bytes += tensor.nbytes();
+  for (size_t i = 0; i < masters_.size(); ++i) {
+    if (parameters_[i].tensor.scalar_type() != at::kFloat) bytes += masters_[i].nbytes();
+  }
+  return bytes;
+}
+
+AdamW::AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options)
+    : Optimizer(parameters, device_of(parameters)), options_(options) {
+  for (const at::Tensor& master : masters_) {
+    exp_avg_.push_back(at::zeros_like(master));
+    exp_avg_sq_.push_back(at::zeros_like(master));
+  }
   steps_ = step_counts_.unbind();
 }
 
@@ -39,72 +114,16 @@ void AdamW::step(double lr) {
   at::_foreach_add_(steps, 1);
   at::_fused_adamw_(weights, gradients, exp_avg, exp_avg_sq, {}, steps, lr, options_.beta1, options_.beta2,
                     options_.weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
-  if (has_masters_) round_masters();
-}
-
-void AdamW::round_masters() {
-  for (size_t i = 0; i < masters_.size(); ++i) {
-    const at::Tensor& parameter = parameters_[i].tensor;
-    if (parameter.scalar_type() != at::kFloat) parameter.detach().copy_(masters_[i]);
-  }
-}
-
-void AdamW::zero_grad() {
-  for (auto& [name, parameter] : parameters_) parameter.mutable_grad().reset();
-}
-
-at::Tensor AdamW::grad_norm() const {
-  at::NoGradGuard no_grad;
-  std::vector<at::Tensor> present;
-  for (const auto& [name, parameter] : parameters_) {
-    if (parameter.grad().defined()) present.push_back(parameter.grad());
-  }
-  if (present.empty()) return at::zeros({}, at::kFloat);
-  std::vector<at::Tensor> norms = at::_foreach_norm(present, 2, at::kFloat);
-  return at::linalg_vector_norm(at::stack(norms));
-}
-
-void AdamW::clip_gradients(const at::Tensor& norm, double max_norm) {
-  at::NoGradGuard no_grad;
-  const at::Tensor factor = (max_norm / (norm + 1e-6)).clamp_max(1.0);
-  for (auto& [name, parameter] : parameters_) {
-    if (parameter.grad().defined()) parameter.mutable_grad().mul_(factor);
-  }
-}
-
-TensorMap AdamW::state() const {
-  TensorMap state;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    state["exp_avg." + parameters_[i].name] = exp_avg_[i];
-    state["exp_avg_sq." + parameters_[i].name] = exp_avg_sq_[i];
-    state["master." + parameters_[i].name] = masters_[i];
-  }
-  state["step_counts"] = step_counts_;
-  return state;
-}
-
-void AdamW::load_state(const TensorMap& source, const std::string& where) {
-  at::NoGradGuard no_grad;
-  std::vector<NamedTensor> destination;
-  for (const auto& [name, tensor] : state()) destination.push_back({name, tensor});
-  check_weights(destination, source, where);
-  for (auto& [name, tensor] : destination) tensor.copy_(source.at(name));
   round_masters();
 }
 
-std::vector<NamedTensor> AdamW::master_weights() const {
-  std::vector<NamedTensor> weights;
-  for (size_t i = 0; i < parameters_.size(); ++i) weights.push_back({parameters_[i].name, masters_[i]});
-  return weights;
-}
-
-size_t AdamW::state_bytes() const {
-  size_t bytes = 0;
-  for (size_t i = 0; i < masters_.size(); ++i) {
-    bytes += exp_avg_[i].nbytes() + exp_avg_sq_[i].nbytes();
-    if (parameters_[i].tensor.scalar_type() != at::kFloat) bytes += masters_[i].nbytes();
+TensorMap AdamW::memory() const {
+  TensorMap memory;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    memory["exp_avg." + parameters_[i].name] = exp_avg_[i];
+    memory["exp_avg_sq." + parameters_[i].name] = exp_avg_sq_[i];
   }
-  return bytes;
+  return memory;
 }
 
 }  // namespace prefusion::training

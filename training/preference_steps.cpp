@@ -166,7 +166,7 @@ class PreferenceSteps : public StepSource {
     if (reference_spec_.moves()) reference_->load_state(of_reference, where);
   }
 
-  void dry_run(AdamW& optimizer) override {
+  void dry_run(Optimizer& optimizer) override {
     training::dry_run(*step_, optimizer, *policy_.denoiser, *data_, options_, num_steps(), device_, params_);
   }
 
@@ -269,6 +269,7 @@ class PreferenceSteps : public StepSource {
     for (const auto& [name, value] : losses::params_metadata(params_)) metadata[name] = value;
     metadata["objective"] = options_.objective;
     metadata["prediction_type"] = prediction_type_name(schedule_.prediction_type());
+    metadata["optimizer"] = options_.optimizer;
     metadata["learning_rate"] = concat(options_.lr);
     metadata["max_grad_norm"] = concat(options_.max_grad_norm);
     metadata["weight_decay"] = concat(options_.weight_decay);

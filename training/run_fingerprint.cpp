@@ -64,6 +64,8 @@ Json run_fingerprint(const AlignOptions& options, const losses::ObjectiveParams&
                       {"dtype", c10::toString(dtype)},
                       {"batch_size", options.batch_size},
                       {"accumulate", options.accumulate},
+                      {"optimizer", options.optimizer},
+                      {"optimizer_args", options.optimizer_args},
                       {"lr", options.lr},
                       {"lr_schedule", schedule_text(options, num_steps)},
                       {"max_grad_norm", options.max_grad_norm},

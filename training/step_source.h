@@ -60,7 +60,7 @@ class StepSource {
   virtual void restore(const Json& state, const TensorMap& tensors, const std::string& where) = 0;
 
   // Measures steps on synthetic data and prints what the run would take.
-  virtual void dry_run(AdamW& optimizer) = 0;
+  virtual void dry_run(Optimizer& optimizer) = 0;
 };
 
 }  // namespace prefusion::training

@@ -190,6 +190,8 @@ def other_numbers_are_refused(prefusion, world, scratch):
     captions = pyarrow.array([f"{caption}!" for caption in data["caption"].to_pylist()])
     pyarrow.parquet.write_table(data.set_column(column, "caption", captions), scratch / "pairs.parquet")
     for change, words in (({"kappa": 600}, ("kappa", "500", "600")), ({"lr": 2e-3}, ("lr", "0.001", "0.002")),
+                          ({"optimizer": "adafactor"}, ("optimizer", "adamw", "adafactor")),
+                          ({"optimizer_args": "beta2=0.99"}, ("optimizer_args", "beta2=0.99")),
                           ({"steps": 8}, ("lr_schedule", "6 steps", "8 steps")), ({"warmup": 2}, ("warmup 5", "warmup 2")),
                           ({"sft_weight": 0.5}, ("sft_weight", "0.0", "0.5")), ({"safe_loser": 0.5}, ("safe_loser", "null")),
                           ({"loss_weighting": "min-snr"}, ("loss_weighting", "none", "min-snr")),
@@ -241,6 +243,7 @@ def damaged_checkpoints_are_refused(prefusion, world, scratch):
 main({
     "killed_lora": lambda *a: killed(*a, "lora"),
     "killed_full": lambda *a: killed(*a, "full"),
+    "killed_8bit": lambda *a: killed(*a, "full", optimizer="adamw8bit"),
     "killed_curriculum": killed_curriculum,
     "killed_hardness": killed_hardness,
     "other_numbers_are_refused": other_numbers_are_refused,

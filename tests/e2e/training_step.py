@@ -1,4 +1,5 @@
-"""Recomputes the first steps of `prefusion align` from its trace with diffusers, torch autograd and torch.optim.AdamW.
+"""Recomputes the first steps of `prefusion align` from its trace with diffusers, torch autograd and the optimizers of torch
+and transformers.
 
 training_step.py BINARY WORLD CASE, with WORLD from make_sd_world.py.
 """
@@ -20,6 +21,7 @@ from peft.utils import set_peft_model_state_dict
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from transformers.optimization import Adafactor
 
 logging.set_verbosity_error()
 torch.set_num_threads(1)
@@ -213,6 +215,13 @@ def refused_flow(prefusion, world, scratch):
         check(objective in text, f"{objective} is not named:\n{text}")
 
 
+def optimizer_of(parameters, options):
+    if options.get("optimizer") == "adafactor":
+        return Adafactor(parameters, lr=options["lr"], weight_decay=options["weight_decay"], relative_step=False,
+                         scale_parameter=False)
+    return torch.optim.AdamW(parameters, lr=options["lr"], weight_decay=options["weight_decay"])
+
+
 def recompute(prefusion, world, scratch, model_name, objective="diffusion-dpo", adapter="lora", **changes):
     model = world / "models" / model_name  # or a folder
     options = {**COMMON, "accumulate": 2, "objective": objective, "adapter": adapter, **changes}
@@ -236,7 +245,7 @@ def recompute(prefusion, world, scratch, model_name, objective="diffusion-dpo", 
     scheduler = scheduler_class.from_pretrained(f"{model}/scheduler")
     parameters = trainable(unet)
     initial = {name: value.detach().clone() for name, value in parameters.items()}
-    optimizer = torch.optim.AdamW(parameters.values(), lr=options["lr"], weight_decay=options["weight_decay"])
+    optimizer = optimizer_of(parameters.values(), options)
     schedule = get_scheduler(options.get("lr_schedule", "constant"), optimizer,
                              num_warmup_steps=options.get("warmup", 0), num_training_steps=STEPS)
     rows = read_metrics(scratch / "out")
@@ -363,6 +372,7 @@ main({
     "dpo_lora_ema_reference": lambda *a: recompute(*a, "epsilon", reference="ema:0.6"),
     "dpo_full_refreshed_reference": lambda *a: recompute(*a, "epsilon", adapter="full", reference="refresh:2:0.7"),
     "dpo_lora_extrapolated_reference": lambda *a: recompute(*a, "v_prediction", reference="extrapolated:-0.5"),
+    "dpo_full_adafactor": lambda *a: recompute(*a, "epsilon", adapter="full", optimizer="adafactor", lr_schedule="cosine"),
     "dpo_lora_flow": lambda *a: recompute_flow(*a, shift=3.0, timestep_sampling="logit-normal"),
     "sft_full_flow": lambda *a: recompute_flow(*a, shift=1.0, objective="sft", adapter="full", timestep_range="600:1000"),
     "refused_flow": refused_flow,

@@ -43,6 +43,19 @@ TEST_F(AlignOptionsTest, DefaultsAreValid) {
   EXPECT_EQ(problem(), "");
 }
 
+TEST_F(AlignOptionsTest, AnOptimizerWithARateOfItsOwnTakesNone) {
+  options.optimizer = "adafactor";
+  options.optimizer_args = "relative_step=1";
+  EXPECT_EQ(problem(), "");
+  options.lr = 1e-3;
+  EXPECT_NE(problem().find("leave --lr out"), std::string::npos);
+  options.lr = AlignOptions{}.lr;
+  options.warmup = 10;
+  EXPECT_NE(problem().find("warmup_init=1"), std::string::npos);
+  options.optimizer_args = "relative_step=2";
+  EXPECT_NE(problem().find("expected 0 or 1"), std::string::npos);
+}
+
 TEST_F(AlignOptionsTest, AllProblemsAreNamedAtOnce) {
   options.output.clear();
   options.data = {folder / "absent.parquet"};

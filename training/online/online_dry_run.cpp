@@ -24,7 +24,7 @@ double seconds_of(Function&& function) {
 }
 
 // Waits for the device: the norm is read.
-void optimizer_step(OnlineMethod& method, AdamW& optimizer, int64_t accumulate) {
+void optimizer_step(OnlineMethod& method, Optimizer& optimizer, int64_t accumulate) {
   for (int64_t micro = 0; micro < accumulate; ++micro) {
     method.micro_step(micro % method.num_micro_steps(), nullptr).loss.backward();
   }
@@ -35,7 +35,7 @@ void optimizer_step(OnlineMethod& method, AdamW& optimizer, int64_t accumulate) 
 
 }  // namespace
 
-void online_dry_run(OnlineMethod& method, AdamW& optimizer, const Policy& policy, const AlignOptions& options,
+void online_dry_run(OnlineMethod& method, Optimizer& optimizer, const Policy& policy, const AlignOptions& options,
                     const std::string& objective, const ReferenceSpec& reference, at::Device device) {
   const double round_seconds = seconds_of([&] { method.begin_round(0, /*steps_done=*/0); });
   check_run(method.num_micro_steps() > 0,

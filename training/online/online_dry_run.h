@@ -9,8 +9,8 @@
 namespace prefusion::training {
 
 // Prints to standard output what the run would be: one round is sampled and one optimizer step of it is measured, then
-// scaled to the whole run. `objective` is its name with its parameters. Nothing is written and no weight moves.
-void online_dry_run(OnlineMethod& method, AdamW& optimizer, const Policy& policy, const AlignOptions& options,
+// scaled to the whole run. `objective` is its name with its parameters. Nothing is written.
+void online_dry_run(OnlineMethod& method, Optimizer& optimizer, const Policy& policy, const AlignOptions& options,
                     const std::string& objective, const ReferenceSpec& reference, at::Device device);
 
 }  // namespace prefusion::training

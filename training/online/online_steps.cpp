@@ -99,7 +99,7 @@ class OnlineSteps : public StepSource {
     if (round_ >= 0) method_->restore(round_, samples, where);
   }
 
-  void dry_run(AdamW& optimizer) override {
+  void dry_run(Optimizer& optimizer) override {
     online_dry_run(*method_, optimizer, policy_, options_,
                    concat(options_.objective, ", ", losses::describe_params(objective_.info, params_)), reference_spec_,
                    device_);

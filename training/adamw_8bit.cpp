@@ -1,0 +1,93 @@
+#include "training/adamw_8bit.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace prefusion::training {
+namespace {
+
+// Elements that are fp32 at one time: a whole layer of a large model would need as much again as the layer.
+constexpr int64_t kSlice = int64_t{1} << 21;
+
+// One step of AdamW on elements with fp32 moments, which are updated too. `count` from 1.
+void adamw_update(const at::Tensor& weight, const at::Tensor& gradient, const at::Tensor& exp_avg,
+                  const at::Tensor& exp_avg_sq, double count, double lr, const AdamWOptions& options) {
+  exp_avg.lerp_(gradient, 1 - options.beta1);
+  exp_avg_sq.mul_(options.beta2).addcmul_(gradient, gradient, 1 - options.beta2);
+  const double correction1 = 1 - std::pow(options.beta1, count);
+  const double correction2 = std::sqrt(1 - std::pow(options.beta2, count));
+  weight.mul_(1 - lr * options.weight_decay);
+  weight.addcdiv_(exp_avg, exp_avg_sq.sqrt().div_(correction2).add_(options.eps), -lr / correction1);
+}
+
+}  // namespace
+
+AdamW8bit::AdamW8bit(std::vector<NamedTensor> parameters, const AdamWOptions& options)
+    : Optimizer(std::move(parameters), at::kCPU), options_(options) {
+  for (const at::Tensor& master : masters_) {
+    Moments moments;
+    if (master.numel() < kSmallest) {
+      moments.exp_avg = at::zeros({master.numel()}, master.options());
+      moments.exp_avg_sq = at::zeros({master.numel()}, master.options());
+    } else {
+      moments.exp_avg_codes.emplace(master.numel(), /*is_signed=*/true, master.device());
+      moments.exp_avg_sq_codes.emplace(master.numel(), /*is_signed=*/false, master.device());
+    }
+    moments_.push_back(std::move(moments));
+  }
+}
+
+void AdamW8bit::step(double lr) {
+  at::NoGradGuard no_grad;
+  auto counts = step_counts_.accessor<float, 1>();
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor& gradient = parameters_[i].tensor.grad();
+    if (!gradient.defined()) continue;
+    const double count = counts[static_cast<int64_t>(i)] += 1;
+    // Elements in the order of the shape, whatever the layout: a state fits wherever it is loaded.
+    const at::Tensor weight = masters_[i].contiguous();
+    update(weight.view(-1), gradient.contiguous().view(-1), moments_[i], count, lr);
+    if (!weight.is_same(masters_[i])) masters_[i].copy_(weight);
+  }
+  round_masters();
+}
+
+void AdamW8bit::update(const at::Tensor& weight, const at::Tensor& gradient, Moments& moments, double count,
+                       double lr) const {
+  if (!moments.exp_avg_codes) {
+    adamw_update(weight, gradient.to(at::kFloat), moments.exp_avg, moments.exp_avg_sq, count, lr, options_);
+    return;
+  }
+  for (int64_t begin = 0; begin < weight.numel(); begin += kSlice) {
+    const int64_t length = std::min(kSlice, weight.numel() - begin);
+    const at::Tensor exp_avg = moments.exp_avg_codes->read(begin, length);
+    const at::Tensor exp_avg_sq = moments.exp_avg_sq_codes->read(begin, length);
+    adamw_update(weight.narrow(0, begin, length), gradient.narrow(0, begin, length).to(at::kFloat), exp_avg, exp_avg_sq,
+                 count, lr, options_);
+    moments.exp_avg_codes->write(begin, exp_avg);
+    moments.exp_avg_sq_codes->write(begin, exp_avg_sq);
+  }
+}
+
+TensorMap AdamW8bit::memory() const {
+  TensorMap memory;
+  const auto add = [&memory](const std::string& moment, const std::string& name, const at::Tensor& values,
+                             const std::optional<DynamicTensor>& codes) {
+    if (!codes) {
+      memory[moment + "." + name] = values;
+      return;
+    }
+    memory[moment + ".codes." + name] = codes->codes();
+    memory[moment + ".scales." + name] = codes->scales();
+  };
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    add("exp_avg", parameters_[i].name, moments_[i].exp_avg, moments_[i].exp_avg_codes);
+    add("exp_avg_sq", parameters_[i].name, moments_[i].exp_avg_sq, moments_[i].exp_avg_sq_codes);
+  }
+  return memory;
+}
+
+}  // namespace prefusion::training
