@@ -113,8 +113,8 @@ void LatentCache::append_text(const std::vector<ContentHash>& keys, const text::
   tensors_.append("text", items);
 }
 
-void LatentCache::append_time_ids(const ContentHash& key, const std::vector<int64_t>& ids) {
-  tensors_.append("time_ids", {CacheItem{.key = key, .entry = {{"time_ids", at::tensor(ids, at::kLong)}}}});
+void LatentCache::append_time_ids(const ContentHash& key, const at::Tensor& ids) {
+  tensors_.append("time_ids", {CacheItem{.key = key, .entry = {{"time_ids", ids}}}});
 }
 
 void LatentCache::append_masks(const std::vector<ContentHash>& keys, const at::Tensor& masks) {

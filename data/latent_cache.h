@@ -47,7 +47,7 @@ class LatentCache {
   std::optional<CachedLatents> find_latents(const ContentHash& key) const;
   std::optional<text::PromptStates> find_text(const ContentHash& key) const;  // of one prompt: [L, D], [L], [P]
   std::optional<at::Tensor> find_mask(const ContentHash& key) const;          // [1, h, w]
-  std::optional<at::Tensor> find_time_ids(const ContentHash& key) const;      // int64 [n]
+  std::optional<at::Tensor> find_time_ids(const ContentHash& key) const;      // [n]
 
   // mean, std [N, C, h, w] of N keys.
   void append_latents(const std::vector<ContentHash>& keys, const at::Tensor& mean, const at::Tensor& std);
@@ -55,7 +55,7 @@ class LatentCache {
   void append_text(const std::vector<ContentHash>& keys, const text::PromptStates& states);
   // masks [N, 1, h, w] of N keys, not flipped; kept in fp32.
   void append_masks(const std::vector<ContentHash>& keys, const at::Tensor& masks);
-  void append_time_ids(const ContentHash& key, const std::vector<int64_t>& ids);
+  void append_time_ids(const ContentHash& key, const at::Tensor& ids);
   void commit() { tensors_.commit(); }
 
   int64_t num_latents() const { return tensors_.size("latents"); }

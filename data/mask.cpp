@@ -22,15 +22,14 @@ at::Tensor decode_mask(std::string_view encoded, const at::Tensor& picture, cons
       .to(at::kByte);
 }
 
-at::Tensor transform_mask(const at::Tensor& mask, const TransformOptions& options, const TransformDecision& decision) {
-  return place_image(mask, options, decision).pixels.squeeze(2);
+at::Tensor transform_mask(const at::Tensor& mask, images::PictureSize target, const TransformDecision& decision) {
+  return place_image(mask, target, decision).pixels.squeeze(2);
 }
 
 at::Tensor average_masks(const at::Tensor& masks, int64_t factor) {
-  const int64_t side = masks.size(-1) / factor;
   std::vector<int64_t> shape = masks.sizes().slice(0, masks.dim() - 2).vec();
   const auto leading = shape.size();
-  shape.insert(shape.end(), {1, side, factor, side, factor});
+  shape.insert(shape.end(), {1, masks.size(-2) / factor, factor, masks.size(-1) / factor, factor});
   const auto axis = static_cast<int64_t>(leading);
   // Sums of bytes are exact, in whatever order.
   const at::Tensor sums = masks.reshape(shape).to(at::kInt).sum({axis + 2, axis + 4}, false, at::kInt);

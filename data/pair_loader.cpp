@@ -53,12 +53,12 @@ void decode_items(const std::vector<PreferenceItem>& items, const TransformDecis
   for (size_t i = 0; i < items.size(); ++i) {
     try {
       const at::Tensor image = images::decode_image(items[i].encoded, options.image_limits);
-      auto transformed = transform_image(image, options.transform, decision);
+      auto transformed = transform_image(image, group.size, decision);
       pixels.push_back(std::move(transformed.pixel_values));
       group.geometry.push_back(transformed.geometry);
       if (!items[i].mask) continue;
       const at::Tensor mask = decode_mask(*items[i].mask, image, options.image_limits);
-      masks.push_back(transform_mask(mask, options.transform, decision));
+      masks.push_back(transform_mask(mask, group.size, decision));
     } catch (const Error& error) {
       throw Error(error.error_class(), concat(group.id, ", image ", i, ": ", error.what()));
     }
@@ -159,22 +159,47 @@ PairLoader::~PairLoader() {
   for (std::thread& thread : queue_->threads) thread.join();
 }
 
-std::optional<GroupBatch> PairLoader::next() {
-  Queue& queue = *queue_;
+// The groups of a batch of so many requests, without the broken ones.
+std::vector<LoadedGroup> PairLoader::take_requests(int64_t count) {
   std::vector<LoadedGroup> groups;
-  while (static_cast<int64_t>(groups.size()) < queue.options.batch_size) {
-    if (queue.consumed >= static_cast<int64_t>(queue.requests.size())) break;
-    Outcome outcome = queue.wait_for(queue.consumed);
-    if (outcome.error) std::rethrow_exception(outcome.error);
-    if (outcome.group) {
-      groups.push_back(std::move(*outcome.group));
-    } else {
-      queue.count_bad(outcome.bad_row);
+  for (int64_t i = 0; i < count && !is_through(); ++i) take_one(groups);
+  return groups;
+}
+
+// So many groups, broken ones replaced by what follows; less only at the end.
+std::vector<LoadedGroup> PairLoader::take_groups(int64_t count) {
+  std::vector<LoadedGroup> groups;
+  while (static_cast<int64_t>(groups.size()) < count && !is_through()) take_one(groups);
+  return groups;
+}
+
+bool PairLoader::is_through() const {
+  return queue_->consumed >= static_cast<int64_t>(queue_->requests.size());
+}
+
+void PairLoader::take_one(std::vector<LoadedGroup>& groups) {
+  Outcome outcome = queue_->wait_for(queue_->consumed);
+  if (outcome.error) std::rethrow_exception(outcome.error);
+  if (outcome.group) {
+    groups.push_back(std::move(*outcome.group));
+  } else {
+    queue_->count_bad(outcome.bad_row);
+  }
+}
+
+std::optional<GroupBatch> PairLoader::next() {
+  const LoaderOptions& options = queue_->options;
+  std::vector<LoadedGroup> groups;
+  if (options.batch_requests.empty()) {
+    groups = take_groups(options.batch_size);
+  } else {
+    while (groups.empty() && next_batch_ < options.batch_requests.size()) {
+      groups = take_requests(options.batch_requests[next_batch_++]);
     }
   }
-  const bool is_full = static_cast<int64_t>(groups.size()) == queue.options.batch_size;
-  if (groups.empty() || (queue.options.drop_last && !is_full)) return std::nullopt;
-  return collate(std::move(groups), queue.consumed);
+  const bool is_full = static_cast<int64_t>(groups.size()) == options.batch_size;
+  if (groups.empty() || (options.drop_last && !is_full)) return std::nullopt;
+  return collate(std::move(groups), queue_->consumed);
 }
 
 int64_t PairLoader::num_bad() const {
@@ -211,6 +236,13 @@ LoadedGroup load_group(const PreferenceDataset& dataset, const LoadRequest& requ
     if (item.prompt) group.item_prompts.push_back(std::move(*item.prompt));
     group.image_hashes.push_back(hash_content(item.encoded));
     if (item.mask) group.mask_hashes.push_back(hash_content(*item.mask));
+  }
+  std::vector<std::string_view> encoded;
+  for (const PreferenceItem& item : record.items) encoded.emplace_back(item.encoded);
+  try {
+    group.size = target_size(options.transform, encoded);
+  } catch (const Error& error) {
+    throw Error(error.error_class(), concat(group.id, ": ", error.what()));
   }
   if (!options.wants_pixels || options.wants_pixels(group)) decode_items(record.items, decision, options, group);
   return group;

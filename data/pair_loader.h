@@ -31,8 +31,9 @@ struct LoadedGroup {
   std::string prompt;
   std::string user;                       // as PreferenceRecord::user
   std::vector<std::string> item_prompts;  // k, as PreferenceItem::prompt, or none
-  at::Tensor pixel_values;                // float [k, 3, R, R] in [-1, 1]; undefined where no pixels were wanted
-  at::Tensor masks;                       // uint8 [k, R, R] where the data set gives masks and pixels were wanted
+  images::PictureSize size;               // that its pictures are cut to
+  at::Tensor pixel_values;                // float [k, 3, H, W] in [-1, 1]; undefined where no pixels were wanted
+  at::Tensor masks;                       // uint8 [k, H, W] where the data set gives masks and pixels were wanted
   std::vector<double> labels;             // k, as PreferenceItem::label
   std::vector<double> ranks;              // k, as PreferenceItem::rank
   std::vector<double> scores;             // k, as PreferenceItem::score; empty where the data has none
@@ -46,7 +47,7 @@ struct LoadedGroup {
 // B groups in the order asked for.
 struct GroupBatch {
   std::vector<LoadedGroup> groups;  // their pixel_values are views of the batch's
-  at::Tensor pixel_values;          // float [B, k, 3, R, R]; undefined unless every group has pixels
+  at::Tensor pixel_values;          // float [B, k, 3, H, W]; undefined unless every group has pixels
   at::Tensor labels;                // double [B, k]
   at::Tensor ranks;                 // double [B, k]
   // Requests used up so far, skipped ones included: where to go on after a restart.
@@ -62,6 +63,9 @@ struct LoaderOptions {
   int num_threads = 2;
   // Groups being loaded or waiting, at most; 0 takes four batches.
   int64_t max_pending = 0;
+  // How many requests each batch is made of, where that is fixed (those of a bucket): a broken group is then not
+  // replaced by the next request, and a batch without groups is left out. Empty: batch_size groups each.
+  std::vector<int64_t> batch_requests;
   bool drop_last = false;  // leave out a last batch that is not full
   uint64_t seed = 0;       // of flips and crops: DrawKey{seed, index, draw}
   TransformOptions transform;
@@ -90,7 +94,13 @@ class PairLoader {
 
  private:
   struct Queue;
+  std::vector<LoadedGroup> take_requests(int64_t count);
+  std::vector<LoadedGroup> take_groups(int64_t count);
+  void take_one(std::vector<LoadedGroup>& groups);
+  bool is_through() const;
+
   std::unique_ptr<Queue> queue_;
+  size_t next_batch_ = 0;  // of batch_requests
 };
 
 // One group, read and transformed: what the loader's threads do.

@@ -7,10 +7,13 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "data/buckets.h"
 #include "images/pillow_resize.h"
 
 namespace prefusion::data {
 namespace {
+
+using images::PictureSize;
 
 // Half to even, as Python's round() in torchvision's centre crop.
 int64_t centre_offset(int64_t slack) {
@@ -22,15 +25,27 @@ int64_t crop_offset(int64_t slack, double place, bool is_centred) {
   return std::min(slack, static_cast<int64_t>(place * static_cast<double>(slack + 1)));
 }
 
-// Of one side, when the shorter of both becomes `resolution`; truncated as torchvision does.
-int64_t resized_length(int64_t length, int64_t other, int64_t resolution) {
-  return length > other ? resolution * length / other : resolution;
+// The smallest size of the picture's shape that covers the target: one side is the target's, the other truncated as
+// torchvision does.
+PictureSize covering_size(PictureSize picture, PictureSize target) {
+  if (picture.width * target.height > picture.height * target.width) {
+    return {target.height, target.height * picture.width / picture.height};
+  }
+  return {target.width * picture.height / picture.width, target.width};
 }
 
 }  // namespace
 
-std::string transform_id(const TransformOptions& options) {
-  return concat("bilinear-", options.resolution, options.random_crop ? "-random-crop" : "-centre-crop");
+std::string transform_id(const TransformOptions& options, PictureSize target) {
+  const std::string size = target.height == target.width ? concat(target.height) : size_text(target);
+  return concat("bilinear-", size, options.random_crop ? "-random-crop" : "-centre-crop");
+}
+
+PictureSize target_size(const TransformOptions& options, const std::vector<std::string_view>& encoded) {
+  if (options.buckets.empty()) return options.square();
+  std::vector<PictureSize> sizes;
+  for (const std::string_view picture : encoded) sizes.push_back(images::upright_size(picture));
+  return choose_bucket(options.buckets, sizes);
 }
 
 TransformDecision decide_transform(const TransformOptions& options, const DrawKey& key) {
@@ -44,39 +59,36 @@ TransformDecision decide_transform(const TransformOptions& options, const DrawKe
   return decision;
 }
 
-PlacedImage place_image(const at::Tensor& image, const TransformOptions& options, const TransformDecision& decision) {
-  check_usage(options.resolution > 0, "the resolution must be positive, not ", options.resolution);
-  const int64_t size = options.resolution;
-  const int64_t height = image.size(0);
-  const int64_t width = image.size(1);
+PlacedImage place_image(const at::Tensor& image, PictureSize target, const TransformDecision& decision) {
+  check_usage(target.height > 0 && target.width > 0, "the resolution must be positive, not ", size_text(target));
+  const PictureSize original{.height = image.size(0), .width = image.size(1)};
   // An extreme shape would grow a thousandfold before the crop throws nearly all of it away.
   constexpr int64_t kMaxAspect = 64;
-  check_input(std::max(height, width) <= kMaxAspect * std::min(height, width), "the picture is too narrow: ", width,
-              "x", height);
-  const int64_t new_height = resized_length(height, width, size);
-  const int64_t new_width = resized_length(width, height, size);
-  const at::Tensor resized = images::pillow_resize(image, new_height, new_width, images::ResizeFilter::kBilinear);
-  const int64_t top = crop_offset(new_height - size, decision.crop_y, decision.is_centred);
-  const int64_t left = crop_offset(new_width - size, decision.crop_x, decision.is_centred);
-  at::Tensor cropped = resized.narrow(0, top, size).narrow(1, left, size);
+  check_input(std::max(original.height, original.width) <= kMaxAspect * std::min(original.height, original.width),
+              "the picture is too narrow: ", size_text(original));
+  const PictureSize size = covering_size(original, target);
+  const at::Tensor resized = images::pillow_resize(image, size.height, size.width, images::ResizeFilter::kBilinear);
+  const int64_t top = crop_offset(size.height - target.height, decision.crop_y, decision.is_centred);
+  const int64_t left = crop_offset(size.width - target.width, decision.crop_x, decision.is_centred);
+  at::Tensor cropped = resized.narrow(0, top, target.height).narrow(1, left, target.width);
   if (decision.is_flipped) cropped = cropped.flip({1});
-  return PlacedImage{.pixels = cropped,
-                     .geometry = ImageGeometry{.original_height = height,
-                                               .original_width = width,
-                                               .crop_top = top,
-                                               .crop_left = decision.is_flipped ? new_width - size - left : left}};
+  const ImageGeometry geometry{.original_height = original.height,
+                               .original_width = original.width,
+                               .crop_top = top,
+                               .crop_left = left,
+                               .target = target};
+  return PlacedImage{.pixels = cropped, .geometry = decision.is_flipped ? mirrored(geometry) : geometry};
 }
 
-ImageGeometry mirrored(const ImageGeometry& geometry, int64_t resolution) {
+ImageGeometry mirrored(const ImageGeometry& geometry) {
   ImageGeometry result = geometry;
-  const int64_t width = resized_length(geometry.original_width, geometry.original_height, resolution);
-  result.crop_left = width - resolution - geometry.crop_left;
+  const PictureSize size = covering_size({geometry.original_height, geometry.original_width}, geometry.target);
+  result.crop_left = size.width - geometry.target.width - geometry.crop_left;
   return result;
 }
 
-TransformedImage transform_image(const at::Tensor& image, const TransformOptions& options,
-                                 const TransformDecision& decision) {
-  const PlacedImage placed = place_image(image, options, decision);
+TransformedImage transform_image(const at::Tensor& image, PictureSize target, const TransformDecision& decision) {
+  const PlacedImage placed = place_image(image, target, decision);
   return TransformedImage{.pixel_values = to_pixel_values(placed.pixels), .geometry = placed.geometry};
 }
 

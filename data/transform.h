@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/rng.h"
+#include "images/upright_size.h"
 
 namespace prefusion::data {
 
@@ -14,10 +16,17 @@ struct TransformOptions {
   int64_t resolution = 512;  // pixels; a multiple of the VAE's factor, which the caller checks
   bool random_crop = false;  // centre otherwise
   bool hflip = true;         // half of the draws
+  std::vector<images::PictureSize>
+      buckets;  // sizes a group's pictures are cut to one of (data/buckets.h); empty: square()
+
+  images::PictureSize square() const { return {resolution, resolution}; }
 };
 
-// Text that names the transform up to its random decisions, for cache keys.
-std::string transform_id(const TransformOptions& options);
+// Text that names the transform to a size up to its random decisions, for cache keys.
+std::string transform_id(const TransformOptions& options, images::PictureSize target);
+
+// The size that a group of these encoded pictures is cut to. Input error when a picture has no header.
+images::PictureSize target_size(const TransformOptions& options, const std::vector<std::string_view>& encoded);
 
 // What one draw decides for all items of a group.
 struct TransformDecision {
@@ -36,27 +45,29 @@ struct ImageGeometry {
   int64_t original_width = 0;
   int64_t crop_top = 0;  // in the resized, and where flipped the flipped, picture
   int64_t crop_left = 0;
+  images::PictureSize target;  // of the crop
 };
 
 // Where the crop lies once the cropped picture is mirrored: as if the whole had been mirrored first.
-ImageGeometry mirrored(const ImageGeometry& geometry, int64_t resolution);
+ImageGeometry mirrored(const ImageGeometry& geometry);
 
 struct TransformedImage {
-  at::Tensor pixel_values;  // float [3, R, R] in [-1, 1]
+  at::Tensor pixel_values;  // float [3, H, W] in [-1, 1], of the target's size
   ImageGeometry geometry;
 };
 
 struct PlacedImage {
-  at::Tensor pixels;  // uint8 [R, R, C]
+  at::Tensor pixels;  // uint8 [H, W, C], of the target's size
   ImageGeometry geometry;
 };
 
-// uint8 [H, W, C], C 1 or 3: the shorter side resized to R (antialiased bilinear, Pillow-exact; the longer side
-// truncated as torchvision does), an R x R crop, a flip.
-PlacedImage place_image(const at::Tensor& image, const TransformOptions& options, const TransformDecision& decision);
+// uint8 [h, w, C], C 1 or 3: resized so that it just covers the target (antialiased bilinear, Pillow-exact; one side is
+// the target's, the other truncated as torchvision does), a crop of the target's size, a flip. For a square target that
+// is the shorter side resized to it.
+PlacedImage place_image(const at::Tensor& image, images::PictureSize target, const TransformDecision& decision);
 
-// The same of uint8 [H, W, 3], as pixel values.
-TransformedImage transform_image(const at::Tensor& image, const TransformOptions& options,
+// The same of uint8 [h, w, 3], as pixel values.
+TransformedImage transform_image(const at::Tensor& image, images::PictureSize target,
                                  const TransformDecision& decision);
 
 // uint8 [H, W, 3] to float [3, H, W] in [-1, 1]: (x / 255 - 0.5) / 0.5.

@@ -18,7 +18,26 @@ void add_record_options(CLI::App& app, training::AlignOptions& o) {
       ->group(group);
   app.add_flag("--keep-ties", o.keep_ties, "Keep ties, with labels of one half, for objectives with soft labels")
       ->group(group);
-  app.add_option("--resolution", o.resolution, "Pixels of the shorter side, then centre crop; 0 takes the model's own")
+  app.add_option("--resolution", o.resolution,
+                 "Pixels of the shorter side, then centre crop (with --buckets, of the square of equal area); 0 takes "
+                 "the model's own")
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag(
+         "--buckets", o.buckets,
+         "Aspect-ratio buckets: a group's pictures are cut to the size of about --resolution squared pixels that is "
+         "nearest to their shape, and a batch is of one size (docs/models.md)")
+      ->group(group);
+  app.add_option("--bucket-reso-steps", o.bucket_reso_steps, "Sides of buckets are multiples of so many pixels")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--min-bucket-reso", o.min_bucket_reso, "Pixels of a bucket's side at least; 0: half of --resolution")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--max-bucket-reso", o.max_bucket_reso, "Pixels of a bucket's side at most; 0: twice --resolution")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
   app.add_flag("--no-hflip", o.no_hflip, "Never mirror pictures")->group(group);

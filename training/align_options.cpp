@@ -172,6 +172,20 @@ void check_dump(const AlignOptions& o, Problems& problems) {
                  concat("--dump-groups ", o.dump_groups.string(), ": expected a name that ends in .parquet"));
 }
 
+void check_buckets(const AlignOptions& o, Problems& problems) {
+  const AlignOptions defaults;
+  const auto positive = [&](int64_t value, const char* flag) {
+    problems.check(value >= 0, concat(flag, " must not be negative"));
+  };
+  positive(o.min_bucket_reso, "--min-bucket-reso");
+  positive(o.max_bucket_reso, "--max-bucket-reso");
+  problems.check(o.bucket_reso_steps > 0, "--bucket-reso-steps must be positive");
+  const bool says_more = o.bucket_reso_steps != defaults.bucket_reso_steps ||
+                         o.min_bucket_reso != defaults.min_bucket_reso || o.max_bucket_reso != defaults.max_bucket_reso;
+  problems.check(o.buckets || !says_more,
+                 "--bucket-reso-steps, --min-bucket-reso and --max-bucket-reso need --buckets");
+}
+
 void check_online(const AlignOptions& o, Problems& problems) {
   const OnlineOptions& online = o.online;
   const std::string what = concat("--objective ", o.objective, " trains on the policy's own samples: ");
@@ -198,6 +212,7 @@ void check_online(const AlignOptions& o, Problems& problems) {
   refuse(!o.curriculum.empty(), "--curriculum");
   refuse(!o.score_name.empty(), "--score-name");
   refuse(o.keep_ties, "--keep-ties");
+  refuse(o.buckets, "--buckets");
   refuse(!o.dump_groups.empty(), "--dump-groups");
   for (const auto& problem : online_problems(o, *losses::find_online_objective(o.objective)))
     problems.check(false, problem);
@@ -233,6 +248,7 @@ void validate(const AlignOptions& o) {
   problems.check(o.ema >= 0 && o.ema < 1, "--ema must lie in [0, 1)");
   problems.check(o.empty_prompt_rate >= 0 && o.empty_prompt_rate <= 1, "--empty-prompt-rate must lie in [0, 1]");
   problems.check(o.resolution >= 0 && o.resolution % 8 == 0, "--resolution must be a multiple of 8");
+  check_buckets(o, problems);
   problems.check(!o.random_crop || o.no_cache, "--random-crop needs --no-cache: a cached latent has its crop fixed");
   problems.check(o.no_cache || o.cache.empty() || !fs::is_regular_file(o.cache), "--cache expects a folder");
   problems.check(o.sample_every == 0 || !o.sample_prompts.empty(), "--sample-every needs --sample-prompts FILE");

@@ -90,7 +90,11 @@ struct AlignOptions {
   std::string curriculum;  // Curriculum::parse: easy groups first
 
   // Pictures and captions
-  int64_t resolution = 0;  // px, shorter side; 0: what the model was made for
+  int64_t resolution = 0;          // px, shorter side; 0: what the model was made for
+  bool buckets = false;            // sizes of equal area instead of squares (data/buckets.h)
+  int64_t bucket_reso_steps = 64;  // px
+  int64_t min_bucket_reso = 0;     // px, a side; 0: half of the resolution
+  int64_t max_bucket_reso = 0;     // px; 0: twice the resolution
   bool random_crop = false;
   bool no_hflip = false;
   double empty_prompt_rate = 0.2;

@@ -31,14 +31,14 @@ struct EncodedBatch {
   at::Tensor std;                   // [B, k, C, h, w] fp32
   text::PromptStates prompts;       // [B, ...]
   text::PromptStates item_prompts;  // [B, k, ...] where each item has a prompt of its own, else undefined
-  at::Tensor time_ids;  // [B, k, n] int64 where the model is told of sizes (GroupEncoder::time_ids), else undefined
-  at::Tensor masks;     // [B, k, 1, h, w] fp32 in [0, 1] or undefined: weights of the errors
-  at::Tensor weights;   // [B] fp32 or undefined: factor of each group's loss
-  at::Tensor is_caption_dropped;   // [B] bool: the draw trains on the empty prompt
-  at::Tensor labels;               // [B, k] fp32 or undefined: human labels
-  at::Tensor scores;               // [B, k] fp32 or undefined: reward scores
-  std::vector<GroupRef> groups;    // B
-  std::vector<std::string> ids;    // B, where each record comes from, for messages
+  at::Tensor time_ids;            // [B, k, n] where the model is told of sizes (GroupEncoder::time_ids), else undefined
+  at::Tensor masks;               // [B, k, 1, h, w] fp32 in [0, 1] or undefined: weights of the errors
+  at::Tensor weights;             // [B] fp32 or undefined: factor of each group's loss
+  at::Tensor is_caption_dropped;  // [B] bool: the draw trains on the empty prompt
+  at::Tensor labels;              // [B, k] fp32 or undefined: human labels
+  at::Tensor scores;              // [B, k] fp32 or undefined: reward scores
+  std::vector<GroupRef> groups;   // B
+  std::vector<std::string> ids;   // B, where each record comes from, for messages
   std::vector<std::string> users;  // B, who judged each group; empty names where the data was not asked for them
   int64_t next_position = 0;       // where the stream goes on after this batch
 

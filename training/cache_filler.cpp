@@ -80,8 +80,8 @@ void CacheFiller::log_counts() const {
 }
 
 CachedGroup CacheFiller::describe(const data::LoadedGroup& group) const {
-  const std::string transform = data::transform_id(transform_);
-  CachedGroup entry{.facts = facts_of(group), .text = prompt_key(group.prompt)};
+  const std::string transform = data::transform_id(transform_, group.size);
+  CachedGroup entry{.facts = facts_of(group), .size = group.size, .text = prompt_key(group.prompt)};
   for (size_t item = 0; item < std::min(items_per_group_, group.image_hashes.size()); ++item) {
     const ContentHash& image = group.image_hashes[item];
     entry.pictures.push_back(
@@ -115,7 +115,7 @@ void CacheFiller::encode_pictures(const CachedGroup& entry, const at::Tensor& pi
       if (flipped && !flips_) continue;
       if (encoder_.uses_time_ids()) {
         const data::ImageGeometry& place = geometry[item];
-        const auto ids = encoder_.time_ids(flipped ? data::mirrored(place, transform_.resolution) : place);
+        const at::Tensor ids = encoder_.time_ids(flipped ? data::mirrored(place) : place);
         cache_.append_time_ids(data::time_ids_key(key), ids);
       }
       if (cache_.contains(key)) continue;

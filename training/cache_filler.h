@@ -17,6 +17,7 @@ namespace prefusion::training {
 // What a cached group is found by.
 struct CachedGroup {
   GroupFacts facts;
+  images::PictureSize size;  // that its pictures are cut to
   ContentHash text;
   std::vector<ContentHash> item_texts;               // k, or none
   std::vector<std::array<ContentHash, 2>> pictures;  // k, [not flipped, flipped]

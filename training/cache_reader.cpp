@@ -54,7 +54,7 @@ text::PromptStates CacheReader::find_text(const ContentHash& key, const CachedGr
 at::Tensor CacheReader::find_time_ids(const ContentHash& latents_key, const CachedGroup& group) const {
   const auto ids = cache_->find_time_ids(data::time_ids_key(latents_key));
   check_has(ids.has_value(), group);
-  return *ids;
+  return ids->to(time_ids_dtype_);
 }
 
 at::Tensor CacheReader::find_mask(const ContentHash& key, bool is_flipped, const CachedGroup& group) const {

@@ -21,6 +21,7 @@ class CacheReader {
       : cache_(std::move(cache)),
         transform_(encoder.transform()),
         uses_time_ids_(encoder.uses_time_ids()),
+        time_ids_dtype_(encoder.time_ids_dtype()),
         empty_prompt_(empty_prompt),
         seed_(seed),
         device_(encoder.device()) {}
@@ -37,6 +38,7 @@ class CacheReader {
   std::shared_ptr<data::LatentCache> cache_;
   data::TransformOptions transform_;
   bool uses_time_ids_;
+  at::ScalarType time_ids_dtype_;
   ContentHash empty_prompt_;
   uint64_t seed_;
   at::Device device_;

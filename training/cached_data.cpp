@@ -2,10 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "training/bucket_order.h"
 #include "training/cache_filler.h"
 #include "training/cache_reader.h"
 #include "training/curriculum.h"
@@ -49,7 +51,8 @@ class CachedData : public EncodedData {
       : EncodedData(std::move(split)),
         options_(options),
         scaling_(encoder->scaling()),
-        latent_shape_(encoder->latent_shape()) {
+        latent_shape_(encoder->latent_shape()),
+        transform_(encoder->transform()) {
     items_ = kind == losses::DataKind::kSingle ? 1 : split_.train->group_size();
     const fs::path folder = options.cache.empty() ? options.output / "cache" : options.cache;
     make_folder(folder);
@@ -61,6 +64,11 @@ class CachedData : public EncodedData {
     if (!held_out.empty()) held_out_ = filler.fill(*split_.held_out, held_out, "encoding held-out groups");
     train_ = filler.fill(*split_.train, needed_items(), "encoding groups");
     filler.log_counts();
+    if (has_buckets()) {
+      std::vector<images::PictureSize> sizes;
+      for (const auto& [index, group] : train_) sizes.push_back(group.size);
+      log_buckets(sizes, options.batch_size);
+    }
     const ContentHash empty = filler.prompt_key("");
     const auto empty_text = cache_->find_text(empty);
     check_input(empty_text.has_value(), (folder / "latents.h5").string(),
@@ -71,9 +79,7 @@ class CachedData : public EncodedData {
   }
 
   std::unique_ptr<BatchSource> train_source(int64_t position) override {
-    return std::make_unique<CachedSource>(*reader_, train_,
-                                          train_requests(split_, options_, position, num_positions(split_, options_)),
-                                          options_, position);
+    return std::make_unique<CachedSource>(*reader_, train_, requests_from(position), options_, position);
   }
 
   std::vector<EncodedBatch> held_out() override {
@@ -82,6 +88,13 @@ class CachedData : public EncodedData {
     read_batches(held_out_, held_out_requests(split_, options_), options_.batch_size, /*empty_prompt_rate=*/0.0,
                  [&](const EncodedBatch& batch) { batches.push_back(batch); });
     return batches;
+  }
+
+  std::vector<data::LoadRequest> first_draws(int64_t num_groups) const override {
+    std::vector<data::LoadRequest> requests = requests_from(0);
+    std::erase_if(requests, [this](const data::LoadRequest& request) { return !can_read(request.index); });
+    if (std::ssize(requests) > num_groups) requests.resize(static_cast<size_t>(num_groups));
+    return requests;
   }
 
   void for_each_batch(const std::vector<data::LoadRequest>& requests, int64_t batch_size, double empty_prompt_rate,
@@ -96,38 +109,56 @@ class CachedData : public EncodedData {
   LatentScaling scaling() const override { return scaling_; }
   std::vector<int64_t> latent_shape() const override { return latent_shape_; }
   text::PromptStates example_prompt() const override { return empty_text_; }
-  std::vector<int64_t> example_time_ids() const override { return example_time_ids_; }
+  at::Tensor example_time_ids() const override { return example_time_ids_; }
 
  private:
   // Which chunk of a curriculum by hardness a group is in shows only when the model has seen them all.
   std::vector<int64_t> needed_items() const {
     if (!Curriculum::parse(options_.curriculum).is_by_hardness()) {
-      return train_order(split_, options_).items_until(num_positions(split_, options_));
+      return train_order(split_, options_).items_until(num_requests());
     }
     std::vector<int64_t> all(static_cast<size_t>(split_.train->size()));
     std::iota(all.begin(), all.end(), int64_t{0});
     return all;
   }
 
+  bool has_buckets() const { return !transform_.buckets.empty(); }
+  int64_t num_requests() const {
+    return num_positions(split_, options_) + num_waiting_at_most(transform_, options_.batch_size);
+  }
+
+  // The requests of the run from a position on. With buckets a position counts groups in the order of their batches,
+  // unreadable ones left out.
+  std::vector<data::LoadRequest> requests_from(int64_t position) const {
+    if (!has_buckets()) return train_requests(split_, options_, position, num_requests());
+    const auto all = train_requests(split_, options_, 0, num_requests());
+    auto dealt = joined(full_bucket_batches(all, sizes_of(train_), options_.batch_size));
+    dealt.erase(dealt.begin(), dealt.begin() + std::min<int64_t>(position, std::ssize(dealt)));
+    return dealt;
+  }
+
+  static SizeOfGroup sizes_of(const GroupTable& table) {
+    return [&table](int64_t index) {
+      const auto found = table.find(index);
+      return found == table.end() ? std::nullopt : std::optional(found->second.size);
+    };
+  }
+
   void read_batches(const GroupTable& table, const std::vector<data::LoadRequest>& requests, int64_t batch_size,
                     double empty_prompt_rate, const std::function<void(const EncodedBatch&)>& use) const {
-    std::vector<CachedRequest> groups;
-    const auto flush = [&] {
-      if (!groups.empty()) use(reader_->read(groups, empty_prompt_rate));
-      groups.clear();
-    };
-    for (const auto& request : requests) {
-      const auto found = table.find(request.index);
-      if (found != table.end()) groups.emplace_back(request, &found->second);
-      if (static_cast<int64_t>(groups.size()) == batch_size) flush();
+    for (const RequestBatch& batch : all_bucket_batches(requests, sizes_of(table), batch_size)) {
+      std::vector<CachedRequest> groups;
+      for (const auto& request : batch) groups.emplace_back(request, &table.at(request.index));
+      use(reader_->read(groups, empty_prompt_rate));
     }
-    flush();
   }
 
   const AlignOptions& options_;
   int64_t items_ = 0;
   LatentScaling scaling_;
-  std::vector<int64_t> latent_shape_, example_time_ids_;
+  std::vector<int64_t> latent_shape_;
+  data::TransformOptions transform_;
+  at::Tensor example_time_ids_;
   text::PromptStates empty_text_;
   std::shared_ptr<data::LatentCache> cache_;
   GroupTable train_, held_out_;

@@ -33,8 +33,8 @@ EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::De
   batch.std = at::ones_like(batch.mean);
   batch.prompts = data.example_prompt().map(
       [&](const at::Tensor& part) { return part.repeat_interleave(batch_size, 0).to(device); });
-  if (const auto ids = data.example_time_ids(); !ids.empty()) {
-    batch.time_ids = at::tensor(ids, at::kLong).to(device).expand({batch_size, items, -1});
+  if (const at::Tensor ids = data.example_time_ids(); ids.defined()) {
+    batch.time_ids = ids.to(device).expand({batch_size, items, -1});
   }
   batch.labels = at::zeros({batch_size, items}).to(device);
   batch.labels.select(1, 0).fill_(1);

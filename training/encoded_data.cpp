@@ -14,9 +14,9 @@ DataNeeds data_needs(const losses::ObjectiveInfo& objective) {
 }
 
 std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, losses::DataKind kind, at::ScalarType dtype,
-                                               at::Device device, DataNeeds needs) {
+                                               at::Device device, DataNeeds needs, int64_t size_multiple) {
   PreferenceSplit split = open_split(options, kind, needs);
-  auto encoder = std::make_shared<GroupEncoder>(options, dtype, device);
+  auto encoder = std::make_shared<GroupEncoder>(options, dtype, device, size_multiple);
   // A dry run encodes nothing: it needs the shapes alone.
   if (!options.no_cache && !options.dry_run)
     return open_cached_data(options, kind, std::move(split), std::move(encoder));

@@ -25,6 +25,9 @@ class EncodedData {
   // Held-out groups in a fixed order, in batches of the run's size; empty when there are none.
   virtual std::vector<EncodedBatch> held_out() = 0;
 
+  // The draws of the run's first `num_groups` training groups, in the order of train_source(0), unreadable ones left
+  // out.
+  virtual std::vector<data::LoadRequest> first_draws(int64_t num_groups) const = 0;
   // Gives these draws of training groups to `use`, in batches; records that could not be read are left out. A usage
   // error without a cache.
   virtual void for_each_batch(const std::vector<data::LoadRequest>& requests, int64_t batch_size,
@@ -41,11 +44,11 @@ class EncodedData {
 
   virtual int64_t items_per_group() const = 0;
   virtual LatentScaling scaling() const = 0;
-  // What a group of the run is like, for the dry run: latents [C, h, w], the states of a prompt, [1, ...], and the time
-  // ids of a picture, empty where the model takes none.
+  // What a group of the run is like, for the dry run: latents [C, h, w] (of the largest bucket), the states of a
+  // prompt, [1, ...], and the time ids of a picture, [n], undefined where the model takes none.
   virtual std::vector<int64_t> latent_shape() const = 0;
   virtual text::PromptStates example_prompt() const = 0;
-  virtual std::vector<int64_t> example_time_ids() const = 0;
+  virtual at::Tensor example_time_ids() const = 0;
 
  protected:
   PreferenceSplit split_;
@@ -55,8 +58,9 @@ class EncodedData {
 DataNeeds data_needs(const losses::ObjectiveInfo& objective);
 
 // Opens the data, splits off the held-out prompts, and (unless this is a dry run) encodes what the run needs. Input
-// error, which names the field, when the data lacks what is asked for.
+// error, which names the field, when the data lacks what is asked for. `size_multiple`: of the denoiser, which the
+// sizes of latents must be multiples of.
 std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, losses::DataKind kind, at::ScalarType dtype,
-                                               at::Device device, DataNeeds needs = {});
+                                               at::Device device, DataNeeds needs = {}, int64_t size_multiple = 1);
 
 }  // namespace prefusion::training

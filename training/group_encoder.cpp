@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
+#include "data/buckets.h"
 #include "data/mask.h"
 #include "nn/layers.h"
 #include "pipelines/load_prompt_encoder.h"
@@ -23,16 +24,27 @@ int64_t native_resolution(const AlignOptions& options, const vae::AutoencoderKL&
 
 }  // namespace
 
-GroupEncoder::GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at::Device device)
+GroupEncoder::GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at::Device device, int64_t size_multiple)
     : device_(device), vae_(vae::load_autoencoder(options.model / "vae", dtype, device)) {
   const pipelines::ModelIndex index = pipelines::read_model_index(options.model);
   time_ids_ = time_ids_of(index.family, options.model);
   prompt_encoder_ = pipelines::load_prompt_encoder(options.model, index, dtype, device);
   transform_ = {.resolution = options.resolution > 0 ? options.resolution : native_resolution(options, *vae_),
                 .random_crop = options.random_crop,
-                .hflip = !options.no_hflip};
-  check_usage(transform_.resolution % vae_->scale_factor_px() == 0, "--resolution ", transform_.resolution,
-              " must be a multiple of the VAE's factor, ", vae_->scale_factor_px());
+                .hflip = !options.no_hflip,
+                .buckets = {}};
+  const int64_t multiple = vae_->scale_factor_px() * size_multiple;
+  if (!options.buckets) {
+    check_usage(transform_.resolution % multiple == 0, "--resolution ", transform_.resolution,
+                " must be a multiple of ", multiple, ", the VAE's factor times the denoiser's patch size");
+    return;
+  }
+  check_usage(options.bucket_reso_steps % multiple == 0, "--bucket-reso-steps ", options.bucket_reso_steps,
+              " must be a multiple of ", multiple, ", the VAE's factor times the denoiser's patch size");
+  transform_.buckets = data::bucket_sizes({.resolution = transform_.resolution,
+                                           .step = options.bucket_reso_steps,
+                                           .shortest = options.min_bucket_reso,
+                                           .longest = options.max_bucket_reso});
 }
 
 GroupEncoder::TimeIds GroupEncoder::time_ids_of(pipelines::ModelFamily family, const std::filesystem::path& model) {
@@ -67,15 +79,29 @@ text::PromptStates GroupEncoder::encode_prompts(const std::vector<std::string>& 
   return prompt_encoder_->encode(prompts);
 }
 
-std::vector<int64_t> GroupEncoder::time_ids(const data::ImageGeometry& geometry) const {
-  const int64_t target = transform_.resolution;
-  if (time_ids_ == TimeIds::kSize) return {target, target, 1};
-  return {geometry.original_height, geometry.original_width, geometry.crop_top, geometry.crop_left, target, target};
+at::Tensor GroupEncoder::time_ids(const data::ImageGeometry& geometry) const {
+  const auto& [height, width] = geometry.target;
+  if (time_ids_ == TimeIds::kSize) {
+    const double ratio = static_cast<double>(height) / static_cast<double>(width);
+    return at::tensor({static_cast<double>(height), static_cast<double>(width), ratio}, at::kFloat);
+  }
+  return at::tensor(
+      {geometry.original_height, geometry.original_width, geometry.crop_top, geometry.crop_left, height, width},
+      at::kLong);
 }
 
-std::vector<int64_t> GroupEncoder::example_time_ids() const {
+at::Tensor GroupEncoder::example_time_ids() const {
   if (!uses_time_ids()) return {};
-  return time_ids({.original_height = transform_.resolution, .original_width = transform_.resolution});
+  const images::PictureSize size = example_size();
+  return time_ids({.original_height = size.height, .original_width = size.width, .target = size});
+}
+
+images::PictureSize GroupEncoder::example_size() const {
+  images::PictureSize largest = transform_.buckets.empty() ? transform_.square() : transform_.buckets.front();
+  for (const auto& bucket : transform_.buckets) {
+    if (bucket.height * bucket.width > largest.height * largest.width) largest = bucket;
+  }
+  return largest;
 }
 
 LatentScaling GroupEncoder::scaling() const {
@@ -83,8 +109,8 @@ LatentScaling GroupEncoder::scaling() const {
 }
 
 std::vector<int64_t> GroupEncoder::latent_shape() const {
-  const int64_t side = transform_.resolution / vae_->scale_factor_px();
-  return {vae_->config().latent_channels, side, side};
+  const auto [height, width] = example_size();
+  return {vae_->config().latent_channels, height / vae_->scale_factor_px(), width / vae_->scale_factor_px()};
 }
 
 std::string GroupEncoder::vae_key() const {

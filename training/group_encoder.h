@@ -25,23 +25,26 @@ struct EncodedPictures {
 // The frozen encoders of a run.
 class GroupEncoder {
  public:
-  GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at::Device device);
+  // `size_multiple`: that of the denoiser, which sizes of latents must be multiples of.
+  GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at::Device device, int64_t size_multiple = 1);
 
-  // pixel_values [N, 3, R, R] in [-1, 1].
+  // pixel_values [N, 3, H, W] in [-1, 1].
   EncodedPictures encode_pictures(const at::Tensor& pixel_values);
-  // Masks at the size of latents: uint8 [..., R, R] to fp32 [..., 1, h, w] in [0, 1].
+  // Masks at the size of latents: uint8 [..., H, W] to fp32 [..., 1, h, w] in [0, 1].
   at::Tensor encode_masks(const at::Tensor& masks) const;
   text::PromptStates encode_prompts(const std::vector<std::string>& prompts);
   // Whether the model is told of each picture's size, and what. SDXL: original height and width, top and left of the
-  // crop, target height and width, in pixels; PixArt-alpha of 1024 pixels: height, width and their ratio.
+  // crop, target height and width, in pixels (int64); PixArt-alpha of 1024 pixels: height, width and their ratio
+  // (fp32).
   bool uses_time_ids() const { return time_ids_ != TimeIds::kNone; }
-  std::vector<int64_t> time_ids(const data::ImageGeometry& geometry) const;
-  std::vector<int64_t> example_time_ids() const;  // of a picture that fits as it is; empty where there are none
+  at::Tensor time_ids(const data::ImageGeometry& geometry) const;  // [n]
+  at::Tensor example_time_ids() const;  // of a picture that fits as it is; undefined where there are none
+  at::ScalarType time_ids_dtype() const { return time_ids_ == TimeIds::kSize ? at::kFloat : at::kLong; }
 
   at::Device device() const { return device_; }
   const data::TransformOptions& transform() const { return transform_; }
   LatentScaling scaling() const;
-  std::vector<int64_t> latent_shape() const;  // of one picture: [C, h, w]
+  std::vector<int64_t> latent_shape() const;  // of one picture: [C, h, w]; of the largest bucket
   int64_t scale_factor_px() const { return vae_->scale_factor_px(); }
   // Whatever latents and text states depend on besides picture and prompt, for cache keys.
   std::string vae_key() const;
@@ -51,6 +54,7 @@ class GroupEncoder {
   at::Device device_;
   std::shared_ptr<vae::AutoencoderKL> vae_;
   enum class TimeIds { kNone, kSizeAndCrop, kSize };
+  images::PictureSize example_size() const;
   static TimeIds time_ids_of(pipelines::ModelFamily family, const std::filesystem::path& model);
 
   TimeIds time_ids_ = TimeIds::kNone;

@@ -34,7 +34,7 @@ struct GroupInputs {
   at::Tensor sigmas;           // [B, k] fp32 for a flow model, else undefined
   text::PromptStates prompts;  // [B, ...], or [B, k, ...] where items have prompts of their own
   bool has_item_prompts = false;
-  at::Tensor time_ids;             // [B, k, n] int64 where the model is told of sizes, else undefined
+  at::Tensor time_ids;             // [B, k, n] where the model is told of sizes, else undefined
   std::optional<double> guidance;  // that a distilled model is told
   at::Tensor user_states;          // [B, M, U] of the groups' users, for the policy alone; undefined without
   at::Tensor noisy_latents;        // [B, k, C, h, w] fp32

@@ -2,7 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <optional>
+#include <unordered_map>
+
 #include "core/error.h"
+#include "core/interrupt.h"
+#include "core/progress.h"
+#include "training/bucket_order.h"
 #include "training/group_facts.h"
 
 namespace prefusion::training {
@@ -39,16 +46,15 @@ void add_prompts(const data::GroupBatch& loaded, GroupEncoder& encoder, EncodedB
   });
 }
 
-// [B, k, 6]
+// [B, k, n]
 at::Tensor time_ids_of(const data::GroupBatch& loaded, const GroupEncoder& encoder, int64_t items_per_group) {
-  std::vector<int64_t> ids;
+  std::vector<at::Tensor> ids;
   for (const auto& group : loaded.groups) {
     for (int64_t item = 0; item < items_per_group; ++item) {
-      const std::vector<int64_t> own = encoder.time_ids(group.geometry[static_cast<size_t>(item)]);
-      ids.insert(ids.end(), own.begin(), own.end());
+      ids.push_back(encoder.time_ids(group.geometry[static_cast<size_t>(item)]));
     }
   }
-  return at::tensor(ids, at::kLong).view({loaded.size(), items_per_group, -1}).to(encoder.device());
+  return at::stack(ids).view({loaded.size(), items_per_group, -1}).to(encoder.device());
 }
 
 }  // namespace
@@ -81,20 +87,58 @@ EncodedBatch encode_batch(const data::GroupBatch& loaded, GroupEncoder& encoder,
 
 namespace {
 
+// Sizes of groups by their index; groups that cannot be read have none.
+using GroupSizes = std::unordered_map<int64_t, images::PictureSize>;
+
+// Reads the headers of the pictures of every group that is asked for.
+GroupSizes measure_groups(const data::PreferenceDataset& dataset, const std::vector<data::LoadRequest>& requests,
+                          data::LoaderOptions options, const char* title, bool shows_progress) {
+  std::vector<data::LoadRequest> groups;
+  for (const auto& request : requests) groups.push_back({request.index, 0});
+  groups = distinct(groups);
+  options.batch_size = 1;
+  options.max_pending = 64;
+  options.wants_pixels = [](const data::LoadedGroup&) { return false; };
+  data::PairLoader loader(dataset, groups, options);
+  Progress progress(title, std::ssize(groups), "group", shows_progress);
+  GroupSizes sizes;
+  while (const auto batch = loader.next()) {
+    sizes.emplace(batch->groups.front().index, batch->groups.front().size);
+    progress.update(batch->next_position);
+    throw_if_interrupted();
+  }
+  return sizes;
+}
+
+SizeOfGroup size_in(const GroupSizes& sizes) {
+  return [&sizes](int64_t index) {
+    const auto found = sizes.find(index);
+    return found == sizes.end() ? std::nullopt : std::optional(found->second);
+  };
+}
+
+std::vector<int64_t> lengths_of(const std::vector<RequestBatch>& batches) {
+  std::vector<int64_t> lengths;
+  for (const auto& batch : batches) lengths.push_back(std::ssize(batch));
+  return lengths;
+}
+
 class LiveSource : public BatchSource {
  public:
-  LiveSource(const PreferenceSplit& split, const AlignOptions& options, bool keeps_all_items,
+  LiveSource(const data::PreferenceDataset& dataset, std::vector<data::LoadRequest> requests,
+             const data::LoaderOptions& loader, const AlignOptions& options, bool keeps_all_items,
              std::shared_ptr<GroupEncoder> encoder, int64_t position)
       : options_(options),
         keeps_all_items_(keeps_all_items),
         encoder_(std::move(encoder)),
         start_(position),
-        loader_(*split.train, train_requests(split, options, position, num_positions(split, options)),
-                loader_options(options, *encoder_)) {}
+        loader_(dataset, std::move(requests), loader) {}
 
   EncodedBatch next(int64_t batch_size) override {
     const auto loaded = loader_.next();
-    check_run(loaded && loaded->size() == batch_size, "the training data ended early: too many records are unreadable");
+    // A batch of a bucket is smaller by the records that could not be read.
+    const bool is_whole = loaded && (loaded->size() == batch_size || options_.buckets);
+    check_run(is_whole, "the training data ended early: too many records are unreadable");
     EncodedBatch batch = encode_batch(*loaded, *encoder_, options_, options_.empty_prompt_rate, keeps_all_items_);
     batch.next_position = start_ + loaded->next_position;
     return batch;
@@ -122,19 +166,45 @@ class LiveData : public EncodedData {
         encoder_(std::move(encoder)) {}
 
   std::unique_ptr<BatchSource> train_source(int64_t position) override {
-    return std::make_unique<LiveSource>(split_, options_, keeps_all_items_, encoder_, position);
+    data::LoaderOptions loader = loader_options(options_, *encoder_);
+    std::vector<data::LoadRequest> requests;
+    if (options_.buckets) {
+      std::vector<RequestBatch> batches = batches_in_order();
+      const auto first = std::min<int64_t>(position / options_.batch_size, std::ssize(batches));
+      batches.erase(batches.begin(), batches.begin() + first);
+      requests = joined(batches);
+      loader.batch_requests = lengths_of(batches);
+    } else {
+      requests = train_requests(split_, options_, position, num_positions(split_, options_));
+    }
+    return std::make_unique<LiveSource>(*split_.train, std::move(requests), loader, options_, keeps_all_items_,
+                                        encoder_, position);
+  }
+
+  std::vector<data::LoadRequest> first_draws(int64_t num_groups) const override {
+    std::vector<data::LoadRequest> requests =
+        options_.buckets ? joined(batches_in_order()) : train_requests(split_, options_, 0, num_groups);
+    if (std::ssize(requests) > num_groups) requests.resize(static_cast<size_t>(num_groups));
+    return requests;
   }
 
   std::vector<EncodedBatch> held_out() override {
-    std::vector<EncodedBatch> batches;
+    std::vector<EncodedBatch> encoded;
     const auto requests = held_out_requests(split_, options_);
-    if (requests.empty()) return batches;
-    data::PairLoader loader(*split_.held_out, requests, loader_options(options_, *encoder_));
+    if (requests.empty()) return encoded;
+    data::LoaderOptions options = loader_options(options_, *encoder_);
+    const GroupSizes sizes = options_.buckets ? measure_groups(*split_.held_out, requests, options,
+                                                               "sizes of held-out groups", options_.progress)
+                                              : GroupSizes{};
+    const auto batches = options_.buckets ? all_bucket_batches(requests, size_in(sizes), options_.batch_size)
+                                          : std::vector<RequestBatch>{requests};
+    if (options_.buckets) options.batch_requests = lengths_of(batches);
+    data::PairLoader loader(*split_.held_out, joined(batches), options);
     // Held-out prompts are never dropped: the measurement is of the conditional model.
     while (const auto loaded = loader.next()) {
-      batches.push_back(encode_batch(*loaded, *encoder_, options_, /*empty_prompt_rate=*/0.0, keeps_all_items_));
+      encoded.push_back(encode_batch(*loaded, *encoder_, options_, /*empty_prompt_rate=*/0.0, keeps_all_items_));
     }
-    return batches;
+    return encoded;
   }
 
   void for_each_batch(const std::vector<data::LoadRequest>&, int64_t, double,
@@ -147,12 +217,28 @@ class LiveData : public EncodedData {
   LatentScaling scaling() const override { return encoder_->scaling(); }
   std::vector<int64_t> latent_shape() const override { return encoder_->latent_shape(); }
   text::PromptStates example_prompt() const override { return encoder_->encode_prompts({""}); }
-  std::vector<int64_t> example_time_ids() const override { return encoder_->example_time_ids(); }
+  at::Tensor example_time_ids() const override { return encoder_->example_time_ids(); }
 
  private:
+  // Batches of the run from its start, each of one bucket. Measured once, in a pass over the data.
+  std::vector<RequestBatch> batches_in_order() const {
+    const int64_t end =
+        num_positions(split_, options_) + num_waiting_at_most(encoder_->transform(), options_.batch_size);
+    const std::vector<data::LoadRequest> requests = train_requests(split_, options_, 0, end);
+    if (!sizes_) {
+      sizes_ = measure_groups(*split_.train, requests, loader_options(options_, *encoder_), "sizes of groups",
+                              options_.progress);
+      std::vector<images::PictureSize> sizes;
+      for (const auto& [index, size] : *sizes_) sizes.push_back(size);
+      log_buckets(sizes, options_.batch_size);
+    }
+    return full_bucket_batches(requests, size_in(*sizes_), options_.batch_size);
+  }
+
   const AlignOptions& options_;
   bool keeps_all_items_;
   std::shared_ptr<GroupEncoder> encoder_;
+  mutable std::optional<GroupSizes> sizes_;
 };
 
 }  // namespace

@@ -46,6 +46,12 @@ schedulers::NoiseSchedule schedule_for(const losses::ObjectiveInfo& objective, c
   return schedule;
 }
 
+std::string bucket_text(const AlignOptions& options) {
+  if (!options.buckets) return "";
+  return concat("steps ", options.bucket_reso_steps, ", sides ", options.min_bucket_reso, " to ",
+                options.max_bucket_reso);
+}
+
 class PreferenceSteps : public StepSource {
  public:
   PreferenceSteps(const AlignOptions& options, const Policy& policy, at::ScalarType dtype, at::Device device)
@@ -60,7 +66,8 @@ class PreferenceSteps : public StepSource {
         logit_weighting_(weighting(options.logit_weighting, "--logit-weighting")),
         loss_weighting_(weighting(options.loss_weighting, "--loss-weighting")),
         timesteps_(TimestepSampler::parse(options.timestep_sampling, options.timestep_range, schedule_)),
-        data_(open_encoded_data(options, objective_.info.data, dtype, device, data_needs(objective_.info))),
+        data_(open_encoded_data(options, objective_.info.data, dtype, device, data_needs(objective_.info),
+                                policy.denoiser->info().size_multiple)),
         reference_(make_reference(reference_spec_, options, policy, dtype, device)),
         step_(make_step(reference_.get())),
         train_records_(records_key(*data_->split().train)) {
@@ -138,6 +145,7 @@ class PreferenceSteps : public StepSource {
         {"reference_draws", options_.reference_draws},
         {"auto_kappa", options_.auto_kappa ? Json(*options_.auto_kappa) : Json("")},
         {"resolution", options_.resolution},
+        {"buckets", bucket_text(options_)},
         {"random_crop", options_.random_crop},
         {"no_hflip", options_.no_hflip},
         {"empty_prompt_rate", options_.empty_prompt_rate},
@@ -242,12 +250,7 @@ class PreferenceSteps : public StepSource {
 
   // The draws that training will use, each once.
   std::vector<data::LoadRequest> requests_of_run() const {
-    std::vector<data::LoadRequest> requests =
-        train_requests(data_->split(), options_, 0, num_positions(data_->split(), options_));
-    std::erase_if(requests, [this](const data::LoadRequest& request) { return !data_->can_read(request.index); });
-    const auto needed = static_cast<size_t>(num_steps() * groups_a_step());
-    if (requests.size() > needed) requests.resize(needed);
-    return distinct(requests);
+    return distinct(data_->first_draws(num_steps() * groups_a_step()));
   }
 
   // The reference's errors of the whole run, after which it is let go.

@@ -115,7 +115,7 @@ TEST_F(ParquetExtras, MasksArePlacedAndAveragedAsPillowAndNumpyDo) {
       const at::Tensor bytes = cases.at(name + kind).contiguous();
       const std::string encoded(static_cast<const char*>(bytes.data_ptr()), bytes.nbytes());
       const at::Tensor placed =
-          transform_mask(decode_mask(encoded, picture), options, decide_transform(options, {.seed = 1}));
+          transform_mask(decode_mask(encoded, picture), options.square(), decide_transform(options, {.seed = 1}));
       EXPECT_TRUE(at::equal(placed, cases.at(name + ".placed"))) << name << kind;
       EXPECT_TRUE(tests::near(average_masks(placed, 8), cases.at(name + ".latent"), 1e-6)) << name << kind;
     }

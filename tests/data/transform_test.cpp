@@ -30,10 +30,10 @@ TEST(PillowResize, EqualsPillowToTheBit) {
     if (const auto expected = cases.find("transform_" + size); expected != cases.end()) {
       const TransformOptions options{.resolution = 48, .hflip = false};
       if (size == "3x400") {
-        error_message(ErrorClass::kInput, [&, &picture = input] { transform_image(picture, options, {}); });
+        error_message(ErrorClass::kInput, [&, &picture = input] { transform_image(picture, options.square(), {}); });
         continue;
       }
-      const auto found = transform_image(input, options, decide_transform(options, DrawKey{.seed = 1}));
+      const auto found = transform_image(input, options.square(), decide_transform(options, DrawKey{.seed = 1}));
       EXPECT_TRUE(at::equal(to_image(found.pixel_values), expected->second)) << size;
     }
   }
@@ -57,8 +57,8 @@ TEST(Transform, CropsAllItemsOfAGroupAtTheSamePlace) {
   std::set<int64_t> seen;
   for (uint64_t draw = 0; draw < 40; ++draw) {
     const auto decision = decide_transform(options, DrawKey{.seed = 3, .item = 5, .draw = draw});
-    const auto a = transform_image(narrow, options, decision);
-    const auto b = transform_image(wide, options, decision);
+    const auto a = transform_image(narrow, options.square(), decision);
+    const auto b = transform_image(wide, options.square(), decision);
     const auto left = [&](const TransformedImage& image, int64_t width) {
       return decision.is_flipped ? width - 8 - image.geometry.crop_left : image.geometry.crop_left;
     };
@@ -79,7 +79,7 @@ TEST(Transform, FlipsHalfOfTheDrawsAndSaysSo) {
     flips += decision.is_flipped ? 1 : 0;
     auto expected = image.narrow(1, 1, 4);
     if (decision.is_flipped) expected = expected.flip({1});
-    EXPECT_TRUE(at::equal(to_image(transform_image(image, options, decision).pixel_values), expected));
+    EXPECT_TRUE(at::equal(to_image(transform_image(image, options.square(), decision).pixel_values), expected));
   }
   EXPECT_NEAR(flips, 100, 30);
   const TransformOptions unflipped{.resolution = 4, .hflip = false};
@@ -89,9 +89,12 @@ TEST(Transform, FlipsHalfOfTheDrawsAndSaysSo) {
 
 TEST(Transform, IsNamedByWhatChangesThePixels) {
   const TransformOptions base{.resolution = 64};
-  EXPECT_NE(transform_id(base), transform_id({.resolution = 65}));
-  EXPECT_NE(transform_id(base), transform_id({.resolution = 64, .random_crop = true}));
-  EXPECT_EQ(transform_id(base), transform_id({.resolution = 64, .hflip = false}));
+  const TransformOptions random{.resolution = 64, .random_crop = true};
+  const TransformOptions unflipped{.resolution = 64, .hflip = false};
+  EXPECT_NE(transform_id(base, {64, 64}), transform_id(base, {65, 65}));
+  EXPECT_NE(transform_id(base, {64, 80}), transform_id(base, {80, 64}));
+  EXPECT_NE(transform_id(base, {64, 64}), transform_id(random, {64, 64}));
+  EXPECT_EQ(transform_id(base, {64, 64}), transform_id(unflipped, {64, 64}));
 }
 
 TEST(ImageGeometry, MirroringACropIsCroppingTheMirroredPicture) {
@@ -99,10 +102,10 @@ TEST(ImageGeometry, MirroringACropIsCroppingTheMirroredPicture) {
   for (const auto& [height, width] : {std::pair{40, 23}, std::pair{23, 40}, std::pair{16, 16}}) {
     const at::Tensor image = at::zeros({height, width, 3}, at::kByte);
     TransformDecision decision{.crop_y = 0.9, .crop_x = 0.2, .is_centred = false};
-    const ImageGeometry plain = place_image(image, options, decision).geometry;
+    const ImageGeometry plain = place_image(image, options.square(), decision).geometry;
     decision.is_flipped = true;
-    const ImageGeometry flipped = place_image(image, options, decision).geometry;
-    const ImageGeometry found = mirrored(plain, options.resolution);
+    const ImageGeometry flipped = place_image(image, options.square(), decision).geometry;
+    const ImageGeometry found = mirrored(plain);
     EXPECT_EQ(found.crop_left, flipped.crop_left) << width;
     EXPECT_EQ(found.crop_top, flipped.crop_top);
     EXPECT_EQ(found.original_width, width);

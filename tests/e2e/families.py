@@ -287,4 +287,6 @@ def check_result(name, pipeline, output, adapter, component, prefusion, scratch)
     check(quality > 50 and quality > start, f"{adapter}: {quality:.1f} dB from diffusers, {start:.1f} dB from the start")
 
 
-main({f"{what.__name__}_{name}": (lambda *a, what=what, name=name: what(*a, name)) for what in (generate, align) for name in MODELS})
+if __name__ == "__main__":
+    main({f"{what.__name__}_{name}": (lambda *a, what=what, name=name: what(*a, name))
+          for what in (generate, align) for name in MODELS})

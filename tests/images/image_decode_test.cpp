@@ -6,6 +6,7 @@
 #include "core/safetensors.h"
 #include "images/image_codecs.h"
 #include "images/image_encode.h"
+#include "images/upright_size.h"
 #include "tests/core/expect_error.h"
 #include "tests/support/python_reference.h"
 #include "tests/support/tensor_near.h"
@@ -110,6 +111,23 @@ TEST_F(ImageDecode, ReadsHeadersOfEveryFormat) {
     EXPECT_EQ(header.width, 53) << name;
     EXPECT_EQ(header.height, 37) << name;
   }
+}
+
+TEST_F(ImageDecode, KnowsTheSizeBeforeItDecodes) {
+  int turned = 0;
+  for (const auto& [name, pixels] : read_safetensors(folder_ / "pictures.safetensors")) {
+    const std::string bytes = encoded(name);
+    EXPECT_EQ(upright_size(bytes), (PictureSize{pixels.size(0), pixels.size(1)})) << name;
+    turned += read_image_header(bytes).width != pixels.size(1) ? 1 : 0;
+    for (size_t length = 0; length < bytes.size(); length += 1 + length / 8) {
+      try {
+        upright_size(std::string_view(bytes).substr(0, length));
+      } catch (const Error& error) {
+        EXPECT_EQ(error.error_class(), ErrorClass::kInput);
+      }
+    }
+  }
+  EXPECT_GT(turned, 2);
 }
 
 TEST(ImageFormat, RefusesOtherFilesByName) {
