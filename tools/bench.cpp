@@ -53,6 +53,7 @@ void add_options(CLI::App& app, BenchCommand& command) {
   app.add_flag(
       "--random-weights", o.random_weights,
       "forward: a network of the folder's config.json with random weights, which the folder then need not have");
+  app.add_flag("--no-backward", o.no_backward, "forward: only that, which needs no memory for gradients");
   app.add_option("--height", o.height_px, "Pixels; 0 is the model's own size (score: 512)")->capture_default_str();
   app.add_option("--width", o.width_px, "Pixels; 0 is the model's own size (score: 512)")->capture_default_str();
   app.add_option("--batch-size", o.batch_size, "Items, pictures at a time")
@@ -90,6 +91,7 @@ void check_request(const BenchOptions& options) {
               needs_model ? "bench " + options.what + ": --model is missing" : "bench kernels: takes no --model");
   check_usage(!options.random_weights || options.what == "forward" || options.what == "tune",
               "--random-weights: only of bench forward and tune");
+  check_usage(!options.no_backward || options.what == "forward", "--no-backward: only of bench forward");
   check_usage(options.only.empty() || !needs_model, "--only: only of bench kernels");
 }
 

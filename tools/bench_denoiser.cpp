@@ -73,7 +73,9 @@ std::vector<BenchRow> bench_denoiser(const BenchOptions& options) {
                     .per_run = static_cast<double>(options.batch_size),
                     .unit = "items"};
   };
-  return {row("forward", [&] { pass.forward(); }), row("forward and backward", [&] { pass.forward_and_backward(); })};
+  std::vector<BenchRow> rows = {row("forward", [&] { pass.forward(); })};
+  if (!options.no_backward) rows.push_back(row("forward and backward", [&] { pass.forward_and_backward(); }));
+  return rows;
 }
 
 }  // namespace prefusion::tools

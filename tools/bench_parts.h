@@ -14,7 +14,8 @@ namespace prefusion::tools {
 // What `prefusion bench` is asked for; each part reads what concerns it.
 struct BenchOptions {
   std::string what;
-  std::filesystem::path model;          // diffusers folder, of `score` the folder of a CLIP
+  std::filesystem::path model;  // diffusers folder, of `score` the folder of a CLIP
+  bool no_backward = false;
   bool random_weights = false;          // the denoiser of a folder that has a config.json alone
   int64_t height_px = 0, width_px = 0;  // 0: the model's own size
   int64_t batch_size = 1;
@@ -34,7 +35,7 @@ struct BenchOptions {
 // Kernels of ours at the shapes of diffusion models beside the ATen operations they replace.
 std::vector<BenchRow> bench_kernels(const BenchOptions& options);
 
-// One pass of a denoiser on random input: forward alone, and forward and backward for all weights.
+// One pass of a denoiser on random input: forward alone, and, if wanted, forward and backward for all weights.
 std::vector<BenchRow> bench_denoiser(const BenchOptions& options);
 
 // The paths of kernels/attention at every shape of a denoiser's attentions; the fastest are entered into the table that

@@ -13,6 +13,7 @@ import argparse
 import concurrent.futures
 import itertools
 import json
+import math
 import os
 import pathlib
 import re
@@ -28,6 +29,7 @@ LEARNING_RATES = (5e-5, 1e-4)
 KAPPA_FACTORS = (0.16, 0.8)  # of an objective's default; DPO's 2500 becomes 400 and 2000
 # Objectives without a kappa whose margin has another strength: the parameter, its default, and what else is set.
 STRENGTHS = {"mapo": ("T", 1000.0, "weight=1")}
+Z95 = 1.959963984540054
 SWEEP_SEED = 100
 SWEEP_CAPTIONS = 48
 LARGEST_LOSS = 0.05  # of correctness, that a setting of the sweep may have: two of its captions
@@ -279,6 +281,16 @@ class Benchmark:
         return [whole[-1][seed] for seed in range(self.options.seeds)] if whole else []
 
 
+def pooled_wins(results):
+    """Wins over the runs of all seeds together, with the 95 % score interval (Wilson)."""
+    count = sum(result["captions"] for result in results)
+    rate = sum(result["win_rate"] * result["captions"] for result in results) / count
+    shrink = 1 / (1 + Z95**2 / count)
+    centre = shrink * (rate + Z95**2 / (2 * count))
+    reach = shrink * Z95 * math.sqrt(rate * (1 - rate) / count + Z95**2 / (4 * count**2))
+    return f"{100 * rate:.0f} % [{100 * (centre - reach):.0f}, {100 * (centre + reach):.0f}]"
+
+
 def table_row(results):
     def mean(name, scale=1.0, digits=1):
         values = [result[name] for result in results if result[name] is not None]
@@ -288,22 +300,22 @@ def table_row(results):
     kappa = "-" if first["kappa"] is None else f"{first['kappa']:g}"
     wins = " ".join(f"{100 * result['win_rate']:.0f}" for result in results)
     gained = 100 * statistics.mean(result["correct_after"] - result["correct_before"] for result in results)
-    return (f"| {first['objective']} | {first['lr']:g} | {kappa} | {mean('win_rate', 100)} % ({wins}; lowest lower end "
-            f"{100 * min(result['win_low'] for result in results):.0f}) | {gained:+.1f} | "
+    return (f"| {first['objective']} | {first['lr']:g} | {kappa} | {pooled_wins(results)} | {wins} | "
+            f"{100 * min(result['win_low'] for result in results):.0f} | {gained:+.1f} | "
             f"{mean('taste_before', digits=3)} -> {mean('taste_after', digits=3)} | {mean('drift_chosen', 100)} % / "
             f"{mean('drift_rejected', 100)} % | {mean('seconds_per_step', digits=2)} | "
             f"{mean('peak_bytes', 1e-9, 2)} |")
 
 
-HEADER = """| objective | lr | kappa | win rate (each seed) | correctness, points | taste | drift of chosen / rejected | s a step | GB |
-|---|---|---|---|---|---|---|---|---|"""
+HEADER = """| objective | lr | kappa (MaPO: T) | win rate [95 %] | by seed | lowest lower end | correctness, points | taste | drift of chosen / rejected | s a step | GB |
+|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def table(benchmark, rows):
     lines = [HEADER]
     for row in rows:
         if row.name in WITHOUT_DATA:
-            lines.append(f"| {row.name} | not run: the shapes world has no {WITHOUT_DATA[row.name]} | | | | | | | |")
+            lines.append(f"| {row.name} | not run: the shapes world has no {WITHOUT_DATA[row.name]} | | | | | | | | | |")
         elif results := benchmark.finished(row):
             lines.append(table_row(results))
     return "\n".join(lines)

@@ -60,6 +60,8 @@ def forward(prefusion, world, scratch):
         # gradient, and attention's recomputed scores.
         ratio = rows["forward and backward"]["flops"] / expected
         check(2.9 < ratio < 3.1, f"forward and backward are {ratio:.2f} times the forward pass")
+    report = bench(prefusion, scratch, "forward", model=source, no_backward=True, **shape)
+    check(len(report["rows"]) == 1, f"{len(report['rows'])} rows without a backward pass")
 
 
 def others(prefusion, world, scratch):
@@ -106,6 +108,7 @@ def refusals(prefusion, world, scratch):
         ("--model is missing", ["forward"]),
         ("takes no --model", ["kernels", "--model", "x"]),
         ("--random-weights: only of bench forward", ["score", "--model", "x", "--random-weights"]),
+        ("--no-backward: only of bench forward", ["tune", "--model", "x", "--no-backward"]),
         ("no kernel has that in its name", ["kernels", "--only", "nothing"]),
         ("this model takes multiples of", ["forward", "--model", str(world / "models" / "epsilon"), "--height", "63"]),
         ("training", ["training"]),
