@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <chrono>
 #include <cmath>
 #include <utility>
 
@@ -24,18 +23,13 @@
 #include "training/report.h"
 #include "training/run_fingerprint.h"
 #include "training/sample_pictures.h"
+#include "training/step_costs.h"
 #include "training/tensorboard.h"
 #include "training/users.h"
 
 namespace prefusion::training {
 namespace fs = std::filesystem;
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // Sums of 0-dim tensors that stay on the device until somebody needs the numbers.
 class MetricSums {
@@ -186,8 +180,9 @@ class AlignRun {
     Progress progress("align", num_steps_, "step", options_.progress);
     progress.set_start(step_number_);
     if (step_number_ == 0) evaluate();
+    StepCosts costs(device_, dtype_);
     while (step_number_ < num_steps_) {
-      train_one_step();
+      train_one_step(costs);
       progress.update(step_number_, note_);
       const bool is_last = step_number_ == num_steps_;
       if (options_.eval_every > 0 && (step_number_ % options_.eval_every == 0 || is_last)) evaluate();
@@ -198,21 +193,36 @@ class AlignRun {
     }
   }
 
-  void train_one_step() {
-    const auto began = Clock::now();
+  bool logs_step(int64_t step) const { return step % options_.log_every == 0 || step == num_steps_ || step == 1; }
+
+  void train_one_step(StepCosts& costs) {
+    costs.begin(/*counts=*/logs_step(step_number_ + 1));
     const double lr =
         options_.lr * lr_factor(parse_lr_schedule(options_.lr_schedule), step_number_, options_.warmup, num_steps_);
     std::string ids;
     at::Tensor loss_sum;
     for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
       const MicroStep part = steps_->next(step_number_ + 1);
-      (part.loss / static_cast<double>(options_.accumulate)).backward();
+      {
+        const TimedPart backward(StepPart::kBackward);
+        (part.loss / static_cast<double>(options_.accumulate)).backward();
+      }
       const at::Tensor loss = part.loss.detach();
       loss_sum = loss_sum.defined() ? loss_sum + loss : loss;
       sums_.add(part.metrics, loss);
       ids += (ids.empty() ? "" : ", ") + part.ids;
     }
     const at::Tensor loss = loss_sum / static_cast<double>(options_.accumulate);
+    const double norm = update_weights(loss, lr, ids);
+    ++step_number_;
+    steps_->follow(step_number_, optimizer_->master_weights());
+    costs.end();
+    if (logs_step(step_number_)) log_step(costs, lr, norm);
+  }
+
+  // By the gradients that are there; their norm.
+  double update_weights(const at::Tensor& loss, double lr, const std::string& ids) {
+    const TimedPart optimizer(StepPart::kOptimizer);
     const at::Tensor norm = optimizer_->grad_norm();
     steps_->on_gradients(step_number_ + 1, loss, norm);
     const double norm_value = norm.item<double>();
@@ -222,27 +232,21 @@ class AlignRun {
       if (ema_) ema_->update(optimizer_->master_weights());
     }
     optimizer_->zero_grad();
-    ++step_number_;
-    steps_->follow(step_number_, optimizer_->master_weights());
-    step_seconds_ += seconds_since(began);
-    ++timed_steps_;
-    if (step_number_ % options_.log_every == 0 || step_number_ == num_steps_ || step_number_ == 1)
-      log_step(lr, norm_value);
+    return norm_value;
   }
 
-  void log_step(double lr, double grad_norm) {
+  void log_step(StepCosts& costs, double lr, double grad_norm) {
     Metrics metrics = sums_.take();
     metrics["lr"] = optimizer_->rate(lr);
     metrics["grad_norm"] = grad_norm;
     metrics["epoch"] = steps_->epochs();
-    metrics["seconds_per_step"] = step_seconds_ / static_cast<double>(timed_steps_);
-    metrics["samples_per_second"] = static_cast<double>(timed_steps_) * steps_->groups_per_step() / step_seconds_;
+    const std::string parts = costs.add_to(metrics);
+    metrics["samples_per_second"] = steps_->groups_per_step() / metrics["seconds_per_step"];
     metrics["skipped_steps"] = static_cast<double>(guard_.num_skipped());
-    step_seconds_ = 0;
-    timed_steps_ = 0;
     note_ = concat("loss ", metrics["loss"]);
     const auto accuracy = metrics.find("accuracy");
     if (accuracy != metrics.end() && std::isfinite(accuracy->second)) note_ += concat(", accuracy ", accuracy->second);
+    note_ += "; " + parts;
     pending_metrics_.merge(metrics);
     const bool evaluates =
         steps_->has_held_out() && (step_number_ % options_.eval_every == 0 || step_number_ == num_steps_);
@@ -325,8 +329,6 @@ class AlignRun {
   double best_accuracy_ = -1;
   MetricSums sums_;
   Metrics pending_metrics_;
-  double step_seconds_ = 0;
-  int64_t timed_steps_ = 0;
   std::string note_;
 };
 

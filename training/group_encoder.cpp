@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
+#include "core/step_clock.h"
 #include "data/buckets.h"
 #include "data/mask.h"
 #include "nn/layers.h"
@@ -59,6 +60,7 @@ GroupEncoder::TimeIds GroupEncoder::time_ids_of(pipelines::ModelFamily family, c
 }
 
 EncodedPictures GroupEncoder::encode_pictures(const at::Tensor& pixel_values) {
+  const TimedPart vae(StepPart::kVae);
   at::NoGradGuard no_grad;
   // The encoder's activations at full resolution are large; a CPU is busy with one picture.
   const int64_t at_once = device_.is_cpu() ? 1 : pixel_values.size(0);
@@ -76,6 +78,7 @@ at::Tensor GroupEncoder::encode_masks(const at::Tensor& masks) const {
 }
 
 text::PromptStates GroupEncoder::encode_prompts(const std::vector<std::string>& prompts) {
+  const TimedPart text(StepPart::kText);
   return prompt_encoder_->encode(prompts);
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/logging.h"
+#include "core/step_clock.h"
 #include "losses/registry.h"
 #include "schedulers/noise_schedule.h"
 #include "training/auto_kappa.h"
@@ -103,7 +104,7 @@ class PreferenceSteps : public StepSource {
 
   MicroStep next(int64_t step) override {
     if (!source_) source_ = data_->train_source(position_);
-    const EncodedBatch batch = source_->next(options_.batch_size);
+    const EncodedBatch batch = next_batch();
     position_ = batch.next_position;
     const StepTensors tensors = step_->forward(batch, step_->draw_timesteps(batch),
                                                reference_errors_ ? reference_errors_->find(batch) : at::Tensor());
@@ -115,6 +116,11 @@ class PreferenceSteps : public StepSource {
     }
     for (const auto& id : batch.ids) micro.ids += (micro.ids.empty() ? "" : ", ") + id;
     return micro;
+  }
+
+  EncodedBatch next_batch() {
+    const TimedPart data(StepPart::kData);
+    return source_->next(options_.batch_size);
   }
 
   void on_gradients(int64_t step, const at::Tensor& loss, const at::Tensor& grad_norm) override {

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "core/rng.h"
+#include "core/step_clock.h"
 #include "kernels/item_error/item_error.h"
 #include "losses/metrics.h"
 
@@ -63,9 +64,11 @@ StepTensors TrainStep::forward(const EncodedBatch& batch, const at::Tensor& time
   if (known_error_ref.defined()) {
     errors.error_ref = known_error_ref;
   } else if (reference_) {
+    const TimedPart reference(StepPart::kReference);
     prediction_ref = predict(*reference_, step.inputs);
     errors.error_ref = item_errors(prediction_ref, target, batch.masks);
   }
+  const TimedPart policy(StepPart::kPolicy);
   step.prediction = predict(policy_, step.inputs);
   errors.error = item_errors(step.prediction, target, batch.masks);
   if (needs_.needs_drift && prediction_ref.defined()) {

@@ -28,7 +28,7 @@ def parse_arguments():
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="pixels")
     parser.add_argument("--dtypes", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="a quarter of the channels: for trying this script")
+    parser.add_argument("--small", action="store_true", help="a quarter of the width: for trying this script")
     parser.add_argument("--work", help="folder for the model; kept when given")
     parser.add_argument("--as-diffusers", nargs=2, metavar=("SIZE", "DTYPE"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -39,7 +39,7 @@ def make_model(options, folder):
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
-    channels = (80, 160, 320, 320) if options.small else (320, 640, 1280, 1280)
+    channels = (96, 192, 320, 320) if options.small else (320, 640, 1280, 1280)
     UNet2DConditionModel(sample_size=64, block_out_channels=channels, cross_attention_dim=768,
                          attention_head_dim=8).save_pretrained(folder / "unet")
 

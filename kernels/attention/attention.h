@@ -80,7 +80,6 @@ struct AttentionBackward {
 void attention_forward_cuda(AttentionForward& tensors);
 void attention_backward_cuda(AttentionBackward& tensors);
 bool is_attention_device(at::Device device);
-std::string attention_device_name(at::Device device);
 
 }  // namespace detail
 }  // namespace prefusion::kernels

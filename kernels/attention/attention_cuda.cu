@@ -5,7 +5,6 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <cmath>
-#include <string>
 
 #include "kernels/attention/attention.h"
 #include "kernels/attention/attention_launch.h"
@@ -100,12 +99,6 @@ bool is_attention_device(at::Device device) {
   int major = 0;
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()));
   return major >= 8;
-}
-
-std::string attention_device_name(at::Device device) {
-  cudaDeviceProp properties{};
-  C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
-  return properties.name;
 }
 
 }  // namespace prefusion::kernels::detail

@@ -8,7 +8,7 @@
 #include "kernels/attention/forward_block.h"
 #include "kernels/cuda_launch.h"
 
-// The kernels of one head size; each attention_<size>.cu instantiates them, so that they compile side by side.
+// The kernels of any head size; attention_small_heads.cu and attention_large_heads.cu instantiate them, side by side.
 namespace prefusion::kernels::blockwise {
 
 // A grid has a column a block of rows, a row a head, a layer an item.

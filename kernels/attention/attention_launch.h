@@ -12,7 +12,7 @@ namespace prefusion::kernels::blockwise {
 // (64), PixArt (72), and FLUX (128), with 96 between.
 #define PREFUSION_ATTENTION_HEADS(apply) apply(40) apply(64) apply(72) apply(80) apply(96) apply(128) apply(160)
 
-// Defined in attention_<head_size>.cu for bf16 and fp16.
+// Defined in attention_small_heads.cu and attention_large_heads.cu, for bf16 and fp16.
 template <int head_size, typename Element>
 void launch_forward(const AttentionArgs<Element>& args, int64_t num_items, cudaStream_t stream);
 template <int head_size, typename Element>

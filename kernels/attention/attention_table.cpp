@@ -5,23 +5,17 @@
 #include "core/atomic_file.h"
 #include "core/device.h"
 #include "core/error.h"
+#include "kernels/device_name.h"
 
 namespace prefusion::kernels {
 namespace {
 
 constexpr const char* kFormat = "prefusion attention table 1";
 
-std::string device_text(at::Device device) {
-#ifdef PREFUSION_HAS_CUDA
-  if (device.is_cuda()) return detail::attention_device_name(device);
-#endif
-  return device.is_cpu() ? "cpu" : device.str();
-}
-
 // "bf16, 4096 x 77 of 40, with gradient, on NVIDIA H200"
 std::string entry_name(const at::Tensor& query, const at::Tensor& key, bool has_gradient) {
   return concat(dtype_name(query.scalar_type()), ", ", query.size(2), " x ", key.size(2), " of ", query.size(3),
-                has_gradient ? ", with gradient" : "", ", on ", device_text(query.device()));
+                has_gradient ? ", with gradient" : "", ", on ", device_name(query.device()));
 }
 
 }  // namespace

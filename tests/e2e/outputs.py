@@ -90,6 +90,11 @@ def output_folder_is_complete(prefusion, world, scratch):
     keys = {"step", "epoch", "loss", "lr", "grad_norm", "seconds_per_step", "samples_per_second", "accuracy", "margin",
             "error_chosen", "error_rejected", "error_chosen_ref", "error_rejected_ref"}
     check(keys <= rows[1].keys(), f"metrics.jsonl lacks {keys - rows[1].keys()}")
+    parts = {key: value for key, value in rows[5].items() if key.startswith("time/")}
+    check({"time/policy", "time/reference", "time/backward", "time/optimizer", "time/data"} <= parts.keys(), f"parts {parts}")
+    check(abs(sum(parts.values()) - rows[5]["seconds_per_step"]) < 0.02 * rows[5]["seconds_per_step"] + 1e-3,
+          f"parts {parts} are not the {rows[5]['seconds_per_step']} s of the step")
+    check(rows[5]["tflops"] > 0, "no operations were counted")
     check({"eval/loss", "eval/accuracy", "eval/margin"} <= rows[8].keys(), f"no held-out metrics: {rows[8].keys()}")
     page = (out / "report.html").read_text()
     check("<svg" in page and "data:image/png;base64," in page and "http" not in page.replace("http://www.w3.org", ""),

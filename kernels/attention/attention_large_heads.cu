@@ -1,3 +1,5 @@
 #include "kernels/attention/attention_kernels.cuh"
 
+PREFUSION_ATTENTION_HEAD(96)
 PREFUSION_ATTENTION_HEAD(128)
+PREFUSION_ATTENTION_HEAD(160)
