@@ -1,12 +1,12 @@
-"""The whole chain on the bundled shapes world, from nothing but its checker, with each stage's effect in one table.
+"""The whole chain on the bundled shapes world, from nothing but its judge, with each stage's effect in one table.
 
     benchmarks/end_to_end/run.py            the whole size; the reward model takes most of the time
     benchmarks/end_to_end/run.py --quick    every stage in a few minutes: whether the chain works, not what it gives
 
-A reward model learns right from wrong pictures (train-reward), ranks pictures of assets/shapes for captions it had no pair
-of, and of others (synthesize), the clearer half of the lists is selected by FiFA's score (filter), RankDPO learns from all
-lists and from that half in equally many steps (align), and the exact checker compares both with the start on held-out captions
-(evaluate). The checker is asked nowhere in between but to say how good the lists are.
+A reward model learns the judge's preferences (train-reward), ranks new pictures of assets/shapes for captions it had no pair of,
+and of others (synthesize), the clearer half of the lists is selected by FiFA's score (filter), RankDPO learns from all lists and
+from that half in equally many steps (align), and the judge compares both with the start on held-out captions (evaluate). The
+judge is asked nowhere in between but to say how good the lists are.
 
 A stage is done when its folder has a result.json: an interrupted benchmark goes on with the next one, and inside the one it was
 in where the command can. Folders carry a hash of every setting before and in their stage, so other settings are other folders.
@@ -24,6 +24,8 @@ import sys
 import time
 
 import numpy
+import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -37,8 +39,8 @@ Z95 = 1.959963984540054
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small fraction of everything, one seed")
-    parser.add_argument("--scenes", type=int, default=20000, help="drawn pairs the reward learns from")
-    parser.add_argument("--reward-steps", type=int, default=3000)
+    parser.add_argument("--judged", type=int, default=300, help="captions of judged lists the reward learns from, beside the bundled pairs")
+    parser.add_argument("--reward-steps", type=int, default=800)
     parser.add_argument("--prompts", type=int, default=320, help="ranked lists of four pictures")
     parser.add_argument("--keep", default="50%", help="of the lists, by filter")
     parser.add_argument("--steps", type=int, default=40, help="of each alignment")
@@ -51,7 +53,7 @@ def parse_arguments():
     parser.add_argument("--work", default=str(ROOT / "build" / "end_to_end"))
     options = parser.parse_args()
     if options.quick:
-        options.scenes, options.reward_steps, options.prompts = 2000, 250, 36
+        options.judged, options.reward_steps, options.prompts = 12, 60, 36
         options.steps, options.captions, options.seeds = 8, 24, 1
     return options
 
@@ -120,17 +122,27 @@ class Chain:
     # The stages, in order.
 
     def pairs(self, folder):
-        """Right and wrong pictures: the model's own, a quarter of their captions for the test, and drawn scenes."""
-        self.run("shapes_scene_pairs", right_wrong_of=PREFERENCES, output=folder / "judged.parquet", test_output=folder / "test.parquet")
-        self.run("shapes_scene_pairs", exclude=folder / "test.parquet", output=folder / "scenes.parquet", pairs=self.options.scenes)
-        return {"test_pairs": pyarrow.parquet.read_metadata(folder / "test.parquet").num_rows}
+        """What the judge prefers: the bundled pairs, a quarter of their captions for the test, and lists of new pictures."""
+        table = pyarrow.parquet.read_table(PREFERENCES)
+        captions = sorted(set(table["caption"].to_pylist()))
+        test = set(random.Random(0).sample(captions, len(captions) // 4))
+        is_test = pyarrow.array([caption in test for caption in table["caption"].to_pylist()])
+        pyarrow.parquet.write_table(table.filter(is_test), folder / "test.parquet")
+        pyarrow.parquet.write_table(table.filter(pyarrow.compute.invert(is_test)), folder / "pairs.parquet")
+        if not (folder / "sampled.parquet").exists():
+            self.run("shapes_preferences", model=MODEL, output=folder / "sampled.parquet", layout="lists",
+                     captions=self.options.judged, num_images=4, seed=2, **SAMPLING)
+        lists = pyarrow.parquet.read_table(folder / "sampled.parquet")
+        is_new = pyarrow.array([prompt not in test for prompt in lists["prompt"].to_pylist()])
+        pyarrow.parquet.write_table(lists.filter(is_new), folder / "lists.parquet")
+        return {"test_pairs": sum(is_test.to_pylist()), "lists": sum(is_new.to_pylist())}
 
     def reward(self, folder, pairs):
         source = pairs["folder"]
         self.run("train-reward", "--resume", "--no-prompt-weights", from_config=ROOT / "examples" / "shapes-reward-config",
-                 train="full", data=[source / "scenes.parquet", source / "judged.parquet"], test_data=source / "test.parquet",
-                 eval_fraction=0.03, in_batch_negatives=1, steps=self.options.reward_steps, batch_size=64, lr=2e-3, warmup=100,
-                 weight_decay=0.01, eval_every=250, save_every=250, output=folder / "reward")
+                 train="full", data=[source / "pairs.parquet", source / "lists.parquet"], test_data=source / "test.parquet",
+                 eval_fraction=0.1, in_batch_negatives=1, steps=self.options.reward_steps, batch_size=64, lr=1e-3, warmup=50,
+                 weight_decay=0.05, eval_every=100, save_every=200, output=folder / "reward")
         report = json.loads((folder / "reward" / "report.json").read_text())
         return {"before": report["test_before"]["accuracy"], "after": report["test"]["overall"]["accuracy"]}
 
@@ -211,7 +223,7 @@ class Chain:
 
     def run_all(self):
         options = self.options
-        pairs = self.stage("pairs", {"scenes": options.scenes}, self.pairs)
+        pairs = self.stage("pairs", {"judged": options.judged}, self.pairs)
         reward = self.stage("reward", {"steps": options.reward_steps}, lambda f: self.reward(f, pairs), [pairs])
         lists = self.stage("lists", {"prompts": options.prompts}, lambda f: self.lists(f, pairs, reward), [reward])
         filtered = self.stage("filter", {"keep": options.keep}, lambda f: self.filter(f, lists), [lists])
@@ -244,7 +256,7 @@ def table(reward, lists, filtered, comparisons, seconds):
     tau = dict(scale=1.0, unit="", digits=2)
     rows = ["| stage | effect (95 % intervals) |", "|---|---|",
             f"| reward | accuracy on unseen captions {shown(reward['before'])} -> {shown(reward['after'])} |",
-            f"| lists | Kendall's tau to the checker {shown(lists['tau'], **tau)}, on unseen captions "
+            f"| lists | Kendall's tau to the judge {shown(lists['tau'], **tau)}, on unseen captions "
             f"{shown(lists['tau_unseen'], **tau)}; correct: all pictures {shown(lists['correct_mean'])}, first of each list "
             f"{shown(lists['correct_first'])} |",
             f"| filter | {filtered['lists']} of {lists['lists']} lists, {filtered['pairs']} of {filtered['pairs_before']} pairs; "

@@ -178,9 +178,9 @@ class Benchmark:
         if name == "longalign":  # follows a gradient: its reward is a stand-in for the judge
             return dict(prompts=self.captions(), reward="shapes-soft", online_steps=10, online_guidance=3, batch_size=12,
                         objective_args="gradient_every=4")
-        if kind == "online":
-            return dict(prompts=self.captions(), reward="shapes", online_steps=10, online_guidance=3, batch_size=2,
-                        group_size=6, prompts_per_round=4)
+        if kind == "online":  # 24 pictures a step as well; each serves two steps
+            return dict(prompts=self.captions(), reward="shapes", online_steps=10, online_guidance=3, batch_size=4,
+                        group_size=6, prompts_per_round=8, inner_epochs=2)
         uses_lists = kind == "list" or name in NEEDS_SCORES or name.endswith(" on lists")
         data = self.lists() if uses_lists else ROOT / "assets" / "shapes-preferences.parquet"
         groups = {"list": 6, "unpaired": 24}.get(kind, 12)  # 24 pictures a step for all
