@@ -16,4 +16,8 @@ struct CleanAndNoise {
 CleanAndNoise split_prediction(PredictionType type, const at::Tensor& prediction, const at::Tensor& sample,
                                const at::Tensor& signal, const at::Tensor& deviation);
 
+// The prediction that says `clean`: split_prediction(type, result, ...).clean is it again.
+at::Tensor prediction_of(PredictionType type, const at::Tensor& clean, const at::Tensor& sample,
+                         const at::Tensor& signal, const at::Tensor& deviation);
+
 }  // namespace prefusion::schedulers

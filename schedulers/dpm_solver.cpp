@@ -86,6 +86,10 @@ InputScales DpmSolverScheduler::input_scales(size_t index) const {
   return flow_input_scales(sigmas_, index);
 }
 
+at::Tensor DpmSolverScheduler::add_noise(const at::Tensor& clean, const at::Tensor& noise, size_t index) const {
+  return noisy_sample(solver_point(config_, sigmas_[static_cast<int64_t>(index)]), clean, noise);
+}
+
 at::Tensor DpmSolverScheduler::convert(const at::Tensor& prediction, const at::Tensor& sample,
                                        const SolverPoint& here) const {
   auto [clean, noise] = split_prediction(config_.prediction_type, prediction, sample, here.alpha, here.sigma);

@@ -22,6 +22,7 @@ class DpmSolverScheduler : public Scheduler {
                   const NoiseSource& noise) override;
   void keep_items(const at::Tensor& items) override;
   InputScales input_scales(size_t index) const override;
+  at::Tensor add_noise(const at::Tensor& clean, const at::Tensor& noise, size_t index) const override;
 
  private:
   std::vector<double> choose_sigmas(int64_t num_inference_steps);

@@ -22,6 +22,11 @@ InputScales FlowScheduler::input_scales(size_t index) const {
   return flow_input_scales(sigmas_, index);
 }
 
+at::Tensor FlowScheduler::add_noise(const at::Tensor& clean, const at::Tensor& noise, size_t index) const {
+  const at::Tensor sigma = sigmas_[static_cast<int64_t>(index)];
+  return sigma * noise + (1.0 - sigma) * clean;
+}
+
 FlowEulerScheduler::FlowEulerScheduler(const SchedulerConfig& config)
     : FlowScheduler(resolve_for(config, SchedulerClass::kFlowEuler)) {}
 

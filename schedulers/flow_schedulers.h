@@ -14,6 +14,7 @@ class FlowScheduler : public Scheduler {
  public:
   bool has_continuous_timesteps() const override { return true; }
   InputScales input_scales(size_t index) const override;
+  at::Tensor add_noise(const at::Tensor& clean, const at::Tensor& noise, size_t index) const override;
 
  protected:
   explicit FlowScheduler(SchedulerConfig resolved) : Scheduler(std::move(resolved)) {}
@@ -37,6 +38,7 @@ class FlowHeunScheduler : public FlowScheduler {
  public:
   explicit FlowHeunScheduler(const SchedulerConfig& config);
   void set_timesteps(int64_t num_inference_steps) override;
+  size_t calls_per_step() const override { return 2; }
   at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                   const NoiseSource& noise) override;
   void keep_items(const at::Tensor& items) override;

@@ -66,14 +66,17 @@ at::Tensor PndmScheduler::transfer(const at::Tensor& sample, int64_t from, int64
   return (alpha_to / alpha).sqrt() * sample - (alpha_to - alpha) * noise / denominator;
 }
 
+// Which formula a call takes depends on how many were made before it. Where a schedule is cut, diffusers starts
+// Runge-Kutta steps from the whole schedule's timesteps; its pictures are what users compare with.
 at::Tensor PndmScheduler::step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                                const NoiseSource&) {
-  return index < num_runge_kutta_calls_ ? runge_kutta_step(prediction, index, sample)
-                                        : multistep_step(prediction, index, sample);
+  return index - begin_ < num_runge_kutta_calls_ ? runge_kutta_step(prediction, index, sample)
+                                                 : multistep_step(prediction, index, sample);
 }
 
 at::Tensor PndmScheduler::runge_kutta_step(const at::Tensor& prediction, size_t index, const at::Tensor& sample) {
-  const size_t stage = index % 4;
+  const size_t num_made = index - begin_;
+  const size_t stage = num_made % 4;
   at::Tensor direction = prediction;
   if (stage == 0) {
     weighted_sum_ = 1.0 / 6 * prediction;
@@ -84,7 +87,7 @@ at::Tensor PndmScheduler::runge_kutta_step(const at::Tensor& prediction, size_t 
   } else {
     direction = weighted_sum_ + 1.0 / 6 * prediction;
   }
-  const auto from = static_cast<int64_t>(timesteps_[index - stage]);
+  const auto from = static_cast<int64_t>(timesteps_[num_made - stage]);
   const auto here = static_cast<int64_t>(timesteps_[index]);
   return transfer(start_, from, stage % 2 == 0 ? here - stride_ / 2 : here, direction);
 }
@@ -92,7 +95,7 @@ at::Tensor PndmScheduler::runge_kutta_step(const at::Tensor& prediction, size_t 
 at::Tensor PndmScheduler::multistep_step(const at::Tensor& prediction, size_t index, const at::Tensor& sample) {
   auto from = static_cast<int64_t>(timesteps_.at(index));
   int64_t to = from - stride_;
-  if (index == 1) {
+  if (index - begin_ == 1) {
     // Once more from the start, now with the average of the predictions at both ends.
     to = from;
     from += stride_;

@@ -161,6 +161,11 @@ InputScales Scheduler::input_scales(size_t index) const {
   return {.signal = signal, .noise = signal * sigma};
 }
 
+at::Tensor Scheduler::add_noise(const at::Tensor& clean, const at::Tensor& noise, size_t index) const {
+  const at::Tensor alpha = make_alphas_cumprod(config_)[static_cast<int64_t>(timesteps_.at(index))];
+  return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise;
+}
+
 const std::vector<SchedulerEntry>& scheduler_entries() {
   static const std::vector<SchedulerEntry> kEntries = [] {
     std::vector<SchedulerEntry> entries;

@@ -44,6 +44,16 @@ class Scheduler {
   const std::vector<double>& timesteps() const { return timesteps_; }
   virtual bool has_continuous_timesteps() const { return false; }
 
+  // Leaves out the calls before number `first`, after set_timesteps: sampling starts from a picture brought to the
+  // noise level of that call (add_noise). What is remembered of earlier calls is empty then.
+  void begin_at(size_t first) { begin_ = first; }
+
+  // Denoiser calls that one step of set_timesteps is counted as, where a schedule is cut: 2 of Heun's method.
+  virtual size_t calls_per_step() const { return 1; }
+
+  // Clean latents brought to the noise level of call number `index`: the sample that step() expects there.
+  virtual at::Tensor add_noise(const at::Tensor& clean, const at::Tensor& noise, size_t index) const;
+
   // Standard deviation of the initial latents.
   virtual double init_noise_sigma() const { return 1.0; }
 
@@ -68,6 +78,7 @@ class Scheduler {
   SchedulerConfig config_;
   std::optional<int64_t> image_tokens_;
   std::vector<double> timesteps_;
+  size_t begin_ = 0;  // the first call that is made
 };
 
 // One line of the registry.

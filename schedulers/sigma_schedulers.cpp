@@ -31,6 +31,10 @@ InputScales SigmaScheduler::input_scales(size_t index) const {
   return {.signal = signal, .noise = signal * sigma};
 }
 
+at::Tensor SigmaScheduler::add_noise(const at::Tensor& clean, const at::Tensor& noise, size_t index) const {
+  return clean + noise * sigmas_[static_cast<int64_t>(index)];
+}
+
 std::vector<double> SigmaScheduler::spaced_sigmas(int64_t num_inference_steps) {
   timesteps_ = spaced_timesteps(config_, num_inference_steps, /*fractional=*/true);
   std::vector<double> sigmas;

@@ -13,6 +13,7 @@ class SigmaScheduler : public Scheduler {
   double init_noise_sigma() const override;
   at::Tensor scale_model_input(const at::Tensor& sample, size_t index) const override;
   InputScales input_scales(size_t index) const override;
+  at::Tensor add_noise(const at::Tensor& clean, const at::Tensor& noise, size_t index) const override;
 
  protected:
   explicit SigmaScheduler(const SchedulerConfig& resolved);
@@ -53,6 +54,7 @@ class HeunScheduler : public SigmaScheduler {
  public:
   explicit HeunScheduler(const SchedulerConfig& config);
   void set_timesteps(int64_t num_inference_steps) override;
+  size_t calls_per_step() const override { return 2; }
   bool has_continuous_timesteps() const override { return true; }
   at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                   const NoiseSource& noise) override;

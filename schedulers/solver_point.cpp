@@ -13,6 +13,10 @@ SolverPoint solver_point(const SchedulerConfig& resolved, const at::Tensor& sigm
   return {alpha, deviation, alpha.log() - deviation.log()};
 }
 
+at::Tensor noisy_sample(const SolverPoint& point, const at::Tensor& clean, const at::Tensor& noise) {
+  return point.alpha * clean + point.sigma * noise;
+}
+
 at::Tensor sigma_tensor(std::vector<double> sigmas, double last) {
   sigmas.push_back(last);
   at::Tensor out = at::empty({static_cast<int64_t>(sigmas.size())}, at::kFloat);

@@ -21,6 +21,9 @@ struct SolverPoint {
 // latter, lambda is infinite.
 SolverPoint solver_point(const SchedulerConfig& resolved, const at::Tensor& sigma);
 
+// alpha * clean + sigma * noise.
+at::Tensor noisy_sample(const SolverPoint& point, const at::Tensor& clean, const at::Tensor& noise);
+
 // Sigmas with the last one appended, as fp32 [S + 1].
 at::Tensor sigma_tensor(std::vector<double> sigmas, double last);
 

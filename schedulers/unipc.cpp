@@ -66,6 +66,10 @@ InputScales UniPcScheduler::input_scales(size_t index) const {
   return flow_input_scales(sigmas_, index);
 }
 
+at::Tensor UniPcScheduler::add_noise(const at::Tensor& clean, const at::Tensor& noise, size_t index) const {
+  return noisy_sample(solver_point(config_, sigmas_[static_cast<int64_t>(index)]), clean, noise);
+}
+
 at::Tensor UniPcScheduler::convert(const at::Tensor& prediction, const at::Tensor& sample, int64_t index) const {
   const SolverPoint here = solver_point(config_, sigmas_[index]);
   const auto [clean, noise] = split_prediction(config_.prediction_type, prediction, sample, here.alpha, here.sigma);
@@ -157,7 +161,8 @@ at::Tensor UniPcScheduler::step(const at::Tensor& prediction, size_t index, cons
   const auto position = static_cast<int64_t>(index);
   const at::Tensor converted = convert(prediction, sample, position);
   const auto& disabled = config_.disable_corrector;
-  const bool corrects = position > 0 && std::find(disabled.begin(), disabled.end(), position - 1) == disabled.end();
+  const bool corrects =
+      last_sample_.defined() && std::find(disabled.begin(), disabled.end(), position - 1) == disabled.end();
   const at::Tensor start = corrects ? correct(converted, position) : sample;
 
   // The order grows with the history, and shrinks towards the end where the config says so.

@@ -20,6 +20,7 @@ class UniPcScheduler : public Scheduler {
                   const NoiseSource& noise) override;
   void keep_items(const at::Tensor& items) override;
   InputScales input_scales(size_t index) const override;
+  at::Tensor add_noise(const at::Tensor& clean, const at::Tensor& noise, size_t index) const override;
 
  private:
   struct Update;

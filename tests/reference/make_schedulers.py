@@ -307,6 +307,55 @@ def run_loop(scheduler, steps, eta, learned):
     return sample
 
 
+def cut_runs():
+    """(class, command line name, config fields, steps, steps left out): sampling from a picture."""
+    flow = dict(shift=3.0)
+    solver = dict(flow, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    del solver["shift"]
+    for cls, name, config in (
+        (DDIMScheduler, "ddim", dict(SD, clip_sample=False, steps_offset=1)), (DDIMScheduler, "ddim", dict(SD, **ZERO_SNR)),
+        (DDPMScheduler, "ddpm", dict(SD, clip_sample=False)), (PNDMScheduler, "pndm", dict(SD, skip_prk_steps=True)),
+        (PNDMScheduler, "pndm", dict(SD)), (EulerDiscreteScheduler, "euler", dict(SD, use_karras_sigmas=True)),
+        (EulerDiscreteScheduler, "euler", dict(SD)), (EulerAncestralDiscreteScheduler, "euler-ancestral", dict(SD)),
+        (HeunDiscreteScheduler, "heun", dict(SD)), (DPMSolverMultistepScheduler, "auto", dict(SD)),
+        (DPMSolverMultistepScheduler, "auto", dict(SD, use_karras_sigmas=True, solver_order=3)),
+        (DPMSolverMultistepScheduler, "auto", dict(SD, algorithm_type="sde-dpmsolver++")),
+        (DPMSolverMultistepScheduler, "auto", dict(solver)), (UniPCMultistepScheduler, "unipc", dict(SD, solver_order=3)),
+        (UniPCMultistepScheduler, "unipc", dict(SD, disable_corrector=[4])), (UniPCMultistepScheduler, "unipc", dict(solver)),
+        (LCMScheduler, "lcm", dict(SD)), (FlowMatchEulerDiscreteScheduler, "auto", flow),
+        (FlowMatchEulerDiscreteScheduler, "auto", dict(flow, stochastic_sampling=True)),
+        (FlowMatchHeunDiscreteScheduler, "flow-heun", flow),
+    ):
+        for steps, skipped in ((6, 0), (6, 1), (7, 2), (20, 5), (10, 9)):
+            yield cls, name, config, steps, skipped
+
+
+def run_cut_loop(scheduler, steps, skipped, clean):
+    """As img2img pipelines do, and inpainting ones: the second result is `clean` at the level of every later call."""
+    generator = torch.Generator().manual_seed(1234)
+    scheduler.set_timesteps(steps)
+    begin = skipped * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    timesteps = scheduler.timesteps[begin:]
+    noise = torch.randn(SHAPE, generator=generator)
+    is_flow = hasattr(scheduler, "scale_noise")
+
+    def noisy(t):
+        level = torch.as_tensor(t).reshape(1)
+        return scheduler.scale_noise(clean, level, noise) if is_flow else scheduler.add_noise(clean, noise, level)
+
+    sample, levels = noisy(timesteps[0]), []
+    silent = (PNDMScheduler, UniPCMultistepScheduler, HeunDiscreteScheduler, FlowMatchHeunDiscreteScheduler)
+    extra = {} if isinstance(scheduler, (*silent, DDIMScheduler)) else dict(generator=generator)
+    for i, t in enumerate(timesteps):
+        prediction = dummy_denoiser(scheduler.scale_model_input(sample, t) if hasattr(scheduler, "scale_model_input") else sample, t)
+        sample = scheduler.step(prediction, t, sample, return_dict=False, **extra)[0]
+        if i + 1 < len(timesteps):
+            levels.append(noisy(timesteps[i + 1]))
+    return sample, torch.stack(levels) if levels else torch.zeros(0)
+
+
 def switches():
     """A folder's config written by one class, sampled with another: X.from_config(loaded config)."""
     stable = dict(
@@ -370,6 +419,15 @@ def main():
         original = original_class(**config)
         record_flow(original.to_json_string(), name, cls.from_config(original.config, **extra), 6, tokens, False)
 
+    cuts = []
+    clean = torch.randn(SHAPE, generator=torch.Generator().manual_seed(99))
+    tensors["cut.clean"] = clean
+    for cls, name, config, steps, skipped in cut_runs():
+        scheduler = cls(**config)
+        key = f"cut{len(cuts):03d}"
+        tensors[f"{key}.sample"], tensors[f"{key}.levels"] = run_cut_loop(scheduler, steps, skipped, clean)
+        cuts.append(dict(key=key, scheduler=name, steps=steps, skipped=skipped, config=scheduler.to_json_string()))
+
     noising = []
     generator = torch.Generator().manual_seed(7)
     for config in (
@@ -410,7 +468,7 @@ def main():
         }
         flow_noising.append(dict(key=key, config=scheduler.to_json_string()))
 
-    (out / "cases.json").write_text(json.dumps(dict(sampling=cases, flows=flows, noising=noising, flow_noising=flow_noising)))
+    (out / "cases.json").write_text(json.dumps(dict(sampling=cases, flows=flows, noising=noising, flow_noising=flow_noising, cuts=cuts)))
     save_file(tensors, out / "tensors.safetensors")
 
 

@@ -71,6 +71,32 @@ TEST(SchedulerReference, FlowSamplingEqualsDiffusers) {
   }
 }
 
+TEST(SchedulerReference, SamplingFromAPictureEqualsDiffusers) {
+  ASSERT_GT(tests::scheduler_reference().cases.at("cuts").size(), 50u);
+  const at::Tensor clean = tests::scheduler_reference().tensors.at("cut.clean");
+  for (const Json& item : tests::scheduler_reference().cases.at("cuts")) {
+    const std::string key = item["key"];
+    SCOPED_TRACE(concat(key, " ", item.dump()));
+    const auto scheduler =
+        make_scheduler(item["scheduler"], parse_scheduler_config(item["config"].get<std::string>(), key));
+    scheduler->set_timesteps(item["steps"]);
+    const size_t begin = item["skipped"].get<size_t>() * scheduler->calls_per_step();
+    scheduler->begin_at(begin);
+    const at::Generator generator = make_torch_generator(1234);
+    const at::Tensor noise = at::randn({2, 4, 6, 5}, generator);
+    at::Tensor sample = scheduler->add_noise(clean, noise, begin);
+    std::vector<at::Tensor> levels;
+    for (size_t i = begin; i < scheduler->timesteps().size(); ++i) {
+      const at::Tensor input = scheduler->scale_model_input(sample, i);
+      sample = scheduler->step(dummy_denoiser(input, scheduler->timesteps()[i]), i, sample, noise_from(generator));
+      if (i + 1 < scheduler->timesteps().size()) levels.push_back(scheduler->add_noise(clean, noise, i + 1));
+    }
+    EXPECT_TRUE(near(sample, tests::scheduler_reference().tensors.at(key + ".sample"), 1e-5));
+    const at::Tensor found = levels.empty() ? at::zeros({0}) : at::stack(levels);
+    EXPECT_TRUE(near(found, tests::scheduler_reference().tensors.at(key + ".levels"), 1e-5));
+  }
+}
+
 // A config that the sampler of that name reads.
 SchedulerConfig config_for(const SchedulerEntry& entry) {
   const bool is_flow = std::string(entry.name).starts_with("flow");
