@@ -26,6 +26,14 @@ std::shared_ptr<text::PromptEncoder> load_prompt_encoder(const std::filesystem::
   const auto shared = [](auto encoder) -> std::shared_ptr<PromptEncoder> {
     return std::make_shared<decltype(encoder)>(std::move(encoder));
   };
+  const bool has_clip_alone =
+      index.family == ModelFamily::kStableDiffusion || index.family == ModelFamily::kStableDiffusionXl;
+  check_usage(has_clip_alone || options.syntax == text::PromptSyntax::kPlain,
+              "weights in prompts (--prompt-syntax weighted) are for Stable Diffusion 1.x, 2.x and SDXL, not for ",
+              index.class_name);
+  check_usage(has_clip_alone || options.long_prompts == text::LongPrompts::kTruncate,
+              "--long-prompts chunk is for Stable Diffusion 1.x, 2.x and SDXL; ", index.class_name,
+              " reads long prompts by T5");
   switch (index.family) {
     case ModelFamily::kStableDiffusion: return shared(text::SdPromptEncoder::load(model_dir, dtype, device, options));
     case ModelFamily::kStableDiffusionXl:

@@ -40,19 +40,57 @@ at::Tensor ClipTextEncoder::layer_output(const ClipTextOutput& output, int64_t l
   return output.hidden_states[static_cast<size_t>(last - layers_left_out)];
 }
 
-int64_t ClipTextEncoder::truncated_tokens(const std::string& prompt) const {
-  return static_cast<int64_t>(tokenizer_.cut_off(tokenizer_.encode(prompt)).size());
+ClipPromptOutput ClipTextEncoder::encode_prompts(const std::vector<std::string>& prompts,
+                                                 const PromptEncoderOptions& options, int64_t least_chunks,
+                                                 bool obeys_mask_option) {
+  if (options.syntax == PromptSyntax::kPlain && options.long_prompts == LongPrompts::kTruncate) {
+    return {.states = encode(prompts, obeys_mask_option)};
+  }
+  const at::NoGradGuard no_grad;
+  std::vector<WeightedTokens> tokens;
+  for (const std::string& prompt : prompts) {
+    tokens.push_back(weighted_tokens(tokenizer_, prompt, options.syntax));
+    if (options.long_prompts == LongPrompts::kTruncate) {
+      warn_of(prompt, tokenizer_.cut_off(tokens.back().ids));
+      tokens.back() = cut_to_fit(tokenizer_, tokens.back());
+    }
+  }
+  const TokenChunks chunks = split_into_chunks(tokenizer_, tokens, least_chunks);
+  const at::Device device = model_->parameters().front().device();
+  const bool is_masked = obeys_mask_option && model_->config().use_attention_mask;
+  const ClipTextOutput rows = model_->forward(chunks.ids.to(device), is_masked ? chunks.mask.to(device) : at::Tensor());
+  ClipPromptOutput output{.states = join_chunks(rows, chunks.per_prompt)};
+  if (options.syntax == PromptSyntax::kWeighted) output.weights = chunks.weights.to(device);
+  return output;
+}
+
+int64_t ClipTextEncoder::truncated_tokens(const std::string& prompt, const PromptEncoderOptions& options) const {
+  if (options.long_prompts == LongPrompts::kChunk) return 0;
+  return static_cast<int64_t>(tokenizer_.cut_off(weighted_tokens(tokenizer_, prompt, options.syntax).ids).size());
+}
+
+int64_t ClipTextEncoder::num_chunks(const std::string& prompt, const PromptEncoderOptions& options) const {
+  if (options.long_prompts == LongPrompts::kTruncate) return 1;
+  return chunks_of(tokenizer_, weighted_tokens(tokenizer_, prompt, options.syntax));
 }
 
 void ClipTextEncoder::warn_if_truncated(const std::string& prompt) {
-  if (warned_.contains(prompt)) return;
-  const std::vector<int64_t> cut = tokenizer_.cut_off(tokenizer_.encode(prompt));
-  if (cut.empty()) return;
+  if (!warned_.contains(prompt)) warn_of(prompt, tokenizer_.cut_off(tokenizer_.encode(prompt)));
+}
+
+void ClipTextEncoder::warn_of(const std::string& prompt, const std::vector<int64_t>& cut) {
+  if (cut.empty() || warned_.contains(prompt)) return;
   // A bound on memory over millions of prompts; past it a warning may repeat.
   constexpr size_t kMaxRemembered = 10000;
   if (warned_.size() >= kMaxRemembered) warned_.clear();
   warned_.insert(prompt);
   log_warn("prompt is longer than ", tokenizer_.model_max_length(), " tokens; cut off: '", tokenizer_.decode(cut), "'");
+}
+
+void add_to(ContentHasher& hash, const PromptEncoderOptions& options) {
+  hash.add(concat("clip skip ", options.clip_skip));
+  if (options.syntax == PromptSyntax::kWeighted) hash.add("weighted, version 1");
+  if (options.long_prompts == LongPrompts::kChunk) hash.add("chunks, version 1");
 }
 
 void ClipTextEncoder::add_to(ContentHasher& hash) const {

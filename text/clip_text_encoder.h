@@ -12,8 +12,23 @@
 #include "core/content_hash.h"
 #include "text/clip_text_model.h"
 #include "text/clip_tokenizer.h"
+#include "text/prompt_chunks.h"
+#include "text/prompt_encoder.h"
 
 namespace prefusion::text {
+
+// The states of prompts that may have weights and be encoded in K chunks: of [B, K L, D] instead of [B, L, D], with the
+// pooled ones of the first chunk.
+struct ClipPromptOutput {
+  ClipTextOutput states;
+  at::Tensor weights;  // [B, K L] fp32, undefined where all are 1
+
+  // States [B, K L, D] of a layer under the weights (weigh_states).
+  at::Tensor weigh(const at::Tensor& layer) const { return weights.defined() ? weigh_states(layer, weights) : layer; }
+};
+
+// Adds what options change of what an encoder of prompts gives.
+void add_to(ContentHasher& hash, const PromptEncoderOptions& options);
 
 // A CLIP text model with its tokenizer: one text encoder of a diffusion model.
 class ClipTextEncoder {
@@ -29,12 +44,19 @@ class ClipTextEncoder {
   // where the model's config asks for it, as the pipelines of SD 1.x and 2.x do, and `obeys_mask_option`.
   ClipTextOutput encode(const std::vector<std::string>& prompts, bool obeys_mask_option);
 
+  // The same as the options ask for: prompts with weights, in as many chunks as the longest needs and `least_chunks`.
+  ClipPromptOutput encode_prompts(const std::vector<std::string>& prompts, const PromptEncoderOptions& options,
+                                  int64_t least_chunks, bool obeys_mask_option);
+
   // The output of a layer, `layers_left_out` before the last, [B, L, D]; no layer norm. Usage error for a layer the
   // model does not have.
   at::Tensor layer_output(const ClipTextOutput& output, int64_t layers_left_out) const;
 
   // How many of the prompt's tokens the text model does not see.
-  int64_t truncated_tokens(const std::string& prompt) const;
+  int64_t truncated_tokens(const std::string& prompt, const PromptEncoderOptions& options = {}) const;
+
+  // How many chunks a prompt takes; 1 where long prompts are cut off.
+  int64_t num_chunks(const std::string& prompt, const PromptEncoderOptions& options) const;
 
   // Adds everything encode() depends on.
   void add_to(ContentHasher& hash) const;
@@ -44,6 +66,7 @@ class ClipTextEncoder {
 
  private:
   void warn_if_truncated(const std::string& prompt);
+  void warn_of(const std::string& prompt, const std::vector<int64_t>& cut);
 
   ClipTokenizer tokenizer_;
   std::shared_ptr<ClipTextModel> model_;

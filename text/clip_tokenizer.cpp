@@ -77,18 +77,25 @@ std::vector<int64_t> ClipTokenizer::cut_off(const std::vector<int64_t>& tokens) 
   return {tokens.begin() + static_cast<std::ptrdiff_t>(room), tokens.end()};
 }
 
-std::vector<int64_t> ClipTokenizer::tokenize(std::string_view prompt) const {
-  const std::vector<int64_t> tokens = encode(prompt);
-  const auto num_cut = static_cast<std::ptrdiff_t>(cut_off(tokens).size());
+std::vector<int64_t> ClipTokenizer::frame(const std::vector<int64_t>& tokens) const {
   std::vector<int64_t> ids;
   ids.reserve(static_cast<size_t>(model_max_length_));
   ids.push_back(bos_token_id_);
-  ids.insert(ids.end(), tokens.begin() + (truncates_left_ ? num_cut : 0),
-             tokens.end() - (truncates_left_ ? 0 : num_cut));
+  ids.insert(ids.end(), tokens.begin(), tokens.end());
   ids.push_back(eos_token_id_);
   const size_t num_padding = static_cast<size_t>(model_max_length_) - ids.size();
   ids.insert(pads_left_ ? ids.begin() : ids.end(), num_padding, pad_token_id_);
   return ids;
+}
+
+int64_t ClipTokenizer::frame_start(size_t num_tokens) const {
+  return pads_left_ ? model_max_length_ - static_cast<int64_t>(num_tokens) - 2 : 0;
+}
+
+std::vector<int64_t> ClipTokenizer::tokenize(std::string_view prompt) const {
+  const std::vector<int64_t> tokens = encode(prompt);
+  const auto num_cut = static_cast<std::ptrdiff_t>(cut_off(tokens).size());
+  return frame({tokens.begin() + (truncates_left_ ? num_cut : 0), tokens.end() - (truncates_left_ ? 0 : num_cut)});
 }
 
 at::Tensor ClipTokenizer::tokenize_batch(const std::vector<std::string>& prompts) const {

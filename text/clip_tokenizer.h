@@ -32,6 +32,10 @@ class ClipTokenizer {
   // prompt is not UTF-8.
   std::vector<int64_t> encode(std::string_view prompt) const;
 
+  // begin + tokens + end, padded to model_max_length, for tokens that fit; and where the begin token stands in it.
+  std::vector<int64_t> frame(const std::vector<int64_t>& tokens) const;
+  int64_t frame_start(size_t num_tokens) const;
+
   // begin + tokens + end, truncated and padded to model_max_length: what a diffusion pipeline feeds its text encoder.
   std::vector<int64_t> tokenize(std::string_view prompt) const;
 
@@ -54,6 +58,7 @@ class ClipTokenizer {
   int64_t eos_token_id() const { return eos_token_id_; }
   int64_t pad_token_id() const { return pad_token_id_; }
   int64_t model_max_length() const { return model_max_length_; }
+  bool truncates_left() const { return truncates_left_; }
   // One more than the highest id a prompt can get: what the text model's embedding must hold.
   int64_t num_ids() const { return num_ids_; }
 

@@ -16,7 +16,7 @@ FluxPromptEncoder FluxPromptEncoder::load(const std::filesystem::path& model_dir
   return FluxPromptEncoder(std::move(clip), std::move(t5));
 }
 
-PromptStates FluxPromptEncoder::encode(const std::vector<std::string>& prompts) {
+PromptStates FluxPromptEncoder::encode_prompts(const std::vector<std::string>& prompts, int64_t) {
   return {.encoder_hidden_states = t5_.encode(prompts).states,
           .pooled = clip_.encode(prompts, /*obeys_mask_option=*/false).pooled};
 }

@@ -17,14 +17,16 @@ class FluxPromptEncoder : public PromptEncoder {
   static FluxPromptEncoder load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
                                 const PromptEncoderOptions& options = {});
 
-  PromptStates encode(const std::vector<std::string>& prompts) override;
-  PromptStates encode_negative(const std::vector<std::string>& prompts) override { return encode(prompts); }
   int64_t truncated_tokens(const std::string& prompt) const override { return t5_.truncated_tokens(prompt); }
   PromptWidths widths() const override;
   ClipModels clip_models() const override { return {.text_encoder = clip_.model()}; }
 
  private:
   FluxPromptEncoder(ClipTextEncoder clip, T5TextEncoder t5) : clip_(std::move(clip)), t5_(std::move(t5)) {}
+  PromptStates encode_prompts(const std::vector<std::string>& prompts, int64_t) override;
+  PromptStates encode_negative_prompts(const std::vector<std::string>& prompts, int64_t) override {
+    return encode(prompts);
+  }
   std::string compute_content_key() const override;
 
   ClipTextEncoder clip_;

@@ -14,7 +14,7 @@ PixArtPromptEncoder PixArtPromptEncoder::load(const std::filesystem::path& model
                                                  {.max_length = max_tokens, .uses_mask = true, .lowercases = true}));
 }
 
-PromptStates PixArtPromptEncoder::encode(const std::vector<std::string>& prompts) {
+PromptStates PixArtPromptEncoder::encode_prompts(const std::vector<std::string>& prompts, int64_t) {
   const T5TextStates states = t5_.encode(prompts);
   return {.encoder_hidden_states = states.states, .encoder_mask = states.mask};
 }

@@ -16,14 +16,16 @@ class PixArtPromptEncoder : public PromptEncoder {
   static PixArtPromptEncoder load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
                                   int64_t max_tokens, const PromptEncoderOptions& options = {});
 
-  PromptStates encode(const std::vector<std::string>& prompts) override;
-  PromptStates encode_negative(const std::vector<std::string>& prompts) override { return encode(prompts); }
   int64_t truncated_tokens(const std::string& prompt) const override { return t5_.truncated_tokens(prompt); }
   PromptWidths widths() const override { return {.states = t5_.model()->config().d_model}; }
   ClipModels clip_models() const override { return {}; }
 
  private:
   explicit PixArtPromptEncoder(T5TextEncoder t5) : t5_(std::move(t5)) {}
+  PromptStates encode_prompts(const std::vector<std::string>& prompts, int64_t) override;
+  PromptStates encode_negative_prompts(const std::vector<std::string>& prompts, int64_t) override {
+    return encode(prompts);
+  }
   std::string compute_content_key() const override;
 
   T5TextEncoder t5_;

@@ -10,10 +10,20 @@
 
 namespace prefusion::text {
 
+// Whether brackets in prompts are emphasis (text/prompt_syntax.h) or brackets.
+enum class PromptSyntax { kPlain, kWeighted };
+
+// What happens to tokens for which a CLIP encoder has no room: cut off, or encoded in chunks of its length whose states
+// stand one after the other.
+enum class LongPrompts { kTruncate, kChunk };
+
 struct PromptEncoderOptions {
   // How many more of the last layers of CLIP encoders to leave out than the model does. For SD 1.x and 2.x the final
   // layer norm follows in any case: 1 is the penultimate layer.
   int64_t clip_skip = 0;
+  // Of the encoders of Stable Diffusion 1.x, 2.x and XL; others have neither.
+  PromptSyntax syntax = PromptSyntax::kPlain;
+  LongPrompts long_prompts = LongPrompts::kTruncate;
 };
 
 // Those of a diffusers folder by the name of their component; null where there is none.
@@ -34,11 +44,19 @@ class PromptEncoder {
   virtual ~PromptEncoder() = default;
 
   // A row for each prompt, in the dtype and on the device of the encoders, without gradients. Warns once a prompt when
-  // it is too long. Input error for a prompt that is not UTF-8.
-  virtual PromptStates encode(const std::vector<std::string>& prompts) = 0;
+  // it is too long. Encoders that chunk long prompts give all rows as many chunks as the longest needs, and
+  // `least_chunks`: what is missing is chunks of no text. Input error for a prompt that is not UTF-8.
+  PromptStates encode(const std::vector<std::string>& prompts, int64_t least_chunks = 1) {
+    return encode_prompts(prompts, least_chunks);
+  }
 
   // The same for negative prompts of guidance, of which empty ones were not given.
-  virtual PromptStates encode_negative(const std::vector<std::string>& prompts) = 0;
+  PromptStates encode_negative(const std::vector<std::string>& prompts, int64_t least_chunks = 1) {
+    return encode_negative_prompts(prompts, least_chunks);
+  }
+
+  // How many chunks a prompt is encoded in. Rows of another number have another length.
+  virtual int64_t num_chunks(const std::string& /*prompt*/) const { return 1; }
 
   // How many of the prompt's tokens the (shortest) text encoder does not see.
   virtual int64_t truncated_tokens(const std::string& prompt) const = 0;
@@ -56,6 +74,8 @@ class PromptEncoder {
   }
 
  private:
+  virtual PromptStates encode_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) = 0;
+  virtual PromptStates encode_negative_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) = 0;
   virtual std::string compute_content_key() const = 0;
 
   mutable std::string content_key_;

@@ -51,11 +51,11 @@ Sd3PromptEncoder::Sd3PromptEncoder(ClipTextEncoder first, ClipTextEncoder second
   }
 }
 
-PromptStates Sd3PromptEncoder::encode(const std::vector<std::string>& prompts) {
+PromptStates Sd3PromptEncoder::encode_prompts(const std::vector<std::string>& prompts, int64_t) {
   return encode_with(prompts, options_.clip_skip);
 }
 
-PromptStates Sd3PromptEncoder::encode_negative(const std::vector<std::string>& prompts) {
+PromptStates Sd3PromptEncoder::encode_negative_prompts(const std::vector<std::string>& prompts, int64_t) {
   return encode_with(prompts, /*clip_skip=*/0);
 }
 

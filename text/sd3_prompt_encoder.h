@@ -19,9 +19,6 @@ class Sd3PromptEncoder : public PromptEncoder {
   static Sd3PromptEncoder load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
                                bool has_t5, int64_t width, const PromptEncoderOptions& options = {});
 
-  PromptStates encode(const std::vector<std::string>& prompts) override;
-  // Without clip skip.
-  PromptStates encode_negative(const std::vector<std::string>& prompts) override;
   int64_t truncated_tokens(const std::string& prompt) const override;
   PromptWidths widths() const override;
   ClipModels clip_models() const override { return {first_.model(), second_.model()}; }
@@ -29,6 +26,9 @@ class Sd3PromptEncoder : public PromptEncoder {
  private:
   Sd3PromptEncoder(ClipTextEncoder first, ClipTextEncoder second, std::optional<T5TextEncoder> third, int64_t width,
                    const PromptEncoderOptions& options);
+  PromptStates encode_prompts(const std::vector<std::string>& prompts, int64_t) override;
+  // Without clip skip.
+  PromptStates encode_negative_prompts(const std::vector<std::string>& prompts, int64_t) override;
   PromptStates encode_with(const std::vector<std::string>& prompts, int64_t clip_skip);
   std::string compute_content_key() const override;
 

@@ -22,23 +22,25 @@ SdPromptEncoder::SdPromptEncoder(ClipTextEncoder encoder, const PromptEncoderOpt
               " is out of range: the text encoder has ", num_layers, " layers");
 }
 
-PromptStates SdPromptEncoder::encode(const std::vector<std::string>& prompts) {
+PromptStates SdPromptEncoder::encode_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) {
   const at::NoGradGuard no_grad;
-  const ClipTextOutput output = encoder_.encode(prompts, /*obeys_mask_option=*/true);
-  if (options_.clip_skip == 0) return {.encoder_hidden_states = output.last_hidden_state};
-  return {.encoder_hidden_states =
-              encoder_.model()->final_layer_norm(encoder_.layer_output(output, options_.clip_skip))};
+  const ClipPromptOutput output = encoder_.encode_prompts(prompts, options_, least_chunks, /*obeys_mask_option=*/true);
+  if (options_.clip_skip == 0) return {.encoder_hidden_states = output.weigh(output.states.last_hidden_state)};
+  const at::Tensor layer = encoder_.layer_output(output.states, options_.clip_skip);
+  return {.encoder_hidden_states = output.weigh(encoder_.model()->final_layer_norm(layer))};
 }
 
-PromptStates SdPromptEncoder::encode_negative(const std::vector<std::string>& prompts) {
-  return {.encoder_hidden_states = encoder_.encode(prompts, /*obeys_mask_option=*/true).last_hidden_state};
+PromptStates SdPromptEncoder::encode_negative_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) {
+  const ClipPromptOutput output = encoder_.encode_prompts(prompts, options_, least_chunks, /*obeys_mask_option=*/true);
+  return {.encoder_hidden_states = output.weigh(output.states.last_hidden_state)};
 }
 
 std::string SdPromptEncoder::compute_content_key() const {
   ContentHasher hash;
   hash.add("prompt encoder of SD, version 2");
   encoder_.add_to(hash);
-  return hash.add(concat("clip skip ", options_.clip_skip)).finish().hex();
+  add_to(hash, options_);
+  return hash.finish().hex();
 }
 
 }  // namespace prefusion::text

@@ -18,16 +18,19 @@ class SdPromptEncoder : public PromptEncoder {
 
   explicit SdPromptEncoder(ClipTextEncoder encoder, const PromptEncoderOptions& options = {});
 
-  PromptStates encode(const std::vector<std::string>& prompts) override;
-  // Without clip skip: diffusers applies it to prompts only.
-  PromptStates encode_negative(const std::vector<std::string>& prompts) override;
-  int64_t truncated_tokens(const std::string& prompt) const override { return encoder_.truncated_tokens(prompt); }
+  int64_t truncated_tokens(const std::string& prompt) const override {
+    return encoder_.truncated_tokens(prompt, options_);
+  }
+  int64_t num_chunks(const std::string& prompt) const override { return encoder_.num_chunks(prompt, options_); }
   PromptWidths widths() const override { return {.states = encoder_.model()->config().hidden_size}; }
   ClipModels clip_models() const override { return {.text_encoder = encoder_.model()}; }
 
   const ClipTokenizer& tokenizer() const { return encoder_.tokenizer(); }
 
  private:
+  PromptStates encode_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) override;
+  // Without clip skip: diffusers applies it to prompts only.
+  PromptStates encode_negative_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) override;
   std::string compute_content_key() const override;
 
   ClipTextEncoder encoder_;

@@ -41,12 +41,12 @@ SdxlPromptEncoder::SdxlPromptEncoder(std::optional<ClipTextEncoder> first, ClipT
   }
 }
 
-PromptStates SdxlPromptEncoder::encode(const std::vector<std::string>& prompts) {
-  return encode_with(prompts, options_.clip_skip);
+PromptStates SdxlPromptEncoder::encode_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) {
+  return encode_with(prompts, options_.clip_skip, least_chunks);
 }
 
-PromptStates SdxlPromptEncoder::encode_negative(const std::vector<std::string>& prompts) {
-  PromptStates states = encode_with(prompts, /*clip_skip=*/0);
+PromptStates SdxlPromptEncoder::encode_negative_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) {
+  PromptStates states = encode_with(prompts, /*clip_skip=*/0, least_chunks);
   if (!zeros_for_no_negative_prompt_) return states;
   for (size_t i = 0; i < prompts.size(); ++i) {
     if (!prompts[i].empty()) continue;
@@ -56,21 +56,27 @@ PromptStates SdxlPromptEncoder::encode_negative(const std::vector<std::string>& 
   return states;
 }
 
-PromptStates SdxlPromptEncoder::encode_with(const std::vector<std::string>& prompts, int64_t clip_skip) {
+PromptStates SdxlPromptEncoder::encode_with(const std::vector<std::string>& prompts, int64_t clip_skip,
+                                            int64_t least_chunks) {
   const at::NoGradGuard no_grad;
+  for (const std::string& prompt : prompts) least_chunks = std::max(least_chunks, num_chunks(prompt));
   std::vector<at::Tensor> parts;
   const auto encode = [&](ClipTextEncoder& encoder) {
-    ClipTextOutput output = encoder.encode(prompts, /*obeys_mask_option=*/false);
-    parts.push_back(encoder.layer_output(output, 1 + clip_skip));
-    return output;
+    ClipPromptOutput output = encoder.encode_prompts(prompts, options_, least_chunks, /*obeys_mask_option=*/false);
+    parts.push_back(output.weigh(encoder.layer_output(output.states, 1 + clip_skip)));
+    return output.states.text_embeds;
   };
   if (first_) encode(*first_);
-  const ClipTextOutput second = encode(second_);
-  return {.encoder_hidden_states = at::cat(parts, -1), .pooled = second.text_embeds};
+  const at::Tensor pooled = encode(second_);
+  return {.encoder_hidden_states = at::cat(parts, -1), .pooled = pooled};
 }
 
 int64_t SdxlPromptEncoder::truncated_tokens(const std::string& prompt) const {
-  return std::max(first_ ? first_->truncated_tokens(prompt) : 0, second_.truncated_tokens(prompt));
+  return std::max(first_ ? first_->truncated_tokens(prompt, options_) : 0, second_.truncated_tokens(prompt, options_));
+}
+
+int64_t SdxlPromptEncoder::num_chunks(const std::string& prompt) const {
+  return std::max(first_ ? first_->num_chunks(prompt, options_) : 1, second_.num_chunks(prompt, options_));
 }
 
 PromptWidths SdxlPromptEncoder::widths() const {
@@ -88,7 +94,8 @@ std::string SdxlPromptEncoder::compute_content_key() const {
   hash.add("prompt encoder of SDXL, version 1");
   if (first_) first_->add_to(hash);
   second_.add_to(hash);
-  return hash.add(concat("clip skip ", options_.clip_skip)).finish().hex();
+  add_to(hash, options_);
+  return hash.finish().hex();
 }
 
 }  // namespace prefusion::text

@@ -20,9 +20,8 @@ class SdxlPromptEncoder : public PromptEncoder {
                                 bool has_first, bool zeros_for_no_negative_prompt,
                                 const PromptEncoderOptions& options = {});
 
-  PromptStates encode(const std::vector<std::string>& prompts) override;
-  PromptStates encode_negative(const std::vector<std::string>& prompts) override;
   int64_t truncated_tokens(const std::string& prompt) const override;
+  int64_t num_chunks(const std::string& prompt) const override;
   PromptWidths widths() const override;
   ClipModels clip_models() const override;
 
@@ -30,7 +29,9 @@ class SdxlPromptEncoder : public PromptEncoder {
   SdxlPromptEncoder(std::optional<ClipTextEncoder> first, ClipTextEncoder second, bool zeros_for_no_negative_prompt,
                     const PromptEncoderOptions& options);
 
-  PromptStates encode_with(const std::vector<std::string>& prompts, int64_t clip_skip);
+  PromptStates encode_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) override;
+  PromptStates encode_negative_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) override;
+  PromptStates encode_with(const std::vector<std::string>& prompts, int64_t clip_skip, int64_t least_chunks);
   std::string compute_content_key() const override;
 
   std::optional<ClipTextEncoder> first_;
