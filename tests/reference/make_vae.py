@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
 torch.set_num_threads(1)
@@ -119,12 +119,27 @@ def make_deprecated(out):
     save_file(renamed, target / "diffusion_pytorch_model.safetensors")
 
 
+def make_tiny(folder, **changes):
+    generator = torch.Generator().manual_seed(17)
+    model = AutoencoderTiny(**{**dict(
+        encoder_block_out_channels=(4, 4), num_encoder_blocks=(1, 1), decoder_block_out_channels=(8, 8, 8), num_decoder_blocks=(2, 0, 1),
+    ), **changes})
+    randomize(model, generator)
+    model.save_pretrained(folder)
+    latents = 3 * torch.randn(2, model.config.latent_channels, 5, 6, generator=generator)
+    with torch.no_grad():  # as pipelines decode
+        decoded = model.decode(latents / model.config.scaling_factor + model.config.shift_factor).sample
+    save_file(dict(latents=latents, decoded=decoded.contiguous()), folder / "case.safetensors")
+
+
 def main():
     out = Path(sys.argv[1])
     for name, (config, height, width) in CASES.items():
         make_case(out / name, config, height, width)
     make_tiled(out / "tiled")
     make_deprecated(out)
+    make_tiny(out / "tiny")
+    make_tiny(out / "tiny_wide", latent_channels=16, act_fn="silu", scaling_factor=1.5, shift_factor=0.1, upsampling_scaling_factor=3)
 
 
 if __name__ == "__main__":
