@@ -92,10 +92,16 @@ void read_pixart(ConfigReader& reader, ModelIndex& index) {
   index.has_t5 = true;
 }
 
+void read_stable_diffusion_xl_from_picture(ConfigReader& reader, ModelIndex& index) {
+  read_stable_diffusion_xl(reader, index);
+  index.tells_aesthetic_score = reader.get<bool>("requires_aesthetics_score", false);
+}
+
 struct PipelineClass {
   const char* name;
   ModelFamily family;
   void (*read)(ConfigReader& reader, ModelIndex& index);
+  PipelineUse use = PipelineUse::kTextToImage;
 };
 constexpr PipelineClass kClasses[] = {
     {"StableDiffusionPipeline", ModelFamily::kStableDiffusion, read_stable_diffusion},
@@ -104,11 +110,20 @@ constexpr PipelineClass kClasses[] = {
     {"FluxPipeline", ModelFamily::kFlux, read_flux},
     {"PixArtAlphaPipeline", ModelFamily::kPixArtAlpha, read_pixart},
     {"PixArtSigmaPipeline", ModelFamily::kPixArtSigma, read_pixart},
+    {"StableDiffusionImg2ImgPipeline", ModelFamily::kStableDiffusion, read_stable_diffusion, PipelineUse::kAny},
+    {"StableDiffusionInpaintPipeline", ModelFamily::kStableDiffusion, read_stable_diffusion, PipelineUse::kAny},
+    {"StableDiffusionXLImg2ImgPipeline", ModelFamily::kStableDiffusionXl, read_stable_diffusion_xl_from_picture,
+     PipelineUse::kAny},
+    {"StableDiffusionXLInpaintPipeline", ModelFamily::kStableDiffusionXl, read_stable_diffusion_xl_from_picture,
+     PipelineUse::kAny},
+    {"StableDiffusion3Img2ImgPipeline", ModelFamily::kStableDiffusion3, read_stable_diffusion_3, PipelineUse::kAny},
+    {"FluxImg2ImgPipeline", ModelFamily::kFlux, read_flux, PipelineUse::kAny},
 };
 
-const PipelineClass& find_class(const std::string& name, const std::string& where) {
+const PipelineClass& find_class(const std::string& name, const std::string& where, PipelineUse use) {
   std::string known;
   for (const PipelineClass& entry : kClasses) {
+    if (use == PipelineUse::kTextToImage && entry.use != use) continue;
     if (name == entry.name) return entry;
     known += (known.empty() ? "" : ", ") + std::string(entry.name);
   }
@@ -117,7 +132,7 @@ const PipelineClass& find_class(const std::string& name, const std::string& wher
 
 }  // namespace
 
-ModelIndex read_model_index(const std::filesystem::path& model_dir) {
+ModelIndex read_model_index(const std::filesystem::path& model_dir, PipelineUse use) {
   const std::filesystem::path path = model_dir / "model_index.json";
   check_input(
       std::filesystem::exists(path), path.string(),
@@ -126,7 +141,7 @@ ModelIndex read_model_index(const std::filesystem::path& model_dir) {
   ConfigReader reader = ConfigReader::from_file(path);
   ModelIndex index;
   index.class_name = reader.require<std::string>("_class_name");
-  const PipelineClass& entry = find_class(index.class_name, path.string());
+  const PipelineClass& entry = find_class(index.class_name, path.string(), use);
   index.family = entry.family;
   entry.read(reader, index);
   index.scheduler_class = component_class(reader, "scheduler");

@@ -12,16 +12,6 @@
 namespace prefusion::pipelines {
 namespace {
 
-// Standard normal noise, every item from its own generator. Drawn in fp32 on the CPU, so that a picture's noise is the
-// same on every device and in every dtype.
-at::Tensor draw_noise(const std::vector<at::Generator>& generators, const at::Tensor& like) {
-  std::vector<int64_t> shape = like.sizes().vec();
-  shape[0] = 1;
-  std::vector<at::Tensor> items;
-  for (const at::Generator& generator : generators) items.push_back(at::randn(shape, generator, at::kFloat));
-  return at::cat(items).to(like.device(), like.scalar_type());
-}
-
 std::vector<std::string> texts_of(const std::vector<ImageRequest>& requests, std::string ImageRequest::*field) {
   std::vector<std::string> texts;
   for (const ImageRequest& request : requests) texts.push_back(request.*field);
@@ -58,7 +48,10 @@ SamplingRun::SamplingRun(TextToImage& pipeline, const std::vector<ImageRequest>&
   std::vector<int64_t> shape = pipeline.latent_shape(size);
   shape.insert(shape.begin(), batch);
   const at::Tensor like = at::empty(shape, conditioning_.prompt.encoder_hidden_states.options());
-  latents_ = draw_noise(generators_, like) * scheduler_->init_noise_sigma();
+  start_ = start_sampling(pipeline, *scheduler_, options_, generators_, like);
+  latents_ = std::move(start_.latents);
+  position_ = start_.first_call;
+  scheduler_->begin_at(position_);
 }
 
 void SamplingRun::step() {
@@ -67,14 +60,13 @@ void SamplingRun::step() {
   check_usage(!is_done(), "all ", num_calls(), " denoiser calls have been made");
   last_input_ = scheduler_->scale_model_input(latents_, position_);
   const at::Tensor timesteps = timestep_tensor(*scheduler_, position_, last_input_.size(0), last_input_.device());
-  last_prediction_ =
-      predict_guided(*pipeline_->components().denoiser, last_input_, timesteps, conditioning_, options_.guidance);
+  last_prediction_ = predict(timesteps);
   // Samplers that know what to do with variances get them from Stable Diffusion alone, as in diffusers.
   if (pipeline_->components().family != ModelFamily::kStableDiffusion) {
     last_prediction_ = unet::without_variances(last_prediction_, latents_.size(1));
   }
   const schedulers::NoiseSource noise = [this](const at::Tensor& like) { return draw_noise(generators_, like); };
-  const at::Tensor next = scheduler_->step(last_prediction_, position_, latents_, noise);
+  const at::Tensor next = restore_kept(scheduler_->step(last_prediction_, position_, latents_, noise));
   if (options_.on_step) {
     options_.on_step({.index = position_,
                       .count = num_calls(),
@@ -87,15 +79,52 @@ void SamplingRun::step() {
   ++position_;
 }
 
+at::Tensor SamplingRun::restore_kept(const at::Tensor& next) const {
+  if (!start_.picture_latents.defined()) return next;
+  const bool is_last = position_ + 1 == num_calls();
+  const at::Tensor kept =
+      is_last ? start_.picture_latents : scheduler_->add_noise(start_.picture_latents, start_.noise, position_ + 1);
+  return ((1 - start_.mask) * kept + start_.mask * next).to(next.scalar_type());
+}
+
+at::Tensor SamplingRun::predict(const at::Tensor& timesteps) const {
+  unet::Denoiser& denoiser = *pipeline_->components().denoiser;
+  const GuidanceOptions& guidance = options_.guidance;
+  const at::Tensor input =
+      start_.added_channels.defined() ? at::cat({last_input_, start_.added_channels}, 1) : last_input_;
+  const bool is_guided = guidance.is_active() &&
+                         guidance.interval.contains(position_ - start_.first_call, num_calls() - start_.first_call);
+  if (!is_guided) return predict_prompt(denoiser, input, timesteps, conditioning_, options_.adapters);
+  const at::Tensor both = predict_both(denoiser, input, timesteps, conditioning_, options_.adapters);
+  const at::Tensor guided = apply_guidance(both, guidance);
+  return guidance.mimic_scale > 0 ? limit_guidance(guided, both) : guided;
+}
+
+at::Tensor SamplingRun::limit_guidance(const at::Tensor& guided, const at::Tensor& both) const {
+  const at::Tensor modest = apply_guidance(both, {.scale = options_.guidance.mimic_scale});
+  const at::Tensor limited = limit_range(clean_latents(guided, position_), clean_latents(modest, position_),
+                                         options_.guidance.mimic_percentile);
+  const schedulers::InputScales scales = scheduler_->input_scales(position_);
+  const at::Tensor prediction =
+      schedulers::prediction_of(scheduler_->prediction_type(), limited, last_input_.to(at::kFloat),
+                                at::full({}, scales.signal, at::kFloat), at::full({}, scales.noise, at::kFloat));
+  const at::Tensor variances = guided.slice(1, last_input_.size(1));
+  return at::cat({prediction.to(guided.scalar_type()), variances}, 1);
+}
+
+at::Tensor SamplingRun::clean_latents(const at::Tensor& prediction, size_t index) const {
+  const schedulers::InputScales scales = scheduler_->input_scales(index);
+  const at::Tensor sample = last_input_.to(at::kFloat);
+  return schedulers::split_prediction(scheduler_->prediction_type(),
+                                      prediction.slice(1, 0, sample.size(1)).to(at::kFloat), sample,
+                                      at::full({}, scales.signal, at::kFloat), at::full({}, scales.noise, at::kFloat))
+      .clean;
+}
+
 at::Tensor SamplingRun::predicted_clean() const {
   const at::NoGradGuard no_grad;
   check_usage(last_prediction_.defined(), "before the first denoiser call nothing is predicted");
-  const schedulers::InputScales scales = scheduler_->input_scales(position_ - 1);
-  const at::Tensor sample = last_input_.to(at::kFloat);
-  const at::Tensor prediction = last_prediction_.slice(1, 0, sample.size(1)).to(at::kFloat);  // variances left out
-  return schedulers::split_prediction(scheduler_->prediction_type(), prediction, sample,
-                                      at::full({}, scales.signal, at::kFloat), at::full({}, scales.noise, at::kFloat))
-      .clean.to(latents_.scalar_type());
+  return clean_latents(last_prediction_, position_ - 1).to(latents_.scalar_type());
 }
 
 void SamplingRun::keep(const std::vector<int64_t>& items) {
@@ -109,6 +138,7 @@ void SamplingRun::keep(const std::vector<int64_t>& items) {
     if (tensor.defined()) tensor = tensor.index_select(0, rows);
   };
   scheduler_->keep_items(rows);
+  start_.keep_items(rows);
   conditioning_ = select_rows(conditioning_, rows);
   std::vector<at::Generator> generators;
   for (const int64_t item : items) generators.push_back(generators_[static_cast<size_t>(item)]);

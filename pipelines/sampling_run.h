@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "pipelines/sampling_start.h"
 #include "pipelines/text_to_image.h"
 
 namespace prefusion::pipelines {
@@ -22,7 +23,8 @@ class SamplingRun {
   // `pipeline` must outlive this.
   SamplingRun(TextToImage& pipeline, const std::vector<ImageRequest>& requests, const GenerateOptions& options);
 
-  // Denoiser calls in all, and those made. Methods of higher order make more of them than num_inference_steps.
+  // Denoiser calls in all, and those made or left out because of a start picture. Methods of higher order make more of
+  // them than num_inference_steps.
   size_t num_calls() const { return scheduler_->timesteps().size(); }
   size_t position() const { return position_; }
   bool is_done() const { return position_ == num_calls(); }
@@ -41,11 +43,24 @@ class SamplingRun {
   void keep(const std::vector<int64_t>& items);
 
  private:
+  // What the denoiser says of the next input, guided.
+  at::Tensor predict(const at::Tensor& timesteps) const;
+
+  // `guided`, limited to the range that `both` has under a modest scale.
+  at::Tensor limit_guidance(const at::Tensor& guided, const at::Tensor& both) const;
+
+  // Clean latents in `prediction` for the input of call number `index`, variances left out.
+  at::Tensor clean_latents(const at::Tensor& prediction, size_t index) const;
+
+  // Latents after call number `position_` with what the mask keeps put back.
+  at::Tensor restore_kept(const at::Tensor& next) const;
+
   TextToImage* pipeline_;
   GenerateOptions options_;
   std::unique_ptr<schedulers::Scheduler> scheduler_;
   GuidedConditioning conditioning_;
   std::vector<at::Generator> generators_;
+  SamplingStart start_;
   size_t position_ = 0;
   at::Tensor latents_;
   at::Tensor last_input_;  // of the last call, and what came of it; undefined before the first

@@ -2,15 +2,12 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <cstdio>
-#include <map>
 #include <numeric>
 #include <utility>
 
 #include "core/error.h"
 #include "core/json_config.h"
-#include "core/logging.h"
 #include "pipelines/load_prompt_encoder.h"
 #include "pipelines/model_index.h"
 #include "pipelines/sampling_run.h"
@@ -39,29 +36,14 @@ ImageSize default_size(const std::filesystem::path& model_dir, const unet::Denoi
   return {info.sample_size * factor, info.sample_width * factor};
 }
 
-// A row for each text; every distinct one is encoded once.
-template <typename Encode>
-text::PromptStates encode_texts(const Encode& encode, const std::vector<std::string>& texts) {
-  std::vector<std::string> distinct;
-  std::map<std::string, int64_t> positions;
-  std::vector<int64_t> order;
-  for (const std::string& text : texts) {
-    const auto [entry, is_new] = positions.try_emplace(text, static_cast<int64_t>(distinct.size()));
-    if (is_new) distinct.push_back(text);
-    order.push_back(entry->second);
-  }
-  const text::PromptStates states = encode(distinct);
-  const at::Tensor rows = at::tensor(order, at::kLong).to(states.encoder_hidden_states.device());
-  return states.map([&](const at::Tensor& part) { return part.index_select(0, rows); });
-}
-
 }  // namespace
 
 TextToImage TextToImage::load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
                               const text::PromptEncoderOptions& prompt_options) {
-  const ModelIndex index = read_model_index(model_dir);
+  const ModelIndex index = read_model_index(model_dir, PipelineUse::kAny);
   PipelineComponents components;
   components.family = index.family;
+  components.tells_aesthetic_score = index.tells_aesthetic_score;
   components.scheduler_config = schedulers::read_scheduler_config(model_dir);
   if (!index.scheduler_class.empty()) components.scheduler_config.class_name = index.scheduler_class;
   components.prompt_encoder = load_prompt_encoder(model_dir, index, dtype, device, prompt_options);
@@ -77,8 +59,9 @@ TextToImage TextToImage::load(const std::filesystem::path& model_dir, at::Scalar
 TextToImage::TextToImage(PipelineComponents components) : components_(std::move(components)) {
   const unet::DenoiserInfo& info = components_.denoiser->info();
   const int64_t channels = components_.autoencoder->config().latent_channels;
-  check_input(info.in_channels == channels, "the denoiser takes ", info.in_channels,
-              " channels, the autoencoder makes ", channels, "; only text-to-image models are supported");
+  check_input(info.in_channels == channels || is_inpainting(), "the denoiser takes ", info.in_channels,
+              " channels, the autoencoder makes ", channels,
+              "; only text-to-image models and inpainting models (twice as many and one) are supported");
   check_input(info.out_channels == channels || info.out_channels == 2 * channels, "the denoiser gives ",
               info.out_channels, " channels, expected ", channels);
   const text::PromptWidths widths = components_.prompt_encoder->widths();
@@ -91,7 +74,7 @@ TextToImage::TextToImage(PipelineComponents components) : components_(std::move(
               "the denoiser takes pooled text states of width ", info.pooled_dim, ", the text encoders make ",
               widths.pooled, "; they must be equal");
   const int64_t found_ids = components_.denoiser->num_time_ids(widths.pooled);
-  const auto expected_ids = time_ids({1, 1}).numel();
+  const auto expected_ids = time_ids({1, 1}, /*is_negative=*/false).numel();
   check_input(found_ids == expected_ids, "the denoiser takes ", found_ids, " time ids, this pipeline gives ",
               expected_ids);
   ImageSize& size = components_.default_size;
@@ -100,9 +83,16 @@ TextToImage::TextToImage(PipelineComponents components) : components_(std::move(
   if (size.width_px == 0) size.width_px = info.sample_width * factor;
 }
 
+bool TextToImage::is_inpainting() const {
+  return components_.denoiser->info().in_channels == 2 * components_.autoencoder->config().latent_channels + 1;
+}
+
+int64_t TextToImage::size_unit_px() const {
+  return std::lcm(int64_t{8}, components_.autoencoder->scale_factor_px() * components_.denoiser->info().size_multiple);
+}
+
 ImageSize TextToImage::image_size(const GenerateOptions& options) const {
-  const int64_t unit =
-      std::lcm(int64_t{8}, components_.autoencoder->scale_factor_px() * components_.denoiser->info().size_multiple);
+  const int64_t unit = size_unit_px();
   const auto choose = [&](const char* flag, int64_t given, int64_t fallback) {
     if (given == 0) return fallback;
     constexpr int64_t kLargest = 16384;
@@ -145,57 +135,7 @@ schedulers::SchedulerConfig TextToImage::sampler_config(bool is_switch) const {
 
 std::vector<int64_t> TextToImage::latent_shape(ImageSize size) const {
   const int64_t factor = components_.autoencoder->scale_factor_px();
-  return {components_.denoiser->info().in_channels, size.height_px / factor, size.width_px / factor};
-}
-
-GuidedConditioning TextToImage::encode(const std::vector<std::string>& prompts,
-                                       const std::vector<std::string>& negative_prompts,
-                                       const GuidanceOptions& guidance, ImageSize size) {
-  const at::NoGradGuard no_grad;
-  text::PromptEncoder& encoder = *components_.prompt_encoder;
-  const auto encode_prompts = [&](const auto& texts) { return encoder.encode(texts); };
-  const auto encode_negative = [&](const auto& texts) { return encoder.encode_negative(texts); };
-  GuidedConditioning result;
-  result.prompt = conditioning(encode_texts(encode_prompts, prompts), guidance, size);
-  const bool has_negative = std::any_of(negative_prompts.begin(), negative_prompts.end(),
-                                        [](const std::string& prompt) { return !prompt.empty(); });
-  if (components_.family == ModelFamily::kFlux && has_negative) {
-    log_warn("this model is distilled under guidance: negative prompts have no effect");
-  }
-  if (asked_twice(guidance).is_active()) {
-    result.negative = conditioning(encode_texts(encode_negative, negative_prompts), guidance, size);
-  }
-  return result;
-}
-
-GuidanceOptions TextToImage::asked_twice(const GuidanceOptions& guidance) const {
-  return components_.family == ModelFamily::kFlux ? GuidanceOptions{.scale = 1.0} : guidance;
-}
-
-unet::Conditioning TextToImage::conditioning(const text::PromptStates& states, const GuidanceOptions& guidance,
-                                             ImageSize size) const {
-  const at::ScalarType dtype = components_.denoiser->parameters().front().scalar_type();
-  const at::Tensor& hidden = states.encoder_hidden_states;
-  unet::Conditioning result{.encoder_hidden_states = hidden.to(dtype), .encoder_mask = states.encoder_mask};
-  if (states.pooled.defined()) result.pooled = states.pooled.to(dtype);
-  if (const at::Tensor ids = time_ids(size); ids.numel() > 0) {
-    result.time_ids = ids.to(hidden.device(), dtype).expand({hidden.size(0), -1});
-  }
-  if (components_.denoiser->info().uses_guidance) {
-    result.guidance = at::full({hidden.size(0)}, guidance.scale, hidden.options().dtype(at::kFloat));
-  }
-  return result;
-}
-
-at::Tensor TextToImage::time_ids(ImageSize size) const {
-  const auto height = static_cast<double>(size.height_px);
-  const auto width = static_cast<double>(size.width_px);
-  // Original size, place of the crop, target size: the picture is whole and of the size asked for.
-  if (components_.family == ModelFamily::kStableDiffusionXl) {
-    return at::tensor({height, width, 0.0, 0.0, height, width}, at::kDouble);
-  }
-  if (components_.denoiser->info().uses_time_ids) return at::tensor({height, width, height / width}, at::kDouble);
-  return at::empty({0}, at::kDouble);
+  return {components_.autoencoder->config().latent_channels, size.height_px / factor, size.width_px / factor};
 }
 
 at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& requests, const GenerateOptions& options) {

@@ -38,6 +38,14 @@ struct SamplingStep {
   const at::Tensor& next;        // latents after the step
 };
 
+// A picture to start from instead of noise ("SDEdit: Guided Image Synthesis and Editing with Stochastic Differential
+// Equations", arXiv 2108.01073), and the part of it to repaint.
+struct StartPicture {
+  at::Tensor pixel_values;  // [1, 3, H, W] in [-1, 1], H and W those of the result; undefined: from noise
+  at::Tensor mask;          // [1, 1, H, W], 1 where it is repainted, else 0; undefined: all of it changes
+  double strength = 0.8;    // share of the steps that are made, in (0, 1]
+};
+
 struct GenerateOptions {
   int64_t num_inference_steps = 50;
   GuidanceOptions guidance;
@@ -45,7 +53,9 @@ struct GenerateOptions {
   double eta = 0.0;                // DDIM only
   int64_t height_px = 0;           // 0: the model's own size
   int64_t width_px = 0;
-  at::Tensor user_states;  // [M, U], of whom the pictures are for (nn/user_adapter.h), with and without guidance
+  StartPicture start;
+  BranchAdapters adapters;  // those attached to the denoiser that are not to act on both sides of guidance
+  at::Tensor user_states;   // [M, U], of whom the pictures are for (nn/user_adapter.h), with and without guidance
   std::function<void(const SamplingStep&)> on_step;  // may be empty
 };
 
@@ -61,7 +71,8 @@ struct PipelineComponents {
   std::shared_ptr<vae::AutoencoderKL> autoencoder;
   std::shared_ptr<text::PromptEncoder> prompt_encoder;
   schedulers::SchedulerConfig scheduler_config;
-  ImageSize default_size = {0, 0};  // 0: the denoiser's sample size times the autoencoder's factor
+  bool tells_aesthetic_score = false;  // SDXL's refiner, which only goes on from a picture
+  ImageSize default_size = {0, 0};     // 0: the denoiser's sample size times the autoencoder's factor
 };
 
 // A latent diffusion model from prompt to picture ("High-Resolution Image Synthesis with Latent Diffusion Models",
@@ -91,11 +102,21 @@ class TextToImage {
   GuidedConditioning encode(const std::vector<std::string>& prompts, const std::vector<std::string>& negative_prompts,
                             const GuidanceOptions& guidance, ImageSize size);
 
+  // How many chunks the texts of a request take. In a batch all get as many as the longest, so that the pictures of a
+  // batch are those made alone only where this is the same for all.
+  int64_t num_chunks(const ImageRequest& request, const GuidanceOptions& guidance) const;
+
   // What guidance of that scale means for the model: a distilled one (FLUX.1) is told the scale and asked once.
   GuidanceOptions asked_twice(const GuidanceOptions& guidance) const;
 
   // The size pictures will have; usage error when the model cannot make it.
   ImageSize image_size(const GenerateOptions& options) const;
+
+  // What heights and widths must be multiples of.
+  int64_t size_unit_px() const;
+
+  // Whether the denoiser takes a mask and the masked picture beside the latents.
+  bool is_inpainting() const;
 
   // The sampler for these options, with the file's settings corrected as diffusers corrects those of old models.
   std::unique_ptr<schedulers::Scheduler> make_scheduler(const GenerateOptions& options) const;
@@ -111,9 +132,9 @@ class TextToImage {
 
  private:
   // States as the denoiser takes them, with what it is told of the size.
-  unet::Conditioning conditioning(const text::PromptStates& states, const GuidanceOptions& guidance,
-                                  ImageSize size) const;
-  at::Tensor time_ids(ImageSize size) const;
+  unet::Conditioning conditioning(const text::PromptStates& states, const GuidanceOptions& guidance, ImageSize size,
+                                  bool is_negative) const;
+  at::Tensor time_ids(ImageSize size, bool is_negative) const;
   schedulers::SchedulerConfig sampler_config(bool is_switch) const;
 
   PipelineComponents components_;

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/json_config.h"
 #include "core/safetensors.h"
+#include "pipelines/sampling_start.h"
 #include "tests/pipelines/pipeline_reference.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tensor_near.h"
@@ -193,6 +194,29 @@ TEST(Guidance, RescaleRestoresTheSpreadOfEachItem) {
   const at::Tensor rescaled = apply_guidance(both, {.scale = 5, .rescale = 1.0});
   const at::Tensor positive = both.narrow(0, 2, 2);
   EXPECT_TRUE(near(rescaled.flatten(1).std(1), positive.flatten(1).std(1), 1e-5));
+}
+
+TEST(Guidance, IntervalsAreSharesOfTheCalls) {
+  const GuidanceInterval middle{.begin = 0.25, .end = 0.75};
+  std::vector<bool> guided;
+  for (size_t call = 0; call < 6; ++call) guided.push_back(middle.contains(call, 6));
+  EXPECT_EQ(guided, (std::vector<bool>{false, true, true, true, false, false}));
+  EXPECT_TRUE(GuidanceInterval{}.contains(0, 1));
+}
+
+TEST(Guidance, LimitedRangeIsThatOfTheModestScaleAroundTheSameMean) {
+  const at::Tensor weak = at::arange(48, at::kFloat).reshape({2, 2, 3, 4}).sin();
+  const at::Tensor limited = limit_range(5 * weak + 1, weak, 1.0);
+  EXPECT_TRUE(near(limited, weak - weak.mean({2, 3}, true) + (5 * weak + 1).mean({2, 3}, true), 1e-5));
+  EXPECT_TRUE(near(limit_range(at::ones({1, 1, 2, 2}), at::ones({1, 1, 2, 2}), 1.0), at::ones({1, 1, 2, 2}), 1e-6));
+}
+
+TEST(StartPicture, SkipsStepsByTheRuleOfTheFamily) {
+  EXPECT_EQ(skipped_steps(ModelFamily::kStableDiffusion, 4, 0.6), 2);
+  EXPECT_EQ(skipped_steps(ModelFamily::kStableDiffusion3, 4, 0.6), 1);
+  EXPECT_EQ(skipped_steps(ModelFamily::kFlux, 10, 1.0), 0);
+  EXPECT_EQ(skipped_steps(ModelFamily::kStableDiffusionXl, 100, 0.29), 72);  // 100 * 0.29 is 28.999... in double
+  EXPECT_EQ(skipped_steps(ModelFamily::kStableDiffusion, 4, 0.2), 4);
 }
 
 TEST(ToImages, RoundsAndClamps) {
