@@ -9,8 +9,12 @@
 #include <vector>
 
 #include "data/prompt_list.h"
-#include "nn/user_adapter.h"
 #include "pipelines/text_to_image.h"
+#include "text/prompt_encoder.h"
+#include "tools/adapter_arguments.h"
+#include "tools/preview.h"
+#include "tools/shard.h"
+#include "tools/start_picture.h"
 
 namespace prefusion::tools {
 
@@ -24,10 +28,16 @@ struct GenerateImagesOptions {
   uint64_t seed = 0;       // of a prompt's first picture; the next ones count up
   int64_t batch_size = 4;
   pipelines::GenerateOptions sampling;
-  std::vector<std::string> loras;  // PATH[:SCALE]
-  std::string user_adapter;        // PATH[:SCALE], or empty
-  std::string user;                // ID[:WEIGHT],...: whom the pictures are for; empty: the empty user
-  int64_t clip_skip = 0;
+  StartPictureOptions start;
+  std::vector<std::string> loras;           // PATH[:SCALE]
+  std::vector<std::string> negative_loras;  // PATH[:SCALE], for negative prompts in place of `loras`
+  std::filesystem::path base;               // model folder that `alignment_strength` counts from; may be empty
+  double alignment_strength = 1.0;
+  std::string user_adapter;  // PATH[:SCALE], or empty
+  std::string user;          // ID[:WEIGHT],...: whom the pictures are for; empty: the empty user
+  text::PromptEncoderOptions text;
+  Shard shard;  // of the prompts
+  PreviewOptions preview;
   std::filesystem::path output;         // FILE.png, or a folder
   std::filesystem::path contact_sheet;  // FILE.png; empty: none
   bool resume = false;
@@ -35,26 +45,6 @@ struct GenerateImagesOptions {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;
 };
-
-struct AdapterArgument {
-  std::filesystem::path path;
-  double scale = 1.0;
-};
-
-// PATH or PATH:SCALE; a colon that is part of an existing path is none. Usage error, naming the flag, when SCALE is no
-// number.
-AdapterArgument parse_lora_argument(const std::string& text, const char* flag = "--lora");
-
-// ID[:WEIGHT],...: the users of --user with their weights, 1 by default. A colon belongs to the name where what follows
-// is no number. Usage error for an empty name.
-std::vector<nn::WeightedUser> parse_user_argument(const std::string& text);
-
-// Attaches a user adapter, PATH[:SCALE], to the denoiser of a pipeline; the states of the users asked for, [M, U].
-at::Tensor attach_user_adapter(const std::string& adapter, const std::string& users,
-                               const pipelines::PipelineComponents& components);
-
-// Hangs LoRAs, PATH[:SCALE] each, on the networks of a pipeline.
-void attach_loras(const std::vector<std::string>& loras, const pipelines::PipelineComponents& components);
 
 // One file to write.
 struct PictureJob {
@@ -68,12 +58,8 @@ struct PictureJob {
 std::vector<PictureJob> plan_pictures(const GenerateImagesOptions& options,
                                       const std::vector<data::PromptEntry>& prompts);
 
-// The picture's settings: JSON for the `prefusion` text chunk, and the text that other programs know as `parameters`.
-std::string settings_json(const GenerateImagesOptions& options, const pipelines::ImageRequest& request,
-                          pipelines::ImageSize size, const std::string& scheduler_name);
-std::string parameters_text(const std::string& settings);
-
-// Generates all pictures and writes each atomically; returns the files in order, those kept by `resume` included.
+// Generates the shard's pictures and writes each atomically; returns their files in order, those kept by `resume`
+// included.
 std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& options);
 
 }  // namespace prefusion::tools

@@ -1,7 +1,6 @@
 #include "tools/synthesis_plan.h"
 
 #include <algorithm>
-#include <charconv>
 #include <fstream>
 
 #include "core/atomic_file.h"
@@ -19,11 +18,6 @@ namespace {
 
 constexpr uint64_t kPieceBytes = 4096;
 constexpr uint64_t kNumPieces = 64;
-
-bool parse_size(const std::string& text, size_t& number) {
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return code == std::errc() && end == text.data() + text.size();
-}
 
 // Size and evenly spread pieces; the header of a safetensors file is in the first.
 void add_sample(const std::filesystem::path& file, ContentHasher& hash) {
@@ -83,15 +77,6 @@ std::string model_key(const std::filesystem::path& model_dir) {
 
 }  // namespace
 
-Shard parse_shard(const std::string& text) {
-  const size_t slash = text.find('/');
-  Shard shard;
-  check_usage(slash != std::string::npos && parse_size(text.substr(0, slash), shard.index) &&
-                  parse_size(text.substr(slash + 1), shard.count) && shard.index < shard.count,
-              "--shard ", text, ": expected I/N with I from 0 to N - 1, as in 0/4");
-  return shard;
-}
-
 SynthesisPlan plan_synthesis(const SynthesizeOptions& options) {
   check_counts(options);
   const auto& kind = reward_models::aggregate_kind(options.aggregate);
@@ -103,10 +88,10 @@ SynthesisPlan plan_synthesis(const SynthesizeOptions& options) {
   for (const reward_models::RewardSpec& spec : options.rewards) plan.columns.push_back(spec.column);
   plan.model_names = distinct_names(options.models);
   std::vector<data::PromptEntry> all = data::read_prompts(options.prompts_file);
-  const auto bound = [&](size_t index) { return all.size() * index / options.shard.count; };
-  plan.first_prompt = bound(options.shard.index);
-  plan.prompts.assign(all.begin() + static_cast<std::ptrdiff_t>(plan.first_prompt),
-                      all.begin() + static_cast<std::ptrdiff_t>(bound(options.shard.index + 1)));
+  const auto [first, last] = options.shard.range(all.size());
+  plan.first_prompt = first;
+  plan.prompts.assign(all.begin() + static_cast<std::ptrdiff_t>(first),
+                      all.begin() + static_cast<std::ptrdiff_t>(last));
   check_usage(!plan.prompts.empty(), "--shard ", options.shard.index, "/", options.shard.count, " of the ", all.size(),
               " prompts is empty");
   for (const data::PromptEntry& entry : plan.prompts) {

@@ -11,15 +11,9 @@
 #include "tools/candidate_sampler.h"
 #include "tools/contender.h"
 #include "tools/picture_batches.h"
+#include "tools/shard.h"
 
 namespace prefusion::tools {
-
-// I of N: the I-th of N parts, counted from 0.
-struct Shard {
-  size_t index = 0;
-  size_t count = 1;
-};
-Shard parse_shard(const std::string& text);  // "I/N"; usage error for another form
 
 // What `prefusion synthesize` is asked for.
 struct SynthesizeOptions {
