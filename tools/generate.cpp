@@ -1,6 +1,5 @@
 #include <charconv>
 #include <cstdio>
-#include <map>
 
 #include "core/error.h"
 #include "schedulers/scheduler.h"
@@ -13,6 +12,8 @@ namespace {
 
 struct GenerateCommand : CommonOptions {
   GenerateImagesOptions images;
+  std::string prompt_syntax = "plain";
+  std::string long_prompts = "truncate";
   std::string shard = "0/1";
   std::string guidance_interval = "0,1";
 };
@@ -39,24 +40,23 @@ std::string scheduler_help() {
   return text;
 }
 
-void add_prompt_options(CLI::App& app, GenerateImagesOptions& o) {
+void add_prompt_options(CLI::App& app, GenerateCommand& command) {
+  auto& o = command.images;
   auto* prompt = app.add_option("--prompt", o.prompt, "Text of one prompt");
   app.add_option("--prompts", o.prompts_file,
                  "File of prompts: .txt with one a line, or .jsonl with 'prompt' and perhaps 'negative_prompt', 'seed'")
       ->excludes(prompt);
   app.add_option("--negative-prompt", o.negative_prompt, "What the pictures should be guided away from");
-  app.add_option("--prompt-syntax", o.text.syntax,
+  app.add_option("--prompt-syntax", command.prompt_syntax,
                  "plain: brackets are text; weighted: (words) count 1.1 times, (words:1.3) 1.3 times, [words] 1 / 1.1 "
                  "times, \\( is a bracket (Stable Diffusion 1.x, 2.x, SDXL)")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, text::PromptSyntax>{
-          {"plain", text::PromptSyntax::kPlain}, {"weighted", text::PromptSyntax::kWeighted}}))
-      ->default_str("plain");
-  app.add_option("--long-prompts", o.text.long_prompts,
+      ->capture_default_str()
+      ->check(CLI::IsMember({"plain", "weighted"}));
+  app.add_option("--long-prompts", command.long_prompts,
                  "Of more tokens than CLIP reads at once (75): truncate, or chunk, which encodes one piece after the "
                  "other (Stable Diffusion 1.x, 2.x, SDXL)")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, text::LongPrompts>{
-          {"truncate", text::LongPrompts::kTruncate}, {"chunk", text::LongPrompts::kChunk}}))
-      ->default_str("truncate");
+      ->capture_default_str()
+      ->check(CLI::IsMember({"truncate", "chunk"}));
   app.add_option("--clip-skip", o.text.clip_skip, "Last layers of the text encoder to leave out")
       ->capture_default_str()
       ->check(CLI::Range(0, 1000));
@@ -156,7 +156,7 @@ void add_output_options(CLI::App& app, GenerateCommand& command) {
 
 void add_options(CLI::App& app, GenerateCommand& command) {
   app.add_option("--model", command.images.model, "Model folder in diffusers layout (docs/models.md)")->required();
-  add_prompt_options(app, command.images);
+  add_prompt_options(app, command);
   add_sampling_options(app, command);
   add_start_options(app, command.images.start);
   add_adapter_options(app, command.images);
@@ -169,6 +169,9 @@ void add_options(CLI::App& app, GenerateCommand& command) {
 void run(const GenerateCommand& command, const CLI::App&) {
   GenerateImagesOptions options = command.images;
   options.seed = command.seed;
+  using text::LongPrompts, text::PromptSyntax;
+  options.text.syntax = command.prompt_syntax == "weighted" ? PromptSyntax::kWeighted : PromptSyntax::kPlain;
+  options.text.long_prompts = command.long_prompts == "chunk" ? LongPrompts::kChunk : LongPrompts::kTruncate;
   options.shard = parse_shard(command.shard);
   options.sampling.guidance.interval = parse_interval(command.guidance_interval);
   options.shows_progress = !command.quiet;
@@ -180,7 +183,7 @@ void run(const GenerateCommand& command, const CLI::App&) {
 }  // namespace
 
 void add_generate(CLI::App& root) {
-  add_command<GenerateCommand>(root, "generate", "Makes pictures from prompts", add_options, run);
+  add_command<GenerateCommand>(root, "generate", "Makes pictures from prompts, or from pictures", add_options, run);
 }
 
 }  // namespace prefusion::tools
