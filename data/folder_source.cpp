@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <initializer_list>
 #include <map>
 #include <optional>
 
@@ -27,8 +28,9 @@ std::map<std::string, std::string> images_in(const std::filesystem::path& folder
   return images;
 }
 
-std::optional<std::string> find_prompt(const std::filesystem::path& folder, const std::string& stem) {
-  for (const char* part : {"chosen", "rejected", "."}) {
+std::optional<std::string> find_prompt(const std::filesystem::path& folder, const std::string& stem,
+                                       std::initializer_list<const char*> parts) {
+  for (const char* part : parts) {
     const auto path = folder / part / (stem + ".txt");
     std::error_code error;
     if (!std::filesystem::is_regular_file(path, error)) continue;
@@ -61,7 +63,7 @@ void FolderPairSource::scan(const std::function<void(const ScannedRow&)>& visit)
   for (auto& [stem, pair] : pairs) {
     pair.stem = stem;
     ScannedRow row{.row = static_cast<int64_t>(pairs_.size()), .labels = {1.0, 0.0}, .labels_are_probabilities = true};
-    const auto prompt = find_prompt(folder_, stem);
+    const auto prompt = find_prompt(folder_, stem, {"chosen", "rejected", "."});
     if (prompt) row.prompt = *prompt;
     if (pair.chosen.empty() || pair.rejected.empty()) {
       row.problem = concat("there is no ", pair.chosen.empty() ? "chosen" : "rejected", " image of that name");
@@ -88,6 +90,36 @@ std::vector<PreferenceItem> FolderPairSource::read_items(int64_t row, std::span<
 
 std::string FolderPairSource::row_id(int64_t row) const {
   return concat(folder_.filename().string(), "/", pairs_.at(row).stem);
+}
+
+bool PictureFolderSource::fits(const std::filesystem::path& folder) {
+  return !images_in(folder).empty();
+}
+
+void PictureFolderSource::scan(const std::function<void(const ScannedRow&)>& visit) {
+  for (const auto& [stem, name] : images_in(folder_)) {
+    ScannedRow row{.row = static_cast<int64_t>(names_.size()), .labels = {1.0}, .labels_are_probabilities = true};
+    const auto prompt = find_prompt(folder_, stem, {"."});
+    if (prompt) row.prompt = *prompt;
+    names_.push_back(name);
+    visit(row);
+  }
+}
+
+PreferenceSource::Place PictureFolderSource::place(int64_t row) const {
+  return Place{.segment = row, .num_bytes = kBytesPerRow};
+}
+
+std::vector<PreferenceItem> PictureFolderSource::read_items(int64_t row, std::span<const uint16_t> items) const {
+  return {items.size(), PreferenceItem{.encoded = read_file(folder_ / names_.at(row), kMaxImageBytes)}};
+}
+
+std::string PictureFolderSource::row_id(int64_t row) const {
+  return concat(folder_.filename().string(), "/", names_.at(row));
+}
+
+std::string PictureFolderSource::item_name(int64_t row, uint16_t /*item*/) const {
+  return names_.at(row);
 }
 
 }  // namespace prefusion::data

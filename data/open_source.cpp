@@ -31,9 +31,9 @@ std::vector<std::filesystem::path> expand_folder(const std::filesystem::path& fo
     auto files = files_below(folder, extension);
     if (!files.empty()) return files;
   }
-  fail_input(folder.string(),
-             ": holds no preference data; expected *.parquet or *.jsonl files below it, or the folders ",
-             "chosen and rejected");
+  if (PictureFolderSource::fits(folder)) return {folder};
+  fail_input(folder.string(), ": holds no preference data; expected *.parquet or *.jsonl files below it, the folders ",
+             "chosen and rejected, or pictures with their prompts in text files beside them");
 }
 
 std::unique_ptr<PreferenceSource> open_parquet(std::unique_ptr<ParquetTable> table, const DatasetOptions& options) {
@@ -67,7 +67,10 @@ SourceFactory::SourceFactory(const DatasetOptions& options)
 
 std::unique_ptr<PreferenceSource> SourceFactory::open(const std::filesystem::path& path) const {
   std::error_code error;
-  if (std::filesystem::is_directory(path, error)) return std::make_unique<FolderPairSource>(path);
+  if (std::filesystem::is_directory(path, error)) {
+    if (FolderPairSource::fits(path)) return std::make_unique<FolderPairSource>(path);
+    return std::make_unique<PictureFolderSource>(path);
+  }
   const std::string extension = path.extension().string();
   if (extension == ".jsonl" || extension == ".json") {
     const auto first = first_json_row(path);

@@ -39,9 +39,7 @@ const Objective& find_objective(std::string_view name) {
 std::vector<const ObjectiveInfo*> listed_objectives() {
   std::vector<const ObjectiveInfo*> rows;
   for (const Objective& objective : objectives()) rows.push_back(&objective.info);
-  for (const OnlineObjective& objective : online_objectives()) {
-    if (objective.has_trainer) rows.push_back(&objective.info);
-  }
+  for (const OnlineObjective& objective : online_objectives()) rows.push_back(&objective.info);
   return rows;
 }
 

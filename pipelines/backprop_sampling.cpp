@@ -7,15 +7,16 @@
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "nn/activation_checkpoint.h"
+#include "pipelines/trajectory.h"
 
 namespace prefusion::pipelines {
 namespace {
 
 // The guided prediction, kept as a recipe.
-at::Tensor predict_recomputed(unet::Denoiser& denoiser, const at::Tensor& latents, const at::Tensor& timesteps,
-                              const GuidedConditioning& conditioning, const GuidanceOptions& guidance) {
-  const auto predict = [&denoiser, timesteps, conditioning, guidance](const std::vector<at::Tensor>& inputs) {
-    return std::vector<at::Tensor>{predict_guided(denoiser, inputs[0], timesteps, conditioning, guidance)};
+at::Tensor predict_recomputed(unet::Denoiser& denoiser, const SamplingPolicy& policy, const at::Tensor& latents,
+                              const at::Tensor& times, const GuidedConditioning& conditioning) {
+  const auto predict = [&denoiser, policy, times, conditioning](const std::vector<at::Tensor>& inputs) {
+    return std::vector<at::Tensor>{policy.predict(denoiser, inputs[0], times, conditioning)};
   };
   return nn::activation_checkpoint(predict, {latents}, nn::trainable_tensors(denoiser)).front();
 }
@@ -42,8 +43,12 @@ std::vector<int64_t> evenly_spaced_steps(int64_t num_inference_steps, int64_t ev
 at::Tensor sample_with_gradient(TextToImage& pipeline, std::span<const KeyedRequest> requests,
                                 const BackpropOptions& options) {
   unet::Denoiser& denoiser = *pipeline.components().denoiser;
-  const schedulers::StochasticDdim sampler = pipeline.stochastic_ddim();
-  const std::vector<schedulers::DdimStep> steps = sampler.steps(options.num_inference_steps);
+  const SamplingPolicy policy = make_policy(pipeline, {.num_inference_steps = options.num_inference_steps,
+                                                       .noise = 0,
+                                                       .guidance = options.guidance,
+                                                       .height_px = options.height_px,
+                                                       .width_px = options.width_px});
+  const std::vector<schedulers::SamplerStep>& steps = policy.sampler->steps();
   check_steps(options.gradient_steps, steps.size());
   const ImageSize size = pipeline.image_size({.height_px = options.height_px, .width_px = options.width_px});
   const GuidedConditioning conditioning = encode_requests(pipeline, requests, options.guidance, size);
@@ -53,17 +58,15 @@ at::Tensor sample_with_gradient(TextToImage& pipeline, std::span<const KeyedRequ
   const auto& chosen = options.gradient_steps;
   for (size_t i = 0; i < steps.size(); ++i) {
     throw_if_interrupted();
-    const auto filled = [&](int64_t timestep) {
-      return at::full({latents.size(0)}, timestep, latents.options().dtype(at::kLong));
-    };
-    const at::Tensor timesteps = filled(steps[i].timestep);
+    const at::Tensor times = policy.filled(steps[i].time, latents.size(0), device);
+    const at::Tensor next_times = policy.filled(steps[i].next_time, latents.size(0), device);
     const bool keeps_gradient = std::find(chosen.begin(), chosen.end(), static_cast<int64_t>(i)) != chosen.end();
     at::Tensor prediction;
     {
       const at::AutoGradMode mode(keeps_gradient && at::GradMode::is_enabled());
-      prediction = predict_recomputed(denoiser, latents.detach(), timesteps, conditioning, options.guidance);
+      prediction = predict_recomputed(denoiser, policy, latents.detach(), times, conditioning);
     }
-    latents = sampler.step(prediction, latents, timesteps, filled(steps[i].previous_timestep), /*eta=*/0).mean;
+    latents = policy.sampler->step(prediction, latents, times, next_times, /*noise=*/0).mean;
   }
   return latents;
 }

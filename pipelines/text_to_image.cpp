@@ -117,9 +117,13 @@ std::unique_ptr<schedulers::Scheduler> TextToImage::make_scheduler(const Generat
 
 schedulers::StochasticDdim TextToImage::stochastic_ddim() const {
   const unet::DenoiserInfo& info = components_.denoiser->info();
-  check_input(info.out_channels == info.in_channels, "the denoiser gives ", info.out_channels, " channels for ",
-              info.in_channels, "; policies whose variance is learned are not supported");
-  return schedulers::StochasticDdim(sampler_config(/*is_switch=*/true));
+  const bool is_stable_diffusion = components_.family == ModelFamily::kStableDiffusion;
+  check_input(!is_stable_diffusion || info.out_channels == info.in_channels, "the denoiser gives ", info.out_channels,
+              " channels for ", info.in_channels, "; policies whose variance is learned are not supported");
+  schedulers::SchedulerConfig config = sampler_config(/*is_switch=*/true);
+  // Latents are not bounded by 1, which the file of a sampler that never clips need not say.
+  if (!is_stable_diffusion && !config.clip_sample) config.clip_sample = false;
+  return schedulers::StochasticDdim(config);
 }
 
 // Pipelines after Stable Diffusion's take the file as it is.

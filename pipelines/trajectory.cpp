@@ -8,16 +8,13 @@
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "nn/activation_checkpoint.h"
+#include "schedulers/ddim_sampler.h"
 
 namespace prefusion::pipelines {
 namespace {
 
-using schedulers::DdimStep;
 using schedulers::GaussianStep;
-
-at::Tensor filled(int64_t timestep, const at::Tensor& latents) {
-  return at::full({latents.size(0)}, timestep, latents.options().dtype(at::kLong));
-}
+using schedulers::SamplerStep;
 
 // What a step led to.
 struct Candidates {
@@ -44,7 +41,7 @@ Candidates only_candidate(const GaussianStep& distribution, at::ScalarType dtype
   const at::Tensor& mean = distribution.mean;
   return {.latents = mean.to(dtype).unsqueeze(1),
           .log_probs = at::zeros({mean.size(0), 1}, mean.options()),
-          .chosen = filled(0, mean)};
+          .chosen = at::zeros({mean.size(0)}, mean.options().dtype(at::kLong))};
 }
 
 // [N, ...] of [N, K, ...].
@@ -65,24 +62,65 @@ at::Tensor log_probs_of(const GaussianStep& step, const at::Tensor& next) {
 Transitions slice(const Transitions& all, int64_t begin, int64_t end) {
   return {.latents = all.latents.slice(0, begin, end),
           .next = all.next.slice(0, begin, end),
-          .timesteps = all.timesteps.slice(0, begin, end),
-          .previous_timesteps = all.previous_timesteps.slice(0, begin, end),
-          .conditioning = select_rows(all.conditioning, at::arange(begin, end, all.timesteps.options()))};
+          .times = all.times.slice(0, begin, end),
+          .next_times = all.next_times.slice(0, begin, end),
+          .conditioning = select_rows(all.conditioning, at::arange(begin, end, all.times.options().dtype(at::kLong)))};
 }
 
 void check_options(const TrajectoryOptions& options) {
-  check_usage(options.eta >= 0 && options.eta <= 1, "eta of a trajectory must be between 0 and 1, found ", options.eta);
   check_usage(options.num_candidates >= 1 && options.num_candidates <= kMaxCandidates,
               "the number of candidates must be between 1 and ", kMaxCandidates, ", found ", options.num_candidates);
 }
 
+ImageSize size_of(const TextToImage& pipeline, const TrajectoryOptions& options) {
+  return pipeline.image_size({.height_px = options.height_px, .width_px = options.width_px});
+}
+
+// The levels of a flow model are those of its own sampler, shift and all.
+std::shared_ptr<const schedulers::StochasticSampler> make_sampler(const TextToImage& pipeline,
+                                                                  const TrajectoryOptions& options) {
+  const PipelineComponents& parts = pipeline.components();
+  schedulers::SchedulerConfig config = parts.scheduler_config;
+  if (!is_flow(pipeline)) {
+    check_input(options.flow_sde == schedulers::FlowSde::kFlowGrpo, config.where,
+                ": the steps of this SDE are those of a flow model");
+    return std::make_shared<schedulers::DdimSampler>(pipeline.stochastic_ddim(), options.num_inference_steps);
+  }
+  config.sigmas_linear = parts.family == ModelFamily::kFlux;
+  const std::vector<int64_t> latents = pipeline.latent_shape(size_of(pipeline, options));
+  const int64_t patch = parts.denoiser->info().size_multiple;
+  const int64_t tokens = (latents[1] / patch) * (latents[2] / patch);
+  return std::make_shared<schedulers::StochasticFlow>(config, tokens, options.num_inference_steps, options.flow_sde);
+}
+
 }  // namespace
 
-GaussianStep DdimPolicy::step(unet::Denoiser& denoiser, const at::Tensor& latents, const at::Tensor& timesteps,
-                              const at::Tensor& previous_timesteps, const GuidedConditioning& conditioning,
-                              double eta) const {
-  const at::Tensor prediction = predict_guided(denoiser, latents, timesteps, conditioning, guidance);
-  return sampler.step(prediction, latents, timesteps, previous_timesteps, eta);
+at::Tensor SamplingPolicy::predict(unet::Denoiser& denoiser, const at::Tensor& latents, const at::Tensor& times,
+                                   const GuidedConditioning& conditioning) const {
+  const at::Tensor timesteps = sampler->denoiser_timesteps(times);
+  return unet::without_variances(predict_guided(denoiser, latents, timesteps, conditioning, guidance), latents.size(1));
+}
+
+GaussianStep SamplingPolicy::step(unet::Denoiser& denoiser, const at::Tensor& latents, const at::Tensor& times,
+                                  const at::Tensor& next_times, const GuidedConditioning& conditioning,
+                                  double step_noise) const {
+  return sampler->step(predict(denoiser, latents, times, conditioning), latents, times, next_times, step_noise);
+}
+
+at::Tensor SamplingPolicy::filled(double time, int64_t count, at::Device device) const {
+  return at::full({count}, time, at::TensorOptions().dtype(sampler->time_type()).device(device));
+}
+
+bool is_flow(const TextToImage& pipeline) {
+  return pipeline.components().scheduler_config.use_flow_sigmas;
+}
+
+SamplingPolicy make_policy(const TextToImage& pipeline, const TrajectoryOptions& options) {
+  SamplingPolicy policy{.sampler = make_sampler(pipeline, options),
+                        .guidance = pipeline.asked_twice(options.guidance),
+                        .noise = options.noise};
+  policy.sampler->check_noise(options.noise);
+  return policy;
 }
 
 Trajectory sample_trajectories(TextToImage& pipeline, std::span<const KeyedRequest> requests,
@@ -90,30 +128,30 @@ Trajectory sample_trajectories(TextToImage& pipeline, std::span<const KeyedReque
   const at::NoGradGuard no_grad;
   check_options(options);
   unet::Denoiser& denoiser = *pipeline.components().denoiser;
-  const ImageSize size = pipeline.image_size({.height_px = options.height_px, .width_px = options.width_px});
-  Trajectory trajectory{
-      .conditioning = encode_requests(pipeline, requests, options.guidance, size),
-      .policy = {.sampler = pipeline.stochastic_ddim(), .guidance = options.guidance, .eta = options.eta}};
-  const DdimPolicy& policy = trajectory.policy;
+  const ImageSize size = size_of(pipeline, options);
+  Trajectory trajectory{.conditioning = encode_requests(pipeline, requests, options.guidance, size),
+                        .policy = make_policy(pipeline, options)};
+  const SamplingPolicy& policy = trajectory.policy;
   const at::Tensor& states = trajectory.conditioning.prompt.encoder_hidden_states;
   const at::ScalarType dtype = options.keeps_fp32 ? at::kFloat : states.scalar_type();
   at::Tensor latents = keyed_noise(requests, 0, pipeline.latent_shape(size)).to(states.device(), dtype);
 
-  const std::vector<DdimStep> steps = policy.sampler.steps(options.num_inference_steps);
+  const std::vector<SamplerStep>& steps = policy.sampler->steps();
+  const auto filled = [&](double time) { return policy.filled(time, latents.size(0), latents.device()); };
   const auto count = static_cast<int64_t>(steps.size());
-  std::vector<at::Tensor> all_latents = {latents}, all_log_probs;
+  std::vector<at::Tensor> all_latents = {latents}, all_means, all_log_probs;
   for (int64_t i = 0; i < count; ++i) {
     throw_if_interrupted();
-    const DdimStep& step = steps[static_cast<size_t>(i)];
-    const bool is_stochastic = options.eta > 0 && step.has_variance && options.stochastic_steps.contains(i);
-    const GaussianStep distribution =
-        policy.step(denoiser, latents, filled(step.timestep, latents), filled(step.previous_timestep, latents),
-                    trajectory.conditioning, is_stochastic ? options.eta : 0.0);
+    const SamplerStep& step = steps[static_cast<size_t>(i)];
+    const bool is_stochastic = options.noise > 0 && step.has_variance && options.stochastic_steps.contains(i);
+    const GaussianStep distribution = policy.step(denoiser, latents, filled(step.time), filled(step.next_time),
+                                                  trajectory.conditioning, is_stochastic ? options.noise : 0.0);
     const int64_t num_candidates = options.candidate_steps.contains(i) ? options.num_candidates : 1;
     const Candidates found = is_stochastic ? draw_candidates(distribution, num_candidates, i, dtype, requests)
                                            : only_candidate(distribution, dtype);
     const at::Tensor next = pick(found.latents, found.chosen);
     all_latents.push_back(next);
+    if (options.keeps_means) all_means.push_back(distribution.mean);
     all_log_probs.push_back(pick(found.log_probs, found.chosen));
     trajectory.steps.push_back(step);
     trajectory.is_stochastic.push_back(is_stochastic);
@@ -129,6 +167,7 @@ Trajectory sample_trajectories(TextToImage& pipeline, std::span<const KeyedReque
     latents = next;
   }
   trajectory.latents = at::stack(all_latents, 1);
+  if (options.keeps_means) trajectory.means = at::stack(all_means, 1);
   trajectory.log_probs = at::stack(all_log_probs, 1);
   return trajectory;
 }
@@ -136,7 +175,8 @@ Trajectory sample_trajectories(TextToImage& pipeline, std::span<const KeyedReque
 Transitions select_transitions(const Trajectory& trajectory, std::span<const TransitionIndex> indices) {
   const int64_t num_items = trajectory.latents.size(0);
   const int64_t num_points = trajectory.latents.size(1);
-  std::vector<int64_t> items, rows, timesteps, previous_timesteps;
+  std::vector<int64_t> items, rows;
+  std::vector<double> times, next_times;
   for (const auto& [item, step] : indices) {
     check_usage(item >= 0 && item < num_items && step >= 0 && step + 1 < num_points, "there is no step ", step,
                 " of item ", item, " in a trajectory of ", num_items, " items over ", num_points - 1, " steps");
@@ -144,30 +184,32 @@ Transitions select_transitions(const Trajectory& trajectory, std::span<const Tra
                 " of this trajectory is deterministic and has no log-probability");
     items.push_back(item);
     rows.push_back(item * num_points + step);
-    timesteps.push_back(trajectory.steps[static_cast<size_t>(step)].timestep);
-    previous_timesteps.push_back(trajectory.steps[static_cast<size_t>(step)].previous_timestep);
+    times.push_back(trajectory.steps[static_cast<size_t>(step)].time);
+    next_times.push_back(trajectory.steps[static_cast<size_t>(step)].next_time);
   }
-  const auto on_device = [&](const std::vector<int64_t>& values) {
-    return at::tensor(values, at::kLong).to(trajectory.latents.device());
+  const at::Device device = trajectory.latents.device();
+  const auto on_device = [&](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong).to(device); };
+  const auto as_times = [&](const std::vector<double>& values) {
+    return at::tensor(values, at::kDouble).to(device, trajectory.policy.sampler->time_type());
   };
   const at::Tensor flat = trajectory.latents.flatten(0, 1);
   return {.latents = flat.index_select(0, on_device(rows)),
           .next = flat.index_select(0, on_device(rows) + 1),
-          .timesteps = on_device(timesteps),
-          .previous_timesteps = on_device(previous_timesteps),
+          .times = as_times(times),
+          .next_times = as_times(next_times),
           .conditioning = select_rows(trajectory.conditioning, on_device(items))};
 }
 
-ReplayedTransitions replay(unet::Denoiser& denoiser, const DdimPolicy& policy, const Transitions& transitions) {
+ReplayedTransitions replay(unet::Denoiser& denoiser, const SamplingPolicy& policy, const Transitions& transitions) {
   ReplayedTransitions replayed;
-  replayed.step = policy.step(denoiser, transitions.latents, transitions.timesteps, transitions.previous_timesteps,
-                              transitions.conditioning, policy.eta);
+  replayed.step = policy.step(denoiser, transitions.latents, transitions.times, transitions.next_times,
+                              transitions.conditioning, policy.noise);
   replayed.log_probs = log_probs_of(replayed.step, transitions.next);
   return replayed;
 }
 
-ReplayedTransitions replay_in_pieces(unet::Denoiser& denoiser, const DdimPolicy& policy, const Transitions& transitions,
-                                     int64_t rows_at_once) {
+ReplayedTransitions replay_in_pieces(unet::Denoiser& denoiser, const SamplingPolicy& policy,
+                                     const Transitions& transitions, int64_t rows_at_once) {
   const int64_t count = transitions.latents.size(0);
   check_usage(rows_at_once >= 1, "decisions are replayed at least one at a time, found ", rows_at_once);
   if (rows_at_once >= count) return replay(denoiser, policy, transitions);

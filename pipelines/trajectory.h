@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -12,24 +13,41 @@
 #include "pipelines/keyed_request.h"
 #include "pipelines/text_to_image.h"
 #include "schedulers/gaussian_step.h"
-#include "schedulers/stochastic_ddim.h"
+#include "schedulers/stochastic_flow.h"
+#include "schedulers/stochastic_sampler.h"
 
 namespace prefusion::pipelines {
 
-// Sampling as a sequence of decisions: pi(x_prev | x_t, prompt) is the Gaussian of a stochastic DDIM step around the
-// guided prediction ("Training Diffusion Models with Reinforcement Learning", arXiv 2305.13301). Guidance is part of
-// the policy: training must predict with the guidance that was sampled with.
-struct DdimPolicy {
-  schedulers::StochasticDdim sampler;
-  GuidanceOptions guidance;
-  double eta = 1.0;
+struct TrajectoryOptions;
 
-  // The distribution of x_prev for latents [N, C, h, w] at timesteps [N]; fp32, differentiable in the weights. `eta`
-  // here is this step's: that of the policy, or 0.
-  schedulers::GaussianStep step(unet::Denoiser& denoiser, const at::Tensor& latents, const at::Tensor& timesteps,
-                                const at::Tensor& previous_timesteps, const GuidedConditioning& conditioning,
-                                double eta) const;
+// Sampling as a sequence of decisions: pi(x_next | x, prompt) is the Gaussian of a stochastic step around the guided
+// prediction, one of DDIM ("Training Diffusion Models with Reinforcement Learning", arXiv 2305.13301) or of a flow's
+// SDE (Flow-GRPO, arXiv 2505.05470). Guidance is part of the policy: training must predict with the guidance that was
+// sampled with.
+struct SamplingPolicy {
+  std::shared_ptr<const schedulers::StochasticSampler> sampler;
+  GuidanceOptions guidance;  // what is asked twice for (TextToImage::asked_twice)
+  double noise = 1.0;        // of random steps
+
+  // The guided prediction for latents [N, C, h, w] at times [N], learned variances left out.
+  at::Tensor predict(unet::Denoiser& denoiser, const at::Tensor& latents, const at::Tensor& times,
+                     const GuidedConditioning& conditioning) const;
+
+  // The distribution of the next latents; fp32, differentiable in the weights. `step_noise` is this step's: the
+  // policy's, or 0.
+  schedulers::GaussianStep step(unet::Denoiser& denoiser, const at::Tensor& latents, const at::Tensor& times,
+                                const at::Tensor& next_times, const GuidedConditioning& conditioning,
+                                double step_noise) const;
+
+  // One time for each of `count` items, as the sampler takes them.
+  at::Tensor filled(double time, int64_t count, at::Device device) const;
 };
+
+// Whether the model's steps are those of a flow.
+bool is_flow(const TextToImage& pipeline);
+
+// What the options mean for a model. Usage error for options it cannot do.
+SamplingPolicy make_policy(const TextToImage& pipeline, const TrajectoryOptions& options);
 
 // The number of the draw (keyed_noise) that a candidate of a step takes; draw 0 is the initial latents.
 constexpr int64_t kMaxCandidates = 1024;
@@ -48,9 +66,9 @@ struct StepRange {
 struct TrajectoryPoint {
   int64_t index;
   int64_t count;  // steps in all
-  schedulers::DdimStep step;
-  const at::Tensor& latents;     // [N, C, h, w] x_t
-  const at::Tensor& candidates;  // [N, K, C, h, w] draws of x_prev; K = 1 where the trajectory does not branch
+  schedulers::SamplerStep step;
+  const at::Tensor& latents;     // [N, C, h, w] before the step
+  const at::Tensor& candidates;  // [N, K, C, h, w] draws of the next; K = 1 where the trajectory does not branch
   const at::Tensor& log_probs;   // [N, K]
   const at::Tensor& chosen;      // [N] int64, the candidate the trajectory goes on from
   const GuidedConditioning& conditioning;
@@ -58,12 +76,14 @@ struct TrajectoryPoint {
 
 struct TrajectoryOptions {
   int64_t num_inference_steps = 50;
-  double eta = 1.0;  // 1: DDPM's noise
+  double noise = 1.0;  // of random steps: eta of DDIM (1: DDPM's), the noise level of a flow's SDE (Flow-GRPO: 0.7)
+  schedulers::FlowSde flow_sde = schedulers::FlowSde::kFlowGrpo;
   GuidanceOptions guidance = {.scale = 5.0};
-  StepRange stochastic_steps;  // MixGRPO (arXiv 2507.21802): random here, deterministic DDIM elsewhere
-  int64_t num_candidates = 1;  // SPO (arXiv 2406.04314): draws of x_prev from the same x_t, to be compared; the
+  StepRange stochastic_steps;  // MixGRPO (arXiv 2507.21802): random here, deterministic elsewhere
+  int64_t num_candidates = 1;  // SPO (arXiv 2406.04314): draws from the same latents, to be compared; the
                                // trajectory goes on from a random one
   StepRange candidate_steps;   // stochastic steps where there is more than one candidate
+  bool keeps_means = false;    // of the steps, for objectives that compare with them
   bool keeps_fp32 = true;      // latents kept in fp32, else in the denoiser's dtype; log-probabilities fit what is kept
   int64_t height_px = 0;       // 0: the model's own size
   int64_t width_px = 0;
@@ -72,12 +92,13 @@ struct TrajectoryOptions {
 
 // N items over the S steps that were taken.
 struct Trajectory {
-  at::Tensor latents;                       // [N, S + 1, C, h, w], x_T first, x_0 last
-  at::Tensor log_probs;                     // [N, S] fp32, MEAN over elements; 0 at deterministic steps
-  std::vector<schedulers::DdimStep> steps;  // [S]
-  std::vector<bool> is_stochastic;          // [S]; other steps are no decisions and cannot be replayed
-  GuidedConditioning conditioning;          // N rows
-  DdimPolicy policy;
+  at::Tensor latents;                          // [N, S + 1, C, h, w], pure noise first, clean ones last
+  at::Tensor means;                            // [N, S, C, h, w] fp32 of the steps, with keeps_means; else undefined
+  at::Tensor log_probs;                        // [N, S] fp32, MEAN over elements; 0 at deterministic steps
+  std::vector<schedulers::SamplerStep> steps;  // [S]
+  std::vector<bool> is_stochastic;             // [S]; other steps are no decisions and cannot be replayed
+  GuidedConditioning conditioning;             // N rows
+  SamplingPolicy policy;
 };
 
 // Samples without gradients. Item i depends on its request and the options alone: not on the batch, and candidate 0 not
@@ -87,10 +108,10 @@ Trajectory sample_trajectories(TextToImage& pipeline, std::span<const KeyedReque
 
 // M decisions, of any items and steps.
 struct Transitions {
-  at::Tensor latents;             // [M, C, h, w] x_t
-  at::Tensor next;                // [M, C, h, w] x_prev as it was drawn; [M, n, C, h, w] for n draws from each x_t
-  at::Tensor timesteps;           // [M] int64
-  at::Tensor previous_timesteps;  // [M] int64
+  at::Tensor latents;     // [M, C, h, w]
+  at::Tensor next;        // [M, C, h, w] as it was drawn; [M, n, C, h, w] for n draws from the same latents
+  at::Tensor times;       // [M] of the sampler's type
+  at::Tensor next_times;  // [M]
   GuidedConditioning conditioning;
 };
 
@@ -111,12 +132,12 @@ struct ReplayedTransitions {
 
 // The log-probability of stored decisions under the weights of now, differentiable in them. With unchanged weights it
 // is that of sampling: to the bit on the CPU in batches of the same size.
-ReplayedTransitions replay(unet::Denoiser& denoiser, const DdimPolicy& policy, const Transitions& transitions);
+ReplayedTransitions replay(unet::Denoiser& denoiser, const SamplingPolicy& policy, const Transitions& transitions);
 
 // The same, `rows_at_once` decisions at a time, with the activations of one such piece in memory: values are found
 // without recording, and the backward pass makes each piece again with the gradient that the loss has for it. One more
 // forward pass than `replay`; the denoiser must not be changed before the backward pass. `step.std` is a constant here.
-ReplayedTransitions replay_in_pieces(unet::Denoiser& denoiser, const DdimPolicy& policy, const Transitions& transitions,
-                                     int64_t rows_at_once);
+ReplayedTransitions replay_in_pieces(unet::Denoiser& denoiser, const SamplingPolicy& policy,
+                                     const Transitions& transitions, int64_t rows_at_once);
 
 }  // namespace prefusion::pipelines

@@ -130,13 +130,19 @@ void add_online_options(CLI::App& app, training::AlignOptions& o) {
   app.add_option("--group-size", online.group_size, "Samples (with spo: trajectories) of a prompt")
       ->capture_default_str()
       ->group(group);
-  app.add_option("--online-steps", online.sampling_steps, "Denoising steps of a sample")
+  app.add_option("--online-steps", online.sampling_steps,
+                 "Denoising steps of a sample; fewer than pictures are made with later (--sample-steps) will do")
       ->capture_default_str()
       ->group(group);
-  app.add_option("--online-guidance", online.guidance, "Guidance scale of sampling and of training on the samples")
+  app.add_option(
+         "--online-guidance", online.guidance,
+         "Guidance scale of sampling and of training on the samples; what a distilled model (FLUX.1 dev) is told")
       ->capture_default_str()
       ->group(group);
-  app.add_option("--eta", online.eta, "Noise of the stochastic DDIM steps; 1 is DDPM's, 0 none (diffusion-nft only)")
+  app.add_option(
+         "--eta", online.eta,
+         "Noise of the stochastic DDIM steps; 1 is DDPM's, 0 none (diffusion-nft only). That of flow models is in "
+         "--objective-args noise_level=X")
       ->capture_default_str()
       ->group(group);
   app.add_option("--sde-window", online.window,

@@ -62,4 +62,9 @@ pipelines::TextToImage load_contender(const Contender& model, at::ScalarType dty
   return pipeline;
 }
 
+at::Tensor attach_users(const Contender& model, const pipelines::TextToImage& pipeline) {
+  if (model.user_adapter.empty()) return {};
+  return attach_user_adapter(model.user_adapter, model.user, pipeline.components());
+}
+
 }  // namespace prefusion::tools

@@ -12,6 +12,8 @@ namespace prefusion::tools {
 struct Contender {
   std::filesystem::path model;
   std::vector<std::string> loras;  // PATH[:SCALE]
+  std::string user_adapter;        // PATH[:SCALE], or empty
+  std::string user;                // ID[:WEIGHT],...: whom its pictures are for; empty: the empty user
 };
 
 // DIR or DIR+LORA[:SCALE]+...: a model folder and adapters of its own. A plus that is part of an existing path is none.
@@ -20,7 +22,10 @@ Contender parse_contender(const std::string& text);
 // What tells each model from the others: its folder, or that of its last adapter; names that repeat are numbered.
 std::vector<std::string> distinct_names(const std::vector<Contender>& models);
 
-// The pipeline with its adapters.
+// The pipeline with its LoRAs.
 pipelines::TextToImage load_contender(const Contender& model, at::ScalarType dtype, at::Device device);
+
+// Attaches the user adapter to it; the states of whom its pictures are for, [M, U], undefined without an adapter.
+at::Tensor attach_users(const Contender& model, const pipelines::TextToImage& pipeline);
 
 }  // namespace prefusion::tools

@@ -14,6 +14,7 @@ struct EvaluateCommand : CommonOptions {
   EvaluateOptions evaluate;
   std::vector<std::string> models;  // parse_contender
   std::vector<std::string> loras;   // on every model
+  std::string user_adapter, user;   // likewise
 };
 
 void add_options(CLI::App& app, EvaluateCommand& command) {
@@ -28,6 +29,11 @@ void add_options(CLI::App& app, EvaluateCommand& command) {
   app.add_option("--lora", command.loras, "LoRA on every --model, with its weight: PATH[:SCALE]; repeatable")
       ->allow_extra_args(false);
   app.add_option("--baseline-lora", o.baseline_loras, "LoRA on the baseline, likewise")->allow_extra_args(false);
+  app.add_option("--user-adapter", command.user_adapter,
+                 "Adapter that knows users (objective ppd) on every --model, with its weight: PATH[:SCALE]");
+  app.add_option("--user", command.user,
+                 "Whom the pictures of every --model are for: ID of the adapter's users, or a mixture "
+                 "ID[:WEIGHT],ID[:WEIGHT],...; without, nobody in particular");
   auto* prompts = app.add_option("--prompts", o.prompts_file, "File of prompts: .txt with one a line, or .jsonl");
   app.add_option("--held-out", o.held_out, "Instead: so many captions of the shapes world that no training has seen")
       ->check(CLI::PositiveNumber)
@@ -76,7 +82,9 @@ void add_options(CLI::App& app, EvaluateCommand& command) {
       "  prefusion evaluate --model assets/shapes --lora run --baseline assets/shapes --held-out 300 --steps 15 \\\n"
       "      --scheduler dpm++ --guidance-scale 3 --output run/evaluation --run run\n"
       "  prefusion evaluate --model assets/shapes+run-dpo --model assets/shapes+run-mapo --baseline assets/shapes \\\n"
-      "      --held-out 300 --output comparison");
+      "      --held-out 300 --output comparison\n"
+      "  prefusion evaluate --model assets/shapes --user-adapter run/user_adapter.safetensors --user anna \\\n"
+      "      --baseline assets/shapes --held-out 300 --output run/for-anna");
 }
 
 // A model at a time, so that the pictures of one are all that is kept besides the baseline's.
@@ -107,6 +115,8 @@ void run(const EvaluateCommand& command, const CLI::App&) {
   for (const std::string& text : command.models) {
     Contender model = parse_contender(text);
     model.loras.insert(model.loras.begin(), command.loras.begin(), command.loras.end());
+    model.user_adapter = command.user_adapter;
+    model.user = command.user;
     options.models.push_back(std::move(model));
   }
   const bool is_several = options.models.size() > 1;

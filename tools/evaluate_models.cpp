@@ -23,20 +23,26 @@ std::vector<data::PromptEntry> gather_prompts(const EvaluateOptions& options) {
   return prompts;
 }
 
-Pictures make_pictures(pipelines::TextToImage& pipeline, const std::string& title,
+// `user_states`: of whom the pictures are for, or undefined.
+Pictures make_pictures(pipelines::TextToImage& pipeline, const at::Tensor& user_states, const std::string& title,
                        const std::vector<pipelines::ImageRequest>& requests, const EvaluateOptions& options) {
+  PictureBatchOptions batches = options.batches;
+  batches.sampling.user_states = user_states;
   Pictures pictures;
   Progress progress(title, static_cast<int64_t>(requests.size()), "image", options.shows_progress);
-  generate_in_batches(pipeline, requests, options.batches, [&](size_t index, const at::Tensor& image) {
+  generate_in_batches(pipeline, requests, batches, [&](size_t index, const at::Tensor& image) {
     pictures.push_back(image.clone());  // the batch's memory is not kept
     progress.update(static_cast<int64_t>(index) + 1);
   });
   return pictures;
 }
 
-void check_loras(const EvaluateOptions& options) {
+void check_adapters(const EvaluateOptions& options) {
   for (const Contender& model : options.models) {
     for (const auto& lora : model.loras) parse_lora_argument(lora);
+    if (!model.user_adapter.empty()) parse_lora_argument(model.user_adapter, "--user-adapter");
+    check_usage(model.user.empty() || !model.user_adapter.empty(), "--user needs --user-adapter, which knows users");
+    parse_user_argument(model.user);
   }
   for (const auto& lora : options.baseline_loras) parse_lora_argument(lora);
 }
@@ -60,7 +66,7 @@ std::vector<pipelines::ImageRequest> plan_requests(const EvaluateOptions& option
 ModelComparison::ModelComparison(const EvaluateOptions& options)
     : options_(options), judge_(training::make_judge(options.judge())) {
   check_usage(!options.models.empty(), "--model is missing: nothing to compare with the baseline");
-  check_loras(options);
+  check_adapters(options);
   names_ = distinct_names(options.models);
   requests_ = plan_requests(options);
   for (const auto& request : requests_) judge_->check_prompt(request.prompt);
@@ -71,7 +77,7 @@ ModelComparison::ModelComparison(const EvaluateOptions& options)
                                                                    baseline.components().denoiser, options.seed,
                                                                    options.dtype, options.device);
   }
-  pictures_ = make_pictures(baseline, "baseline", requests_, options);
+  pictures_ = make_pictures(baseline, {}, "baseline", requests_, options);
   for (const auto& request : requests_) prompts_.push_back(request.prompt);
   scores_ = judge_->score_all(pictures_, prompts_);
 }
@@ -80,8 +86,10 @@ Evaluation ModelComparison::compare(size_t index) const {
   const std::string title = names_.size() > 1 ? names_.at(index) : "model";
   Evaluation result{
       .name = names_.at(index), .axes = judge_->axes(), .pairs = {}, .summary = {}, .baseline_pictures = pictures_};
-  pipelines::TextToImage model = load_contender(options_.models.at(index), options_.dtype, options_.device);
-  result.model_pictures = make_pictures(model, title, requests_, options_);
+  const Contender& contender = options_.models.at(index);
+  pipelines::TextToImage model = load_contender(contender, options_.dtype, options_.device);
+  const at::Tensor user_states = attach_users(contender, model);
+  result.model_pictures = make_pictures(model, user_states, title, requests_, options_);
   const std::vector<std::vector<double>> scores = judge_->score_all(result.model_pictures, prompts_);
   for (size_t i = 0; i < requests_.size(); ++i) {
     training::JudgedPair pair{
@@ -91,7 +99,7 @@ Evaluation ModelComparison::compare(size_t index) const {
     result.pairs.push_back(std::move(pair));
   }
   result.summary = training::summarize(result.pairs, *judge_);
-  if (implicit_) result.summary.implicit = implicit_->measure(*model.components().denoiser);
+  if (implicit_) result.summary.implicit = implicit_->measure(*model.components().denoiser, user_states);
   return result;
 }
 

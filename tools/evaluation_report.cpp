@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "images/image_encode.h"
 #include "tools/contact_sheet.h"
+#include "tools/generate_images.h"
 #include "training/html.h"
 #include "training/metrics_log.h"
 #include "training/report.h"
@@ -106,11 +107,19 @@ std::string judge_text(const EvaluateOptions& options) {
   return options.margin ? concat(text, " with margin ", *options.margin) : text;
 }
 
+// All models have the same user.
+std::string user_text(const EvaluateOptions& options) {
+  const Contender& model = options.models.front();
+  if (model.user_adapter.empty()) return "";
+  return concat(", for ", model.user.empty() ? "nobody in particular" : concat("user ", model.user));
+}
+
 std::string settings_line(const EvaluateOptions& options) {
   const pipelines::GenerateOptions& sampling = options.batches.sampling;
   return concat("<p>Sampler ", training::html_escape(sampling.scheduler), ", ", sampling.num_inference_steps,
-                " steps, guidance ", sampling.guidance.scale, ", judge ", training::html_escape(judge_text(options)),
-                ", seeds from ", options.seed, ". A tie counts half a win.</p>\n");
+                " steps, guidance ", sampling.guidance.scale, ", judge ",
+                training::html_escape(judge_text(options) + user_text(options)), ", seeds from ", options.seed,
+                ". A tie counts half a win.</p>\n");
 }
 
 std::string report_body(const EvaluateOptions& options, const Evaluation& evaluation, const fs::path& folder) {
@@ -137,14 +146,22 @@ std::string report_body(const EvaluateOptions& options, const Evaluation& evalua
 
 nlohmann::ordered_json settings_json(const EvaluateOptions& options) {
   const pipelines::GenerateOptions& sampling = options.batches.sampling;
-  return {{"rewards", options.rewards},
-          {"margin", options.margin ? nlohmann::ordered_json(*options.margin) : nlohmann::ordered_json()},
-          {"steps", sampling.num_inference_steps},
-          {"scheduler", sampling.scheduler},
-          {"guidance_scale", sampling.guidance.scale},
-          {"num_images", options.num_images},
-          {"seed", options.seed},
-          {"baseline_loras", options.baseline_loras.size()}};
+  nlohmann::ordered_json settings = {
+      {"rewards", options.rewards},
+      {"margin", options.margin ? nlohmann::ordered_json(*options.margin) : nlohmann::ordered_json()},
+      {"steps", sampling.num_inference_steps},
+      {"scheduler", sampling.scheduler},
+      {"guidance_scale", sampling.guidance.scale},
+      {"num_images", options.num_images},
+      {"seed", options.seed},
+      {"baseline_loras", options.baseline_loras.size()}};
+  const Contender& model = options.models.front();
+  if (!model.user_adapter.empty()) {
+    const AdapterArgument adapter = parse_lora_argument(model.user_adapter, "--user-adapter");
+    settings["user_adapter"] = {
+        {"name", adapter.path.filename().string()}, {"scale", adapter.scale}, {"user", model.user}};
+  }
+  return settings;
 }
 
 }  // namespace

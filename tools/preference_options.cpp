@@ -19,8 +19,8 @@ void add_record_options(CLI::App& app, training::AlignOptions& o) {
   app.add_flag("--keep-ties", o.keep_ties, "Keep ties, with labels of one half, for objectives with soft labels")
       ->group(group);
   app.add_option("--resolution", o.resolution,
-                 "Pixels of the shorter side, then centre crop (with --buckets, of the square of equal area); 0 takes "
-                 "the model's own")
+                 "Pixels of the shorter side, then centre crop (with --buckets, of the square of equal area), and both "
+                 "sides of an online objective's samples; 0 takes the model's own")
       ->capture_default_str()
       ->group(group);
   app.add_flag(

@@ -6,20 +6,30 @@
 #include "training/curriculum.h"
 #include "training/make_optimizer.h"
 #include "training/online/online_options.h"
+#include "training/own_samples.h"
 #include "training/timestep_weighting.h"
 #include "training/users.h"
 
 namespace prefusion::training {
 namespace fs = std::filesystem;
+namespace {
+
+// Null for a name that is none: another check says so.
+const losses::ObjectiveInfo* find_listed(const std::string& name) {
+  for (const losses::ObjectiveInfo* info : losses::listed_objectives()) {
+    if (info->name == name) return info;
+  }
+  return nullptr;
+}
+
+}  // namespace
 
 AdapterKind AlignOptions::adapter_kind() const {
   if (adapter == "full") return AdapterKind::kFull;
   check_usage(adapter == "lora", "--adapter ", adapter, ": expected lora or full");
-  for (const losses::ObjectiveInfo* info : losses::listed_objectives()) {
-    if (info->name != objective) continue;
-    return info->needs_users ? AdapterKind::kUsers : info->fuses_experts ? AdapterKind::kGate : AdapterKind::kLora;
-  }
-  return AdapterKind::kLora;
+  const losses::ObjectiveInfo* info = find_listed(objective);
+  if (info == nullptr) return AdapterKind::kLora;
+  return info->needs_users ? AdapterKind::kUsers : info->fuses_experts ? AdapterKind::kGate : AdapterKind::kLora;
 }
 
 const char* adapter_title(AdapterKind kind) {
@@ -203,6 +213,7 @@ void check_online(const AlignOptions& o, Problems& problems) {
   };
   const AlignOptions defaults;
   refuse(!o.eval_data.empty(), "--eval-data");
+  refuse(o.distilled_guidance != defaults.distilled_guidance, "--distilled-guidance (--online-guidance is its scale)");
   refuse(o.loss != defaults.loss, "an addition to the objective (--sft-weight, --loser-weight, ...)");
   refuse(o.logit_weighting != defaults.logit_weighting, "--logit-weighting");
   refuse(o.loss_weighting != defaults.loss_weighting, "--loss-weighting");
@@ -218,6 +229,22 @@ void check_online(const AlignOptions& o, Problems& problems) {
     problems.check(false, problem);
 }
 
+// Of the options of online objectives, those that play against themselves sample with two.
+void check_not_online(const AlignOptions& o, Problems& problems) {
+  OnlineOptions others = o.online;
+  const losses::ObjectiveInfo* info = find_listed(o.objective);
+  if (info != nullptr && samples_rejected(*info)) {
+    const OnlineOptions defaults;
+    problems.check(others.sampling_steps > 0, "--online-steps must be positive");
+    others.sampling_steps = defaults.sampling_steps;
+    others.guidance = defaults.guidance;
+  }
+  problems.check(others == OnlineOptions{},
+                 concat("--objective ", o.objective,
+                        " trains on data: leave out --prompts, --reward and the other options "
+                        "of online objectives"));
+}
+
 }  // namespace
 
 void validate(const AlignOptions& o) {
@@ -227,10 +254,7 @@ void validate(const AlignOptions& o) {
   const bool is_online = losses::find_online_objective(o.objective) != nullptr;
   problems.check(is_online || !o.data.empty() || o.dry_run, "--data is required");
   if (is_online) check_online(o, problems);
-  problems.check(is_online || o.online == OnlineOptions{},
-                 concat("--objective ", o.objective,
-                        " trains on data: leave out --prompts, --reward and the other options "
-                        "of online objectives"));
+  if (!is_online) check_not_online(o, problems);
   for (const auto& path : o.data) problems.check_exists("--data", path, "file or folder");
   problems.check_exists("--eval-data", o.eval_data, "file or folder");
   problems.check_exists("--model", o.model, "folder");

@@ -70,7 +70,8 @@ void print_memory(const Optimizer& optimizer, const unet::Denoiser& denoiser, bo
 }
 
 void dry_run(const TrainStep& step, Optimizer& optimizer, unet::Denoiser& denoiser, const EncodedData& data,
-             const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params) {
+             const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params,
+             const std::function<EncodedBatch(const EncodedBatch&)>& complete) {
   const auto& objective = losses::find_objective(options.objective);
   const int64_t items = data.items_per_group();
   const EncodedBatch batch = synthetic_batch(data, options.batch_size, device, items, objective.info);
@@ -83,7 +84,7 @@ void dry_run(const TrainStep& step, Optimizer& optimizer, unet::Denoiser& denois
   for (int i = 0; i < kSteps; ++i) {
     const auto began = std::chrono::steady_clock::now();
     for (int64_t micro = 0; micro < options.accumulate; ++micro)
-      step.forward(batch, step.draw_timesteps(batch), known).loss.loss.backward();
+      step.forward(complete(batch), step.draw_timesteps(batch), known).loss.loss.backward();
     optimizer.grad_norm().item<double>();
     optimizer.step(0.0);
     optimizer.zero_grad();

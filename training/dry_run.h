@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "losses/objective.h"
@@ -11,9 +12,11 @@
 namespace prefusion::training {
 
 // Prints to standard output what the run would be: parameters, effective batch, kappa, memory, and the time of one
-// measured step on synthetic data with the whole run's duration. Nothing is written.
+// measured step on synthetic data with the whole run's duration. Nothing is written. `complete` makes of a batch of the
+// data one to train on; it is part of the step.
 void dry_run(const TrainStep& step, Optimizer& optimizer, unet::Denoiser& denoiser, const EncodedData& data,
-             const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params);
+             const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params,
+             const std::function<EncodedBatch(const EncodedBatch&)>& complete);
 
 // Lines of it that every dry run has: the objective with its parameters and what is trained; memory, as planned and at
 // its peak so far.

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <numeric>
+#include <utility>
 
 #include "core/error.h"
 #include "core/statistics.h"
@@ -27,6 +28,26 @@ AlignOptions reading_options(const PreferencePairsOptions& options, const std::f
   align.progress = false;
   return align;
 }
+
+// A network asked for one user, whatever else it is asked for.
+class UserNetwork : public unet::Denoiser {
+ public:
+  // user_states [M, U]
+  UserNetwork(unet::Denoiser& network, at::Tensor user_states)
+      : network_(network), user_states_(std::move(user_states)) {}
+
+  at::Tensor forward(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
+                     const unet::Conditioning& conditioning) override {
+    unet::Conditioning known = conditioning;
+    known.user_states = user_states_.unsqueeze(0).expand({noisy_latents.size(0), -1, -1});
+    return network_.forward(noisy_latents, timesteps, known);
+  }
+  const unet::DenoiserInfo& info() const override { return network_.info(); }
+
+ private:
+  unet::Denoiser& network_;
+  at::Tensor user_states_;
+};
 
 Interval accuracy_of(const at::Tensor& margins) {
   const double wins = (margins > 0).sum().item<double>() + 0.5 * (margins == 0).sum().item<double>();
@@ -59,8 +80,10 @@ ImplicitPreferenceTest::ImplicitPreferenceTest(const PreferencePairsOptions& opt
   baseline_errors_ = errors(*baseline);
 }
 
-at::Tensor ImplicitPreferenceTest::errors(unet::Denoiser& network) const {
-  const TrainStep step(network, nullptr, schedule_, losses::find_objective("diffusion-dpo"), step_options_);
+at::Tensor ImplicitPreferenceTest::errors(unet::Denoiser& network, const at::Tensor& user_states) const {
+  UserNetwork for_user(network, user_states);
+  const TrainStep step(user_states.defined() ? static_cast<unet::Denoiser&>(for_user) : network, nullptr, schedule_,
+                       losses::find_objective("diffusion-dpo"), step_options_);
   std::vector<at::Tensor> rows;
   for (EncodedBatch batch : batches_) {
     std::vector<at::Tensor> of_timesteps;
@@ -75,8 +98,8 @@ at::Tensor ImplicitPreferenceTest::errors(unet::Denoiser& network) const {
   return at::cat(rows).to(at::kCPU, at::kDouble);
 }
 
-ImplicitPreference ImplicitPreferenceTest::measure(unet::Denoiser& model) const {
-  const at::Tensor reward = (baseline_errors_ - errors(model)).mean(1);  // [N, 2]
+ImplicitPreference ImplicitPreferenceTest::measure(unet::Denoiser& model, const at::Tensor& user_states) const {
+  const at::Tensor reward = (baseline_errors_ - errors(model, user_states)).mean(1);  // [N, 2]
   const at::Tensor margins = reward.select(1, 0) - reward.select(1, 1);
   return {.num_pairs = margins.numel(), .accuracy = accuracy_of(margins), .margin = mean_of(margins)};
 }

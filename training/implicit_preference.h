@@ -38,11 +38,13 @@ class ImplicitPreferenceTest {
                          std::shared_ptr<unet::Denoiser> baseline, uint64_t seed, at::ScalarType dtype,
                          at::Device device);
 
-  ImplicitPreference measure(unet::Denoiser& model) const;
+  // `user_states` [M, U] are of the user whose model it is, whoever judged the pairs; undefined for a model that knows
+  // none.
+  ImplicitPreference measure(unet::Denoiser& model, const at::Tensor& user_states = {}) const;
 
  private:
   // Errors of every pair at every timestep, [N, T, 2].
-  at::Tensor errors(unet::Denoiser& network) const;
+  at::Tensor errors(unet::Denoiser& network, const at::Tensor& user_states = {}) const;
 
   schedulers::NoiseSchedule schedule_;
   std::vector<int64_t> timesteps_;

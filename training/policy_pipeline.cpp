@@ -1,14 +1,17 @@
 #include "training/policy_pipeline.h"
 
+#include <numeric>
+
 #include "core/error.h"
 #include "pipelines/load_prompt_encoder.h"
 #include "schedulers/scheduler_config.h"
 #include "vae/autoencoder_kl.h"
 
 namespace prefusion::training {
+namespace {
 
-pipelines::TextToImage policy_pipeline(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
-                                       at::ScalarType dtype, at::Device device) {
+pipelines::TextToImage load_pipeline(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
+                                     at::ScalarType dtype, at::Device device, pipelines::ImageSize size) {
   const pipelines::ModelIndex index = pipelines::read_model_index(options.model);
   pipelines::TextToImage pipeline({
       .family = index.family,
@@ -16,9 +19,28 @@ pipelines::TextToImage policy_pipeline(const AlignOptions& options, std::shared_
       .autoencoder = vae::load_autoencoder(options.model / "vae", dtype, device),
       .prompt_encoder = pipelines::load_prompt_encoder(options.model, index, dtype, device),
       .scheduler_config = schedulers::read_scheduler_config(options.model),
+      .default_size = size,
   });
   check_input(!pipeline.is_inpainting(), options.model.string(),
               ": is an inpainting model; only text-to-image models can be aligned");
+  return pipeline;
+}
+
+}  // namespace
+
+pipelines::TextToImage policy_pipeline(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
+                                       at::ScalarType dtype, at::Device device) {
+  return load_pipeline(options, std::move(denoiser), dtype, device, {});
+}
+
+pipelines::TextToImage training_pipeline(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
+                                         at::ScalarType dtype, at::Device device) {
+  const int64_t side = options.resolution;
+  pipelines::TextToImage pipeline = load_pipeline(options, std::move(denoiser), dtype, device, {side, side});
+  const pipelines::PipelineComponents& parts = pipeline.components();
+  const int64_t unit =
+      std::lcm(int64_t{8}, parts.autoencoder->scale_factor_px() * parts.denoiser->info().size_multiple);
+  check_usage(side % unit == 0, "--resolution ", side, " must be a multiple of ", unit, " pixels for this model");
   return pipeline;
 }
 

@@ -11,4 +11,9 @@ namespace prefusion::training {
 pipelines::TextToImage policy_pipeline(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
                                        at::ScalarType dtype, at::Device device);
 
+// The same for pictures to train on: squares of --resolution where it is given. Usage error for one the model cannot
+// make.
+pipelines::TextToImage training_pipeline(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
+                                         at::ScalarType dtype, at::Device device);
+
 }  // namespace prefusion::training

@@ -8,7 +8,9 @@
 #include "core/error.h"
 #include "core/logging.h"
 #include "data/dataset.h"
+#include "losses/registry.h"
 #include "training/curriculum.h"
+#include "training/own_samples.h"
 
 namespace prefusion::training {
 namespace {
@@ -24,6 +26,21 @@ data::GroupKind group_kind(losses::DataKind kind) {
   fail_usage("--objective: an online objective makes its own data");
 }
 
+// The groups whose only picture is a good one. A score is no verdict.
+std::shared_ptr<const data::PreferenceDataset> desirable(std::shared_ptr<const data::PreferenceDataset> pictures,
+                                                         const std::string& where) {
+  std::vector<int64_t> kept;
+  for (int64_t i = 0; i < pictures->size(); ++i) {
+    const double label = pictures->labels(i).front();
+    const std::vector<double> scores = pictures->scores(i);
+    if (label >= 0.5 || (!scores.empty() && scores.front() == label)) kept.push_back(i);
+  }
+  check_input(!kept.empty(), where, ": holds no desirable picture");
+  if (static_cast<int64_t>(kept.size()) == pictures->size()) return pictures;
+  log_info(kept.size(), " of ", pictures->size(), " pictures are desirable");
+  return data::subset(std::move(pictures), std::move(kept));
+}
+
 std::shared_ptr<const data::PreferenceDataset> open_data(const std::vector<std::filesystem::path>& paths,
                                                          const data::DatasetOptions& options, DataNeeds needs,
                                                          const char* what) {
@@ -35,6 +52,13 @@ std::shared_ptr<const data::PreferenceDataset> open_data(const std::vector<std::
   return dataset;
 }
 
+// Whether every row gives one picture.
+bool holds_pictures(const AlignOptions& options, data::DatasetOptions dataset_options) {
+  dataset_options.group = data::GroupKind::kUnpaired;
+  const auto dataset = data::open_preference_data(options.data, dataset_options);
+  return dataset->summary().groups == dataset->summary().used_rows;
+}
+
 PreferenceSplit split_off_held_out(const AlignOptions& options, losses::DataKind kind, DataNeeds needs) {
   data::DatasetOptions dataset_options{.group = group_kind(kind),
                                        .keep_ties = options.keep_ties,
@@ -43,10 +67,17 @@ PreferenceSplit split_off_held_out(const AlignOptions& options, losses::DataKind
                                        .masks = needs.masks,
                                        .users = needs.users};
   dataset_options.max_bad.fraction = options.max_bad;
-  const auto all = open_data(options.data, dataset_options, needs, "data");
+  const bool learns_from_pictures =
+      samples_rejected(losses::find_objective_info(options.objective)) && holds_pictures(options, dataset_options);
+  if (learns_from_pictures) dataset_options.group = data::GroupKind::kUnpaired;
+  const auto open = [&](const std::vector<std::filesystem::path>& paths, const char* what) {
+    auto dataset = open_data(paths, dataset_options, needs, what);
+    return learns_from_pictures ? desirable(std::move(dataset), paths.front().string()) : dataset;
+  };
+  const auto all = open(options.data, "data");
   const bool measures = options.eval_every > 0 && options.eval_groups > 0;
   if (measures && !options.eval_data.empty()) {
-    return {all, open_data({options.eval_data}, dataset_options, needs, "held-out data")};
+    return {all, open({options.eval_data}, "held-out data")};
   }
   if (!measures || options.eval_fraction <= 0 || all->summary().prompts < 2) return {all, nullptr};
   data::DatasetSplit split = data::split_by_prompt(all, options.eval_fraction, options.seed);

@@ -15,6 +15,7 @@
 #include "training/group_table.h"
 #include "training/hardness.h"
 #include "training/make_reference.h"
+#include "training/own_samples.h"
 #include "training/reference_errors.h"
 #include "training/run_fingerprint.h"
 #include "training/trace.h"
@@ -67,11 +68,12 @@ class PreferenceSteps : public StepSource {
         logit_weighting_(weighting(options.logit_weighting, "--logit-weighting")),
         loss_weighting_(weighting(options.loss_weighting, "--loss-weighting")),
         timesteps_(TimestepSampler::parse(options.timestep_sampling, options.timestep_range, schedule_)),
-        data_(open_encoded_data(options, objective_.info.data, dtype, device, data_needs(objective_.info),
+        data_(open_encoded_data(options, data_kind(), dtype, device, data_needs(objective_.info),
                                 policy.denoiser->info().size_multiple)),
         reference_(make_reference(reference_spec_, options, policy, dtype, device)),
         step_(make_step(reference_.get())),
         train_records_(records_key(*data_->split().train)) {
+    if (samples_rejected(objective_.info)) prepare_self_play();
     if (options.auto_kappa) auto_kappa_ = std::make_unique<AutoKappa>(*options.auto_kappa, params_.kappa);
   }
 
@@ -81,7 +83,8 @@ class PreferenceSteps : public StepSource {
     return static_cast<double>(position_) / static_cast<double>(data_->num_train_groups());
   }
   std::string description() const override {
-    return concat("over ", data_->num_train_groups(), " training groups of ", data_->items_per_group());
+    return concat("over ", data_->num_train_groups(), " training groups of ", data_->items_per_group(),
+                  own_ ? ", each against the reference's own picture" : "");
   }
 
   std::vector<std::string> users() const override {
@@ -91,6 +94,8 @@ class PreferenceSteps : public StepSource {
   void prepare_start() override {
     if (by_hardness()) order_by_hardness();
     if (auto batches = data_->held_out(); !batches.empty() && options_.eval_every > 0) {
+      // The start's samples: later measurements differ by the policy alone.
+      for (EncodedBatch& batch : batches) batch = completed(batch);
       evaluation_ = std::make_unique<HeldOutEvaluation>(std::move(batches), schedule_.num_train_timesteps());
       evaluation_->set_baseline(*step_, reference_spec_.moves());
     }
@@ -104,11 +109,14 @@ class PreferenceSteps : public StepSource {
 
   MicroStep next(int64_t step) override {
     if (!source_) source_ = data_->train_source(position_);
-    const EncodedBatch batch = next_batch();
+    const EncodedBatch batch = completed(next_batch());
     position_ = batch.next_position;
     const StepTensors tensors = step_->forward(batch, step_->draw_timesteps(batch),
                                                reference_errors_ ? reference_errors_->find(batch) : at::Tensor());
-    if (trace_ && trace_->wants(step)) trace_->add(tensors, batch);
+    if (trace_ && trace_->wants(step)) {
+      trace_->add(tensors, batch);
+      if (own_) trace_->keep("sample_noise", own_->noise_of(batch));
+    }
     MicroStep micro{.loss = tensors.loss.loss, .metrics = tensors.loss.metrics, .ids = {}};
     if (auto_kappa_) {
       micro.metrics["kappa"] = at::scalar_tensor(tensors.kappa, at::kDouble);
@@ -143,6 +151,8 @@ class PreferenceSteps : public StepSource {
 
   Json fingerprint() const override {
     return {
+        {"own_samples",
+         own_ ? concat(options_.online.sampling_steps, " steps, guidance ", options_.online.guidance) : ""},
         {"objective", options_.objective},
         {"reference", options_.reference},
         {"curriculum", options_.curriculum.empty() ? "" : concat(options_.curriculum, " in ", num_steps(), " steps")},
@@ -181,10 +191,36 @@ class PreferenceSteps : public StepSource {
   }
 
   void dry_run(Optimizer& optimizer) override {
-    training::dry_run(*step_, optimizer, *policy_.denoiser, *data_, options_, num_steps(), device_, params_);
+    training::dry_run(*step_, optimizer, *policy_.denoiser, *data_, options_, num_steps(), device_, params_,
+                      [this](const EncodedBatch& batch) { return completed(batch); });
   }
 
  private:
+  losses::DataKind data_kind() const {
+    const bool is_own = samples_rejected(objective_.info) && params_.choice("rejected") == "own";
+    return is_own ? losses::DataKind::kSingle : objective_.info.data;
+  }
+
+  void prepare_self_play() {
+    const bool has_pairs = data_->items_per_group() > 1;
+    check_usage(!has_pairs || options_.online == OnlineOptions{}, "--objective ", options_.objective,
+                ": the data has pairs, so nothing is sampled: leave --online-steps and --online-guidance out, or give "
+                "--objective-args rejected=own");
+    if (has_pairs) return;
+    check_usage(reference_spec_.kind != ReferenceKind::kCached, "--reference cached: --objective ", options_.objective,
+                " on single pictures samples with the reference as it goes; use another reference");
+    check_usage(!options_.buckets, "--buckets: objective ", options_.objective,
+                " on single pictures samples squares: leave it out");
+    check_usage(!by_hardness(), "--curriculum ", options_.curriculum, ": objective ", options_.objective,
+                " samples the rejected pictures as it goes, so groups have no hardness beforehand");
+    own_ = std::make_unique<OwnSamples>(options_, policy_, *data_, dtype_, device_);
+  }
+
+  // A batch of the data as pairs, where the rejected picture is the reference's own.
+  EncodedBatch completed(const EncodedBatch& batch) const {
+    return own_ ? own_->with_rejected(batch, *reference_) : batch;
+  }
+
   int64_t groups_a_step() const { return options_.batch_size * options_.accumulate; }
 
   std::unique_ptr<TrainStep> make_step(ReferencePolicy* reference) const {
@@ -286,6 +322,10 @@ class PreferenceSteps : public StepSource {
     if (policy_.denoiser->info().uses_guidance) {
       metadata["distilled_guidance"] = concat(options_.distilled_guidance);
     }
+    if (own_) {
+      metadata["sampling_steps"] = concat(options_.online.sampling_steps);
+      metadata["sampling_guidance"] = concat(options_.online.guidance);
+    }
     return metadata;
   }
 
@@ -300,6 +340,7 @@ class PreferenceSteps : public StepSource {
   TimestepWeighting logit_weighting_, loss_weighting_;
   TimestepSampler timesteps_;
   std::unique_ptr<EncodedData> data_;
+  std::unique_ptr<OwnSamples> own_;  // of runs that sample the rejected pictures
   std::unique_ptr<ReferencePolicy> reference_;
   std::unique_ptr<TrainStep> step_;
   std::string train_records_;  // records_key

@@ -21,6 +21,11 @@ ObjectiveParameter advantage_clip() {
   return {"advantage_clip", 5, 1e-3, 1e3, "largest advantage, either way"};
 }
 
+// 0 is the ODE, which has no decisions to learn from.
+ObjectiveParameter noise_level(double value, double least = 1e-6) {
+  return {"noise_level", value, least, 10, "noise of a flow model's sampling steps"};
+}
+
 ObjectiveParameter whole(const char* name, double value, double min, double max, const char* help) {
   return {.name = name, .default_value = value, .min = min, .max = max, .help = help, .is_whole = true};
 }
@@ -29,39 +34,44 @@ std::vector<OnlineObjective> all_rows() {
   return {
       {.info = {.name = "ddpo",
                 .data = DataKind::kOnline,
-                .parameters = {clip_of(1e-4), advantage_clip()},
+                .parameters = {clip_of(1e-4), advantage_clip(), noise_level(0.7)},
                 .paper = "arXiv 2305.13301",
                 .summary = "clipped policy gradient on denoising steps"},
        .needs = {kLogProbOld, kAdvantage},
        .group_loss = ddpo_loss},
       {.info = {.name = "dance-grpo",
                 .data = DataKind::kOnline,
-                .parameters = {clip_of(1e-4), advantage_clip()},
+                .parameters = {clip_of(1e-4), advantage_clip(), noise_level(0.3)},
                 .paper = "arXiv 2505.07818",
-                .summary = "ddpo on the steps of a flow model's SDE"},
+                .summary = "ddpo on a flow model's SDE of constant noise"},
        .needs = {kLogProbOld, kAdvantage},
-       .has_trainer = false,
+       .needs_flow = true,
+       .has_constant_noise = true,
        .group_loss = ddpo_loss},
       {.info = {.name = "flow-grpo",
                 .data = DataKind::kOnline,
                 .needs_reference = true,
-                .parameters = {clip_of(1e-4), advantage_clip(), {"kl_weight", 0.04, 0, 1e6, "weight of the KL term"}},
+                .parameters = {clip_of(1e-4),
+                               advantage_clip(),
+                               {"kl_weight", 0.04, 0, 1e6, "weight of the KL term"},
+                               noise_level(0.7)},
                 .paper = "arXiv 2505.05470",
-                .summary = "clipped policy gradient with a KL term on the steps of a flow model's SDE"},
+                .summary = "clipped policy gradient with a KL term"},
        .needs = {kLogProbOld, kAdvantage, kKl, kStepSize},
        .group_loss = flow_grpo_loss},
       {.info = {.name = "grpo-guard",
                 .data = DataKind::kOnline,
-                .parameters = {clip_of(2e-6), advantage_clip()},
+                .parameters = {clip_of(2e-6), advantage_clip(), noise_level(0.7)},
                 .paper = "arXiv 2510.22319",
                 .summary = "flow-grpo with ratios centred and steps weighing alike"},
        .needs = {kLogProbOld, kAdvantage, kKlOld, kStepStd, kStepSize},
-       .has_trainer = false,
+       .needs_flow = true,
        .group_loss = grpo_guard_loss},
       {.info = {.name = "d3po",
                 .data = DataKind::kOnline,
                 .needs_reference = true,
-                .parameters = {{"clip", 0.1, 1e-9, 0.999, "how far the ratio to the reference counts"}},
+                .parameters = {{"clip", 0.1, 1e-9, 0.999, "how far the ratio to the reference counts"},
+                               noise_level(0.7)},
                 .kappa_per_beta = 1,
                 .default_beta = 0.1,
                 .paper = "arXiv 2311.13231",
@@ -75,7 +85,8 @@ std::vector<OnlineObjective> all_rows() {
                 .parameters = {{"clip", 0.1, 1e-9, 0.999, "how far the ratio to the reference counts"},
                                whole("candidates", 4, 2, 1024, "draws from the same state that are compared"),
                                whole("max_timestep", 750, 0, 1e6, "largest timestep with a comparison"),
-                               {"min_gap", 0, 0, 1e9, "pairs whose rewards differ by no more are left out"}},
+                               {"min_gap", 0, 0, 1e9, "pairs whose rewards differ by no more are left out"},
+                               noise_level(0.7)},
                 .kappa_per_beta = 1,
                 .default_beta = 10,
                 .paper = "arXiv 2406.04314",
@@ -87,7 +98,7 @@ std::vector<OnlineObjective> all_rows() {
       {.info = {.name = "prdp",
                 .data = DataKind::kOnline,
                 .needs_reference = true,
-                .parameters = {{"clip", 1e-4, 1e-12, 1e9, "how far a step's log-ratio may count"}},
+                .parameters = {{"clip", 1e-4, 1e-12, 1e9, "how far a step's log-ratio may count"}, noise_level(0.7)},
                 .kappa_per_beta = 1,
                 .default_beta = 10,
                 .paper = "arXiv 2402.08714",
@@ -102,7 +113,8 @@ std::vector<OnlineObjective> all_rows() {
                 .parameters = {advantage_clip(),
                                {"kl_weight", 1e-4, 0, 1e6, "weight of the drift from the reference"},
                                {"old_decay", 0.5, 0, 1, "largest decay of the policy that samples"},
-                               {"old_decay_rate", 1e-3, 0, 1, "how fast that decay rises, an optimizer step"}},
+                               {"old_decay_rate", 1e-3, 0, 1, "how fast that decay rises, an optimizer step"},
+                               noise_level(0, /*least=*/0)},
                 .kappa_per_beta = 1,
                 .default_beta = 1,
                 .paper = "arXiv 2509.16117",
@@ -127,7 +139,7 @@ std::span<const OnlineObjective> online_objectives() {
 
 const OnlineObjective* find_online_objective(std::string_view name) {
   for (const OnlineObjective& objective : online_objectives()) {
-    if (objective.has_trainer && objective.info.name == name) return &objective;
+    if (objective.info.name == name) return &objective;
   }
   return nullptr;
 }

@@ -23,14 +23,15 @@ struct OnlineObjective {
   bool is_pairwise = false;            // trains on pairs of trajectories, the better one first
   bool compares_candidates = false;    // the pairs are draws of one step from a common state
   bool sums_over_steps = false;        // its loss is no mean over steps: it wants whole trajectories
-  bool has_trainer = true;             // false: the loss is here for what cannot be trained yet, and is not listed
+  bool needs_flow = false;             // it is about the steps of a flow model's SDE
+  bool has_constant_noise = false;     // that SDE is DanceGRPO's, whose noise does not depend on the level
   std::variant<TrajectoryLoss, ForwardLoss, RewardLoss> group_loss;
 };
 
 // Every online objective: a row each.
 std::span<const OnlineObjective> online_objectives();
 
-// The online objective of that name that a run can train; null for any other name.
+// The online objective of that name; null for any other name.
 const OnlineObjective* find_online_objective(std::string_view name);
 
 // The mean over prompts of a trajectory objective's loss. Run error when the batch lacks an input, a shape does not fit

@@ -26,13 +26,25 @@ def policy_gradient(x, params):
 
 
 @formula("ddpo")
+@formula("dance-grpo")
 def ddpo(x, params):
     return policy_gradient(x, params)
 
 
 @formula("flow-grpo")
 def flow_grpo(x, params):
-    return policy_gradient(x, params) + params["kl_weight"] * x["kl"].mean()
+    """The public code's KL of a flow's step leaves the step's size out of the variance."""
+    return policy_gradient(x, params) + params["kl_weight"] * (x["kl"] * x.get("step_size", 1)).mean()
+
+
+@formula("grpo-guard")
+def grpo_guard(x, params):
+    """arXiv 2510.22319: ratios centred by the step's KL and on the scale of its noise, steps weighing alike."""
+    clip, limit = params["clip"], params["advantage_clip"]
+    advantage = x["advantage"].clamp(-limit, limit)[:, :, None]
+    ratio = torch.exp((x["log_prob"] - x["log_prob_old"] + x["kl_old"]) * x["std"])
+    loss = torch.maximum(-advantage * ratio, -advantage * torch.clamp(ratio, 1 - clip, 1 + clip))
+    return (loss / x["step_size"]).mean()
 
 
 @formula("d3po")

@@ -96,6 +96,21 @@ def check_survives_kills(prefusion, options, scratch):
     check(not left, f"unfinished checkpoints stay behind: {left}")
 
 
+def killed_on_a_flow_model(prefusion, world, scratch, **changes):
+    killed_online(prefusion, world, scratch, model=world / "families" / "models" / "sd3", **changes)
+
+
+def killed_self_play(prefusion, world, scratch):
+    """Samples are made again from the draws; the opponent is part of a checkpoint."""
+    data = scratch / "pictures"
+    data.mkdir()
+    for i, record in enumerate(pyarrow.parquet.read_table(world / "pairs.parquet").to_pylist()):
+        (data / f"{i:03}.jpg").write_bytes(record["jpg_0"])
+        (data / f"{i:03}.txt").write_text(record["caption"])
+    killed(prefusion, world, scratch, "lora", objective="spin", data=data, eval_data=data, reference="refresh:5",
+           steps=16, online_steps=2, eval_every=8)
+
+
 def killed_gate(prefusion, world, scratch):
     experts = []
     for seed in (1, 2):
@@ -254,6 +269,10 @@ main({
     "killed_spo": lambda *a: killed_online(*a, objective="spo", group_size=1, objective_args="candidates=2"),
     "killed_diffusion_nft": lambda *a: killed_online(*a, objective="diffusion-nft", reference="ema:0.9",
                                                      prompts_per_round=1, objective_args="old_decay_rate=0.2"),
+    "killed_flow_grpo": lambda *a: killed_on_a_flow_model(*a, objective="flow-grpo", reference="refresh:5"),
+    "killed_flow_nft": lambda *a: killed_on_a_flow_model(*a, objective="diffusion-nft", prompts_per_round=1,
+                                                         objective_args="old_decay_rate=0.2"),
+    "killed_self_play": killed_self_play,
     "killed_longalign": lambda *a: killed_online(*a, objective="longalign", reward="shapes-soft", group_size=None,
                                                  prompts_per_round=None, objective_args="gradient_every=2"),
     "killed_cached_reference": lambda *a: killed(*a, "full", reference="cached"),

@@ -4,6 +4,7 @@ users.py BINARY WORLD CASE, with WORLD from make_sd_world.py.
 """
 
 import io
+import json
 import pathlib
 import re
 
@@ -219,6 +220,39 @@ def pictures_are_for_users(prefusion, world, scratch):
         check(mentions in error.splitlines()[-1], error)
 
 
+def evaluation_is_for_a_user(prefusion, world, scratch):
+    """A personal model's pictures are those of generate for the user, from the seeds of the baseline's."""
+    model = world / "models" / "epsilon"
+    data = write_pairs(world, scratch / "pairs.parquet", ["anna", "bert"])
+    prefusion.run("align", **{**COMMON, "steps": 10, "lr": 0.1, "spike_factor": 0}, model=model, data=data,
+                  output=scratch / "out")
+    adapter = scratch / "out" / "user_adapter.safetensors"
+    prompts = scratch / "prompts.txt"
+    prompts.write_text("a red circle\n")
+    sampling = {key: value for key, value in SAMPLING.items() if key != "prompt"}
+    fixed = dict(model=model, baseline=model, prompts=prompts, num_images=2, seed=7, preference_data=data,
+                 preference_pairs=6, preference_timesteps=2, save_pictures=True, **sampling)
+    margins = {}
+    for name, options in (("anna", dict(user_adapter=adapter, user="anna")), ("nobody", dict(user_adapter=adapter)),
+                          ("off", dict(user_adapter=f"{adapter}:0", user="anna"))):
+        prefusion.run("evaluate", **fixed, **options, output=scratch / name)
+        summary = json.loads((scratch / name / "summary.json").read_text())
+        margins[name] = summary["implicit_preference"]["margin"]["value"]
+        told = summary["settings"]["user_adapter"]
+        check(told["user"] == options.get("user", "") and told["scale"] == (0 if name == "off" else 1), str(told))
+        made = scratch / f"{name}-generated"
+        prefusion.run("generate", model=model, prompts=prompts, num_images=2, seed=7, output=made, **sampling, **options)
+        for i in range(2):
+            found = numpy.asarray(Image.open(scratch / name / "pictures" / f"0000{i}-model.png"))
+            check((found == numpy.asarray(Image.open(made / f"00000-00{i}.png"))).all(), f"{name}: another picture {i}")
+            before = numpy.asarray(Image.open(scratch / name / "pictures" / f"0000{i}-baseline.png"))
+            check((found == before).all() == (name == "off"), f"{name}: picture {i} and the baseline's")
+    check(margins["off"] == 0 and len(set(margins.values())) == 3, f"implicit rewards {margins}")
+    for options, mentions in ((dict(user_adapter=adapter, user="carl"), "'carl'"), (dict(user="anna"), "--user-adapter")):
+        error = prefusion.run("evaluate", exit_code=2, **fixed, **options, output=scratch / "refused")
+        check(mentions in error.splitlines()[-1], error)
+
+
 def interpolation_lies_between(prefusion, world, scratch):
     model = world / "models" / "epsilon"
     data = write_pairs(world, scratch / "pairs.parquet", ["anna", "bert"])
@@ -331,6 +365,7 @@ main({
     "steps": steps_equal_pytorch,
     "tastes": tastes_are_told_apart,
     "pictures": pictures_are_for_users,
+    "evaluation": evaluation_is_for_a_user,
     "interpolation": interpolation_lies_between,
     "embeddings": given_embeddings_stay,
     "missing": rows_without_a_user_are_dropped,

@@ -135,8 +135,6 @@ TEST(Registry, TellsOnlineObjectivesFromOthers) {
   EXPECT_EQ(find_objective_info("ddpo").data, DataKind::kOnline);
   EXPECT_TRUE(mentions(usage_error([] { find_objective("ddpo"); }), "own samples"));
   EXPECT_EQ(find_online_objective("diffusion-dpo"), nullptr);
-  EXPECT_EQ(find_online_objective("dance-grpo"), nullptr);  // has a loss, but no trainer yet
-  EXPECT_TRUE(mentions(usage_error([] { find_objective_info("dance-grpo"); }), "unknown objective"));
 }
 
 TEST(ObjectiveTable, ShowsAllWordsOfAChoice) {

@@ -51,7 +51,7 @@ TEST(BackpropSampling, SamplesTheDeterministicTrajectory) {
   const at::Tensor latents = sample_with_gradient(
       pipeline, requests, {.num_inference_steps = 4, .guidance = guidance, .gradient_steps = {0, 1, 2, 3}});
   const Trajectory trajectory =
-      sample_trajectories(pipeline, requests, {.num_inference_steps = 4, .eta = 0.0, .guidance = guidance});
+      sample_trajectories(pipeline, requests, {.num_inference_steps = 4, .noise = 0.0, .guidance = guidance});
   EXPECT_TRUE(at::equal(latents.detach(), trajectory.latents.select(1, 4)));
 }
 

@@ -33,7 +33,7 @@ TEST_P(TrajectoryReference, LatentsAndLogProbsEqualDiffusers) {
       run, requests, {{"initial", keyed_noise(requests, 0, shape)}, {"step", at::stack(step_noise, 1)}});
 
   const Trajectory found = sample_trajectories(
-      pipeline, requests, {.num_inference_steps = run.steps, .eta = run.eta, .guidance = run.guidance});
+      pipeline, requests, {.num_inference_steps = run.steps, .noise = run.eta, .guidance = run.guidance});
   EXPECT_TRUE(near(found.latents, expected.at("latents"), 2e-4));
   if (run.eta > 0) {
     EXPECT_TRUE(near(found.log_probs, expected.at("log_probs"), 1e-3));
@@ -102,7 +102,7 @@ TEST(Trajectory, ReplayNoticesGuidanceAndPrompt) {
   unet::Denoiser& denoiser = *pipeline.components().denoiser;
   const at::NoGradGuard no_grad;
   Transitions transitions = select_transitions(trajectory, all_items_at(trajectory, 1));
-  DdimPolicy unguided = trajectory.policy;
+  SamplingPolicy unguided = trajectory.policy;
   unguided.guidance.scale = 1.0;
   EXPECT_FALSE(near(replay(denoiser, unguided, transitions).log_probs, trajectory.log_probs.select(1, 1), 1e-3));
   transitions.conditioning = select_rows(trajectory.conditioning, at::tensor({1, 0}, at::kLong));
@@ -200,10 +200,10 @@ TEST(Trajectory, IsDeterministicOutsideTheWindow) {
   EXPECT_FALSE(near(other.latents.select(1, 1), trajectory.latents.select(1, 1), 1e-3));
   // Outside, steps are those of deterministic DDIM from the same latents.
   const at::NoGradGuard no_grad;
-  const schedulers::DdimStep& step = trajectory.steps[3];
+  const schedulers::SamplerStep& step = trajectory.steps[3];
   const schedulers::GaussianStep expected = trajectory.policy.step(
-      *pipeline.components().denoiser, trajectory.latents.select(1, 3), at::full({2}, step.timestep, at::kLong),
-      at::full({2}, step.previous_timestep, at::kLong), trajectory.conditioning, /*eta=*/0);
+      *pipeline.components().denoiser, trajectory.latents.select(1, 3), at::full({2}, step.time, at::kLong),
+      at::full({2}, step.next_time, at::kLong), trajectory.conditioning, /*step_noise=*/0);
   EXPECT_TRUE(at::equal(trajectory.latents.select(1, 4), expected.mean));
   EXPECT_THROW(select_transitions(trajectory, all_items_at(trajectory, 3)), Error);
   EXPECT_NO_THROW(select_transitions(trajectory, all_items_at(trajectory, 2)));
@@ -272,7 +272,7 @@ TEST(Trajectory, HasTheAskedSizeAndNoGradients) {
 
 TEST(Trajectory, RefusesOptionsThatMakeNoSense) {
   TextToImage pipeline = load_reference_model("plain");
-  EXPECT_THROW(sample_trajectories(pipeline, make_requests(1), {.eta = 1.5}), Error);
+  EXPECT_THROW(sample_trajectories(pipeline, make_requests(1), {.noise = 1.5}), Error);
   EXPECT_THROW(sample_trajectories(pipeline, make_requests(1), {.num_candidates = 0}), Error);
   EXPECT_THROW(sample_trajectories(pipeline, make_requests(1), {.num_inference_steps = 0}), Error);
   EXPECT_THROW(sample_trajectories(pipeline, {}, {}), Error);

@@ -8,7 +8,6 @@
 #include "core/rng.h"
 #include "kernels/item_error/item_error.h"
 #include "losses/online/advantages.h"
-#include "schedulers/noise_schedule.h"
 #include "training/online/decisions.h"
 #include "training/online/old_policy.h"
 #include "training/online/online_method.h"
@@ -35,7 +34,7 @@ struct Portion {
 // Its samples, M rows.
 struct NoisedSamples {
   at::Tensor latents, noise, noisy_latents;  // [M, C, h, w]
-  at::Tensor timesteps;                      // [M] int64
+  at::Tensor times;                          // [M] of the sampler's type
   pipelines::GuidedConditioning conditioning;
 };
 
@@ -51,9 +50,7 @@ class ForwardMethod : public OnlineMethod {
       : run_(run),
         sampler_(run.options, run.policy.denoiser, run.dtype, run.device),
         old_(run.policy),
-        schedule_(schedulers::read_scheduler_config(run.options.model)),
-        ddim_(sampler_.pipeline().stochastic_ddim()),
-        grid_(ddim_.steps(run.options.online.sampling_steps)) {}
+        sampling_(sampler_.policy()) {}
 
   void begin_round(int64_t round, int64_t steps_done) override {
     if (round > 0) old_.follow(old_decay(steps_done));
@@ -110,15 +107,14 @@ class ForwardMethod : public OnlineMethod {
     return std::min(run_.params.get("old_decay_rate") * static_cast<double>(steps_done), run_.params.get("old_decay"));
   }
 
-  pipelines::GuidanceOptions guidance() const { return {.scale = run_.options.online.guidance}; }
-
   Samples samples_of(int64_t round, at::Tensor latents, at::Tensor reward) {
     Samples samples{.round = round,
                     .requests = sampler_.prompts().requests_of(round, run_.options.online.group_size),
                     .conditioning = {},
                     .latents = std::move(latents),
                     .reward = std::move(reward)};
-    samples.conditioning = pipelines::encode_requests(sampler_.pipeline(), samples.requests, guidance());
+    samples.conditioning =
+        pipelines::encode_requests(sampler_.pipeline(), samples.requests, {.scale = run_.options.online.guidance});
     return samples;
   }
 
@@ -134,7 +130,7 @@ class ForwardMethod : public OnlineMethod {
   // Every group at all its timesteps in each inner epoch, in an order that is the round's own.
   void plan_portions() {
     const AlignOptions& options = run_.options;
-    const auto passes = static_cast<int64_t>(grid_.size());
+    const int64_t passes = num_passes();
     portions_.clear();
     for (int64_t epoch = 0; epoch < options.online.inner_epochs; ++epoch) {
       std::vector<Portion> planned;
@@ -150,6 +146,7 @@ class ForwardMethod : public OnlineMethod {
   }
 
   int64_t group_size() const { return samples_->reward.size(1); }
+  int64_t num_passes() const { return static_cast<int64_t>(sampling_.sampler->steps().size()); }
 
   // Everything random about training on a sample comes from draws of this key.
   DrawKey training_key(int64_t item, uint64_t draw) const {
@@ -158,35 +155,35 @@ class ForwardMethod : public OnlineMethod {
   }
 
   // Each sample goes through the grid in an order of its own, a new one in every inner epoch.
-  int64_t timestep_of(int64_t item, int64_t pass) const {
-    const auto passes = static_cast<int64_t>(grid_.size());
+  double time_of(int64_t item, int64_t pass) const {
+    const int64_t passes = num_passes();
     const DrawKey key = training_key(item, static_cast<uint64_t>(pass / passes));
-    return grid_[random_permutation(passes, key, RandomPurpose::kTimestep)[pass % passes]].timestep;
+    const int64_t step = random_permutation(passes, key, RandomPurpose::kTimestep)[pass % passes];
+    return sampling_.sampler->steps()[static_cast<size_t>(step)].time;
   }
 
   NoisedSamples noised_samples(const Portion& portion) const {
     const int64_t begin = portion.first_group * group_size(), end = begin + portion.num_groups * group_size();
     NoisedSamples noised;
     noised.latents = samples_->latents.slice(0, begin, end);
-    std::vector<int64_t> timesteps;
+    std::vector<double> times;
     std::vector<at::Tensor> noise;
     for (int64_t i = begin; i < end; ++i) {
-      timesteps.push_back(timestep_of(i, portion.pass));
+      times.push_back(time_of(i, portion.pass));
       noise.push_back(philox_randn(noised.latents.sizes().slice(1),
                                    training_key(i, static_cast<uint64_t>(portion.pass)), RandomPurpose::kNoise));
     }
-    noised.timesteps = at::tensor(timesteps, at::kLong).to(run_.device);
+    noised.times = at::tensor(times, at::kDouble).to(run_.device, sampling_.sampler->time_type());
     noised.noise = at::stack(noise).to(run_.device);
-    noised.noisy_latents = schedule_.add_noise(noised.latents, noised.noise, noised.timesteps);
+    noised.noisy_latents = sampling_.sampler->add_noise(noised.latents, noised.noise, noised.times);
     noised.conditioning =
-        pipelines::select_rows(samples_->conditioning, at::arange(begin, end, noised.timesteps.options()));
+        pipelines::select_rows(samples_->conditioning, at::arange(begin, end, noised.times.options().dtype(at::kLong)));
     return noised;
   }
 
   Predictions predict(const NoisedSamples& noised) {
     const auto predict = [&](unet::Denoiser& network) {
-      return pipelines::predict_guided(network, noised.noisy_latents, noised.timesteps, noised.conditioning, guidance())
-          .to(at::kFloat);
+      return sampling_.predict(network, noised.noisy_latents, noised.times, noised.conditioning).to(at::kFloat);
     };
     Predictions predictions;
     old_.with_network([&](unet::Denoiser& network) { predictions.old = predict(network); });
@@ -205,7 +202,7 @@ class ForwardMethod : public OnlineMethod {
   losses::ForwardBatch batch_of(const Portion& portion, const NoisedSamples& noised,
                                 const Predictions& predictions) const {
     const auto denoised = [&](const at::Tensor& prediction) {
-      return grouped(ddim_.predict_clean(prediction, noised.noisy_latents, noised.timesteps));
+      return grouped(sampling_.sampler->predict_clean(prediction, noised.noisy_latents, noised.times));
     };
     return {.denoised = denoised(predictions.now),
             .denoised_old = denoised(predictions.old),
@@ -222,7 +219,7 @@ class ForwardMethod : public OnlineMethod {
               const losses::ForwardBatch& batch) const {
     trace.keep("latents", batch.latents);
     trace.keep("noise", grouped(noised.noise));
-    trace.keep("timesteps", grouped(noised.timesteps));
+    trace_times(trace, *sampling_.sampler, grouped(noised.times));
     trace.keep("noisy_latents", grouped(noised.noisy_latents));
     trace.keep("prediction", grouped(predictions.now));
     trace.keep("prediction_old", grouped(predictions.old));
@@ -230,7 +227,8 @@ class ForwardMethod : public OnlineMethod {
     trace.keep("drift", batch.drift);
     trace.keep("reward", of_groups(samples_->reward, portion));
     trace.keep("advantage", batch.advantage);
-    const at::Tensor first_rows = at::arange(portion.num_groups, noised.timesteps.options()) * group_size();
+    const at::Tensor first_rows =
+        at::arange(portion.num_groups, noised.times.options().dtype(at::kLong)) * group_size();
     trace_conditioning(trace, pipelines::select_rows(noised.conditioning, first_rows));
     trace.keep("micro_groups", at::full({1}, portion.num_groups, at::kLong));
   }
@@ -238,9 +236,7 @@ class ForwardMethod : public OnlineMethod {
   OnlineRun run_;
   RolloutSampler sampler_;
   OldPolicy old_;
-  schedulers::NoiseSchedule schedule_;
-  schedulers::StochasticDdim ddim_;
-  std::vector<schedulers::DdimStep> grid_;
+  pipelines::SamplingPolicy sampling_;
   std::optional<Samples> samples_;
   at::Tensor advantage_;  // [P, k]
   std::vector<Portion> portions_;

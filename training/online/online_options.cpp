@@ -1,13 +1,21 @@
 #include "training/online/online_options.h"
 
+#include <algorithm>
 #include <functional>
 
 #include "core/error.h"
+#include "losses/registry.h"
 #include "training/online/differentiable_reward.h"
 #include "training/picture_judge.h"
 
 namespace prefusion::training {
 namespace {
+
+constexpr const char* kNoiseLevel = "noise_level";
+
+losses::ObjectiveParams params_of(const AlignOptions& options, const losses::OnlineObjective& objective) {
+  return losses::resolve_params(objective.info, options.objective_args, options.beta, options.kappa);
+}
 
 class ProblemList {
  public:
@@ -63,6 +71,23 @@ std::vector<std::string> online_problems(const AlignOptions& options, const loss
     problems.refuse(!options.reference_model.empty(), "--reference-model", "compares with none");
   }
   return problems.take();
+}
+
+void check_sampling_noise(const AlignOptions& options, const losses::OnlineObjective& objective, bool is_flow) {
+  const std::string& name = objective.info.name;
+  check_usage(!is_flow || options.online.eta == OnlineOptions{}.eta, "--objective ", name,
+              " on this flow model steps with an SDE, whose noise is --objective-args noise_level=X: leave --eta out");
+  check_usage(is_flow || !objective.needs_flow, "--objective ", name,
+              " is about the steps of a flow model's SDE, and this model is none: use ddpo or flow-grpo");
+  const auto parameter = std::ranges::find(objective.info.parameters, kNoiseLevel, &losses::ObjectiveParameter::name);
+  const bool is_left = parameter == objective.info.parameters.end() ||
+                       params_of(options, objective).get(kNoiseLevel) == parameter->default_value;
+  check_usage(is_flow || is_left, "--objective ", name,
+              " on this model steps with DDIM, whose noise is --eta: leave noise_level out of --objective-args");
+}
+
+double sampling_noise(const AlignOptions& options, const losses::OnlineObjective& objective, bool is_flow) {
+  return is_flow ? params_of(options, objective).get(kNoiseLevel) : options.online.eta;
 }
 
 }  // namespace prefusion::training

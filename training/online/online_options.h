@@ -12,4 +12,11 @@ namespace prefusion::training {
 // nothing, and a reward that is unknown or cannot do what the objective asks of it.
 std::vector<std::string> online_problems(const AlignOptions& options, const losses::OnlineObjective& objective);
 
+// Usage error for a noise that the model's steps do not have: that of a flow's is the parameter noise_level, that of
+// DDIM's --eta.
+void check_sampling_noise(const AlignOptions& options, const losses::OnlineObjective& objective, bool is_flow);
+
+// The noise of sampling steps (TrajectoryOptions::noise): --eta, or in a flow model the parameter noise_level.
+double sampling_noise(const AlignOptions& options, const losses::OnlineObjective& objective, bool is_flow);
+
 }  // namespace prefusion::training

@@ -9,6 +9,7 @@
 #include "training/make_reference.h"
 #include "training/online/online_dry_run.h"
 #include "training/online/online_method.h"
+#include "training/online/online_options.h"
 #include "training/trace.h"
 
 namespace prefusion::training {
@@ -17,8 +18,10 @@ namespace {
 std::unique_ptr<OnlineMethod> make_method(const OnlineRun& run) {
   const losses::OnlineObjective& objective = run.objective;
   const schedulers::SchedulerConfig schedule = schedulers::read_scheduler_config(run.options.model);
-  check_input(!schedule.use_flow_sigmas, schedule.where, ": objective ", objective.info.name,
-              " samples with DDIM, which flow models do not have; use an objective on preference data");
+  const unet::DenoiserInfo& network = run.policy.denoiser->info();
+  check_input(schedule.use_flow_sigmas || !network.is_flow, schedule.where, ": ", network.class_name,
+              " is a flow model, expected a scheduler of flow matching, found ", schedule.class_name);
+  check_sampling_noise(run.options, objective, schedule.use_flow_sigmas);
   if (std::holds_alternative<losses::ForwardLoss>(objective.group_loss)) return make_forward_method(run);
   if (std::holds_alternative<losses::RewardLoss>(objective.group_loss)) return make_reward_gradient_method(run);
   return objective.compares_candidates ? make_step_pair_method(run) : make_trajectory_method(run);
@@ -77,7 +80,8 @@ class OnlineSteps : public StepSource {
                  {"inner_epochs", online.inner_epochs},
                  {"eta", online.eta},
                  {"sampling_guidance", online.guidance},
-                 {"window", online.window}};
+                 {"window", online.window},
+                 {"resolution", options_.resolution}};
     same.update(method_->fingerprint());
     return same;
   }
@@ -136,6 +140,7 @@ class OnlineSteps : public StepSource {
     metadata["reward"] = options_.online.reward;
     metadata["sampling_steps"] = concat(options_.online.sampling_steps);
     metadata["guidance"] = concat(options_.online.guidance);
+    if (policy_.denoiser->info().uses_guidance) metadata["distilled_guidance"] = metadata["guidance"];
     metadata.merge(method_->trace_metadata());
     return metadata;
   }

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/interrupt.h"
+#include "training/online/online_options.h"
 #include "training/policy_pipeline.h"
 
 namespace prefusion::training {
@@ -14,13 +15,13 @@ namespace {
 
 pipelines::Trajectory joined(std::vector<pipelines::Trajectory> parts) {
   pipelines::Trajectory whole = std::move(parts.front());
-  std::vector<at::Tensor> latents{whole.latents}, log_probs{whole.log_probs};
-  for (size_t i = 1; i < parts.size(); ++i) {
-    latents.push_back(parts[i].latents);
-    log_probs.push_back(parts[i].log_probs);
+  for (at::Tensor pipelines::Trajectory::*part :
+       {&pipelines::Trajectory::latents, &pipelines::Trajectory::means, &pipelines::Trajectory::log_probs}) {
+    if (!(whole.*part).defined()) continue;
+    std::vector<at::Tensor> tensors{whole.*part};
+    for (size_t i = 1; i < parts.size(); ++i) tensors.push_back(parts[i].*part);
+    whole.*part = at::cat(tensors);
   }
-  whole.latents = at::cat(latents);
-  whole.log_probs = at::cat(log_probs);
   return whole;
 }
 
@@ -29,20 +30,26 @@ pipelines::Trajectory joined(std::vector<pipelines::Trajectory> parts) {
 PolicySampler::PolicySampler(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
                              at::ScalarType dtype, at::Device device)
     : options_(options),
+      objective_(*losses::find_online_objective(options.objective)),
       prompts_(options.online.prompts, options.online.prompts_per_round, options.seed),
-      pipeline_(policy_pipeline(options, std::move(denoiser), dtype, device)),
+      pipeline_(training_pipeline(options, std::move(denoiser), dtype, device)),
       judge_(make_judge({.rewards = {options.online.reward}, .margin = 0.0, .dtype = dtype, .device = device})) {
   for (const auto& prompt : prompts_.all()) judge_->check_prompt(prompt);
+  const pipelines::SamplingPolicy every_round = policy();
+  for (const auto& step : every_round.sampler->steps()) num_random_steps_ += step.has_variance;
 }
 
 pipelines::TrajectoryOptions PolicySampler::trajectory_options(int64_t round) const {
   const OnlineOptions& online = options_.online;
   pipelines::TrajectoryOptions trajectory;
   trajectory.num_inference_steps = online.sampling_steps;
-  trajectory.eta = online.eta;
+  trajectory.noise = sampling_noise(options_, objective_, pipelines::is_flow(pipeline_));
+  if (objective_.has_constant_noise) trajectory.flow_sde = schedulers::FlowSde::kDanceGrpo;
+  trajectory.keeps_means =
+      std::ranges::find(objective_.needs, losses::TrajectoryInput::kKlOld) != objective_.needs.end();
   trajectory.guidance.scale = online.guidance;
   if (online.window > 0) {
-    const int64_t positions = std::max<int64_t>(1, online.sampling_steps - online.window + 1);
+    const int64_t positions = std::max<int64_t>(1, num_random_steps_ - online.window + 1);
     trajectory.stochastic_steps = {.first = round % positions, .count = online.window};
   }
   return trajectory;

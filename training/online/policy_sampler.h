@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/safetensors.h"
+#include "losses/online/online_objective.h"
 #include "pipelines/trajectory.h"
 #include "training/align_options.h"
 #include "training/online/prompt_rounds.h"
@@ -24,7 +25,7 @@ class PolicySampler {
   PolicySampler(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser, at::ScalarType dtype,
                 at::Device device);
 
-  // Trajectories of one round's options: steps, eta, guidance, and the window of random steps, which slides with the
+  // Trajectories of one round's options: steps, noise, guidance, and the window of random steps, which slides with the
   // round.
   pipelines::TrajectoryOptions trajectory_options(int64_t round) const;
 
@@ -41,9 +42,15 @@ class PolicySampler {
 
   const PromptRounds& prompts() const { return prompts_; }
   pipelines::TextToImage& pipeline() { return pipeline_; }
+  const pipelines::TextToImage& pipeline() const { return pipeline_; }
+
+  // How every round's steps are made.
+  pipelines::SamplingPolicy policy() const { return pipelines::make_policy(pipeline_, trajectory_options(0)); }
 
  private:
   const AlignOptions& options_;
+  const losses::OnlineObjective& objective_;
+  int64_t num_random_steps_ = 0;  // that a window slides over
   PromptRounds prompts_;
   pipelines::TextToImage pipeline_;
   std::unique_ptr<PictureJudge> judge_;

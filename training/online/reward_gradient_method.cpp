@@ -18,7 +18,7 @@ class RewardGradientMethod : public OnlineMethod {
   explicit RewardGradientMethod(const OnlineRun& run)
       : run_(run),
         prompts_(run.options.online.prompts, run.options.batch_size, run.options.seed),
-        pipeline_(policy_pipeline(run.options, run.policy.denoiser, run.dtype, run.device)),
+        pipeline_(training_pipeline(run.options, run.policy.denoiser, run.dtype, run.device)),
         reward_(make_differentiable_reward(run.options.online.reward)) {
     for (const auto& prompt : prompts_.all()) reward_->check_prompt(prompt);
     direction_ = losses::common_direction(reward_->embed_texts(prompts_.all()));

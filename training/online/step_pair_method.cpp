@@ -37,7 +37,7 @@ class StepPairMethod : public OnlineMethod {
     const at::Tensor& portion = portions_[static_cast<size_t>(index)];
     const Decisions decisions = decisions_of(portion);
     const ReplayedDecisions replayed = replay_decisions(run_, pairs_->policy, decisions);
-    if (trace != nullptr) trace_decisions(*trace, decisions, replayed);
+    if (trace != nullptr) trace_decisions(*trace, *pairs_->policy.sampler, decisions, replayed);
     MicroStep micro{.loss = losses::trajectory_loss(run_.objective, replayed.batch, run_.params),
                     .metrics = round_metrics_,
                     .ids = {}};
@@ -48,7 +48,7 @@ class StepPairMethod : public OnlineMethod {
     return micro;
   }
 
-  Metadata trace_metadata() const override { return {{"eta", concat(run_.options.online.eta)}}; }
+  Metadata trace_metadata() const override { return sampling_metadata(sampler_.policy()); }
   TensorMap tensors() const override { return StepPairSampler::tensors(*pairs_); }
   void restore(int64_t round, const TensorMap& tensors, const std::string& where) override {
     use_pairs(sampler_.restore(round, tensors, where));
@@ -84,13 +84,14 @@ class StepPairMethod : public OnlineMethod {
     const at::Tensor rows = portion.to(device);
     return {.transitions = {.latents = pairs_->latents.index_select(0, rows),
                             .next = pairs_->next.index_select(0, rows),
-                            .timesteps = pairs_->timesteps.index_select(0, portion).to(device),
-                            .previous_timesteps = pairs_->previous_timesteps.index_select(0, portion).to(device),
+                            .times = pairs_->times.index_select(0, portion).to(device),
+                            .next_times = pairs_->next_times.index_select(0, portion).to(device),
                             .conditioning = pipelines::select_rows(pairs_->conditioning,
                                                                    pairs_->items.index_select(0, portion).to(device))},
             .log_prob_old = pairs_->log_probs.index_select(0, rows).unsqueeze(2),
             .reward = pairs_->reward.index_select(0, portion).to(device),
-            .advantage = {}};
+            .advantage = {},
+            .mean_old = {}};
   }
 
   OnlineRun run_;

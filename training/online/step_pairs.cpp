@@ -18,8 +18,8 @@ constexpr std::array<std::pair<const char*, at::Tensor StepPairs::*>, 8> kTensor
     {"log_probs", &StepPairs::log_probs},
     {"pair_reward", &StepPairs::reward},
     {"items", &StepPairs::items},
-    {"timesteps", &StepPairs::timesteps},
-    {"previous_timesteps", &StepPairs::previous_timesteps},
+    {"times", &StepPairs::times},
+    {"next_times", &StepPairs::next_times},
     {"final_reward", &StepPairs::final_reward},
 }};
 
@@ -35,14 +35,14 @@ class PairList {
     log_probs_.push_back(point.log_probs[item].index_select(0, on_device));
     reward_.push_back(of_item.index_select(0, chosen));
     items_.push_back(first_item + item);
-    timesteps_.push_back(point.step.timestep);
-    previous_timesteps_.push_back(point.step.previous_timestep);
+    times_.push_back(point.step.time);
+    next_times_.push_back(point.step.next_time);
   }
 
   void move_to(StepPairs& pairs) const {
     pairs.items = at::tensor(items_, at::kLong);
-    pairs.timesteps = at::tensor(timesteps_, at::kLong);
-    pairs.previous_timesteps = at::tensor(previous_timesteps_, at::kLong);
+    pairs.times = at::tensor(times_, at::kDouble).to(pairs.policy.sampler->time_type());
+    pairs.next_times = at::tensor(next_times_, at::kDouble).to(pairs.policy.sampler->time_type());
     if (items_.empty()) return;
     pairs.latents = at::stack(latents_);
     pairs.next = at::stack(next_);
@@ -52,46 +52,43 @@ class PairList {
 
  private:
   std::vector<at::Tensor> latents_, next_, log_probs_, reward_;
-  std::vector<int64_t> items_, timesteps_, previous_timesteps_;
+  std::vector<int64_t> items_;
+  std::vector<double> times_, next_times_;
 };
 
 }  // namespace
 
-pipelines::StepRange StepPairSampler::candidate_steps(const pipelines::DdimPolicy& policy,
-                                                      int64_t num_inference_steps) const {
+pipelines::StepRange StepPairSampler::candidate_steps(const pipelines::SamplingPolicy& policy) const {
   pipelines::StepRange range;
-  for (const auto& step : policy.sampler.steps(num_inference_steps)) {
-    if (step.timestep > pairs_.max_timestep) ++range.first;
+  for (const auto& step : policy.sampler->steps()) {
+    if (step.timestep > static_cast<double>(pairs_.max_timestep)) ++range.first;
   }
   return range;
 }
 
 at::Tensor StepPairSampler::candidate_rewards(const pipelines::TrajectoryPoint& point,
-                                              const pipelines::DdimPolicy& policy,
+                                              const pipelines::SamplingPolicy& policy,
                                               std::span<const pipelines::KeyedRequest> requests) {
   const int64_t num_items = point.candidates.size(0), count = point.candidates.size(1);
   at::Tensor clean = point.candidates.flatten(0, 1);
   std::vector<pipelines::KeyedRequest> judged;
   for (const auto& request : requests) judged.insert(judged.end(), static_cast<size_t>(count), request);
-  if (point.step.previous_timestep >= 0) {  // else they are clean
-    const auto whole = clean.options().dtype(at::kLong);
-    const at::Tensor timesteps = at::full({clean.size(0)}, point.step.previous_timestep, whole);
-    const at::Tensor rows = at::arange(num_items, whole).repeat_interleave(count);
-    const at::Tensor prediction =
-        pipelines::predict_guided(*pipeline().components().denoiser, clean, timesteps,
-                                  pipelines::select_rows(point.conditioning, rows), policy.guidance);
-    clean = policy.sampler.predict_clean(prediction, clean, timesteps);
+  if (!policy.sampler->is_end(point.step.next_time)) {  // else they are clean
+    const at::Tensor times = policy.filled(point.step.next_time, clean.size(0), clean.device());
+    const at::Tensor rows = at::arange(num_items, clean.options().dtype(at::kLong)).repeat_interleave(count);
+    const at::Tensor prediction = policy.predict(*pipeline().components().denoiser, clean, times,
+                                                 pipelines::select_rows(point.conditioning, rows));
+    clean = policy.sampler->predict_clean(prediction, clean, times);
   }
   return judge(clean, judged).view({num_items, count});
 }
 
 StepPairs StepPairSampler::empty_round(int64_t round) {
   const pipelines::TrajectoryOptions options = trajectory_options(round);
-  StepPairs pairs{
-      .round = round,
-      .requests = prompts().requests_of(round, trajectories_per_prompt_),
-      .conditioning = {},
-      .policy = {.sampler = pipeline().stochastic_ddim(), .guidance = options.guidance, .eta = options.eta}};
+  StepPairs pairs{.round = round,
+                  .requests = prompts().requests_of(round, trajectories_per_prompt_),
+                  .conditioning = {},
+                  .policy = policy()};
   pairs.conditioning = pipelines::encode_requests(pipeline(), pairs.requests, options.guidance);
   return pairs;
 }
@@ -105,7 +102,7 @@ StepPairs StepPairSampler::sample_round(int64_t round) {
   for (const auto& part : sampled_together(pairs.requests)) {
     pipelines::TrajectoryOptions options = trajectory_options(round);
     options.num_candidates = pairs_.num_candidates;
-    options.candidate_steps = candidate_steps(pairs.policy, options.num_inference_steps);
+    options.candidate_steps = candidate_steps(pairs.policy);
     options.on_step = [&](const pipelines::TrajectoryPoint& point) {
       throw_if_interrupted();
       if (point.candidates.size(1) < 2) return true;

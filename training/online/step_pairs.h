@@ -13,8 +13,8 @@ namespace prefusion::training {
 
 // What SPO compares at a step ("Step-aware Preference Optimization", arXiv 2406.04314).
 struct StepPairOptions {
-  int64_t num_candidates = 4;  // draws of x_prev from the same x_t
-  int64_t max_timestep = 750;  // no comparison above: too little can be seen there
+  int64_t num_candidates = 4;  // draws from the same latents
+  int64_t max_timestep = 750;  // that the denoiser is told; no comparison above: too little can be seen there
   double min_gap = 0;          // pairs whose rewards differ by no more are left out
 };
 
@@ -23,15 +23,15 @@ struct StepPairs {
   int64_t round = 0;
   std::vector<pipelines::KeyedRequest> requests;  // N trajectories
   pipelines::GuidedConditioning conditioning;     // N rows
-  pipelines::DdimPolicy policy;
-  at::Tensor latents;             // [M, C, h, w] x_t
-  at::Tensor next;                // [M, 2, C, h, w] the better candidate first
-  at::Tensor log_probs;           // [M, 2]
-  at::Tensor reward;              // [M, 2] fp32 on the CPU
-  at::Tensor items;               // [M] int64 on the CPU: which trajectory
-  at::Tensor timesteps;           // [M] int64 on the CPU
-  at::Tensor previous_timesteps;  // [M]
-  at::Tensor final_reward;        // [N] fp32 on the CPU, of the finished pictures
+  pipelines::SamplingPolicy policy;
+  at::Tensor latents;       // [M, C, h, w]
+  at::Tensor next;          // [M, 2, C, h, w] the better candidate first
+  at::Tensor log_probs;     // [M, 2]
+  at::Tensor reward;        // [M, 2] fp32 on the CPU
+  at::Tensor items;         // [M] int64 on the CPU: which trajectory
+  at::Tensor times;         // [M] of the sampler's type, on the CPU
+  at::Tensor next_times;    // [M]
+  at::Tensor final_reward;  // [N] fp32 on the CPU, of the finished pictures
 };
 
 // Samples trajectories that draw several candidates at each step, go on from a random one, and are judged at every
@@ -52,8 +52,8 @@ class StepPairSampler : public PolicySampler {
 
  private:
   StepPairs empty_round(int64_t round);
-  pipelines::StepRange candidate_steps(const pipelines::DdimPolicy& policy, int64_t num_inference_steps) const;
-  at::Tensor candidate_rewards(const pipelines::TrajectoryPoint& point, const pipelines::DdimPolicy& policy,
+  pipelines::StepRange candidate_steps(const pipelines::SamplingPolicy& policy) const;
+  at::Tensor candidate_rewards(const pipelines::TrajectoryPoint& point, const pipelines::SamplingPolicy& policy,
                                std::span<const pipelines::KeyedRequest> requests);
 
   StepPairOptions pairs_;

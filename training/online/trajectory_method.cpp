@@ -45,7 +45,7 @@ class TrajectoryMethod : public OnlineMethod {
     const Portion& portion = portions_[static_cast<size_t>(index)];
     const Decisions decisions = decisions_of(portion);
     const ReplayedDecisions replayed = replay_decisions(run_, rollout_->trajectory.policy, decisions);
-    if (trace != nullptr) trace_decisions(*trace, decisions, replayed);
+    if (trace != nullptr) trace_decisions(*trace, *rollout_->trajectory.policy.sampler, decisions, replayed);
     MicroStep micro{.loss = losses::trajectory_loss(run_.objective, replayed.batch, run_.params),
                     .metrics = round_metrics_,
                     .ids = {}};
@@ -58,7 +58,7 @@ class TrajectoryMethod : public OnlineMethod {
     return micro;
   }
 
-  Metadata trace_metadata() const override { return {{"eta", concat(run_.options.online.eta)}}; }
+  Metadata trace_metadata() const override { return sampling_metadata(sampler_.policy()); }
   TensorMap tensors() const override { return RolloutSampler::tensors(*rollout_); }
   void restore(int64_t round, const TensorMap& tensors, const std::string& where) override {
     use_rollout(sampler_.restore(round, tensors, where));
@@ -96,8 +96,9 @@ class TrajectoryMethod : public OnlineMethod {
     portions_.clear();
     const std::vector<Group> all = groups();
     const std::vector<int64_t> decisions = rollout_->decisions();
-    check_usage(!decisions.empty(), "--eta ", options.online.eta,
-                ": no step is random, so there is nothing to learn from; use an --eta above 0");
+    check_usage(
+        !decisions.empty(), "--online-steps ", options.online.sampling_steps,
+        ": no step of it is random, so there is nothing to learn from; use more of them, or another --sde-window");
     for (int64_t epoch = 0; epoch < options.online.inner_epochs; ++epoch) {
       std::vector<Portion> planned;
       for (size_t begin = 0; begin < all.size(); begin += static_cast<size_t>(options.batch_size)) {
@@ -142,7 +143,17 @@ class TrajectoryMethod : public OnlineMethod {
                                 .index_select(1, steps)
                                 .view({num_groups, num_members, num_steps}),
             .reward = of_members(rollout_->reward),
-            .advantage = of_members(advantage_)};
+            .advantage = of_members(advantage_),
+            .mean_old = means_of(indices)};
+  }
+
+  // Of the steps as they were sampled, [M, C, h, w]; undefined where they are not kept.
+  at::Tensor means_of(const std::vector<pipelines::TransitionIndex>& indices) const {
+    const at::Tensor& means = rollout_->trajectory.means;
+    if (!means.defined()) return {};
+    std::vector<int64_t> rows;
+    for (const auto& [item, step] : indices) rows.push_back(item * means.size(1) + step);
+    return means.flatten(0, 1).index_select(0, at::tensor(rows, at::kLong).to(means.device()));
   }
 
   OnlineRun run_;

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <filesystem>
+
 #include "core/atomic_file.h"
+#include "core/json_config.h"
 #include "tests/support/temp_dir.h"
 #include "training/align_options.h"
 
@@ -21,6 +24,18 @@ inline training::AlignOptions online_options(const TempDir& folder, const std::s
   options.online.group_size = 2;
   options.online.sampling_steps = 3;
   return options;
+}
+
+// The bundled model with its network taken for a flow model, in `folder`.
+inline std::filesystem::path flow_model(const TempDir& folder) {
+  const std::filesystem::path model = folder / "flow";
+  std::filesystem::copy(PREFUSION_SHAPES_MODEL, model, std::filesystem::copy_options::recursive);
+  Json index = read_json(model / "model_index.json");
+  index["scheduler"] = {"diffusers", "FlowMatchEulerDiscreteScheduler"};
+  write_file(model / "model_index.json", index.dump());
+  write_file(model / "scheduler" / "scheduler_config.json",
+             R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})");
+  return model;
 }
 
 }  // namespace prefusion::tests

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/error.h"
 #include "tests/training/online/online_options.h"
 
 namespace prefusion::training {
@@ -23,7 +24,8 @@ class OnlineOptionsTest : public testing::Test {
 };
 
 TEST_F(OnlineOptionsTest, SuitTheirObjective) {
-  for (const char* objective : {"ddpo", "flow-grpo", "d3po", "prdp", "spo", "diffusion-nft"}) {
+  for (const char* objective :
+       {"ddpo", "dance-grpo", "flow-grpo", "grpo-guard", "d3po", "prdp", "spo", "diffusion-nft"}) {
     EXPECT_EQ(problems(objective), "") << objective;
   }
   options_.online = {};
@@ -67,6 +69,44 @@ TEST_F(OnlineOptionsTest, RangesAreThoseOfTheObjective) {
   EXPECT_EQ(problems("spo"), "");  // compares candidates, not trajectories
   options_.online.group_size = 0;
   EXPECT_NE(problems("spo").find("--group-size"), std::string::npos);
+}
+
+class SamplingNoise : public OnlineOptionsTest {
+ protected:
+  double noise(const std::string& objective, bool is_flow) {
+    return sampling_noise(options_, *losses::find_online_objective(objective), is_flow);
+  }
+  std::string refusal(const std::string& objective, bool is_flow) {
+    try {
+      check_sampling_noise(options_, *losses::find_online_objective(objective), is_flow);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+};
+
+TEST_F(SamplingNoise, IsThatOfTheModelsSteps) {
+  EXPECT_EQ(noise("flow-grpo", true), 0.7);
+  EXPECT_EQ(noise("dance-grpo", true), 0.3);
+  EXPECT_EQ(noise("diffusion-nft", true), 0);
+  options_.online.eta = 0.4;
+  EXPECT_EQ(noise("flow-grpo", false), 0.4);
+  options_.objective_args = "noise_level=1.2";
+  EXPECT_EQ(noise("spo", true), 1.2);
+}
+
+TEST_F(SamplingNoise, OfOtherStepsIsRefusedByName) {
+  EXPECT_EQ(refusal("flow-grpo", true), "");
+  EXPECT_EQ(refusal("flow-grpo", false), "");
+  for (const char* objective : {"dance-grpo", "grpo-guard"}) {
+    EXPECT_NE(refusal(objective, false).find(objective), std::string::npos);
+    EXPECT_EQ(refusal(objective, true), "");
+  }
+  options_.objective_args = "noise_level=0.5";
+  EXPECT_NE(refusal("ddpo", false).find("noise_level"), std::string::npos);
+  options_.online.eta = 0.5;
+  EXPECT_NE(refusal("ddpo", true).find("--eta"), std::string::npos);
 }
 
 }  // namespace

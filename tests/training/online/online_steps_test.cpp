@@ -16,11 +16,17 @@ namespace {
 
 using tests::near;
 
-class OnlineStepsTest : public testing::TestWithParam<const char*> {
+struct OnlineCase {
+  std::string objective;
+  bool is_flow = false;
+};
+
+class OnlineStepsTest : public testing::TestWithParam<OnlineCase> {
  protected:
   OnlineStepsTest() {
-    const std::string objective = GetParam();
+    const std::string& objective = GetParam().objective;
     options_ = tests::online_options(folder_, objective);
+    if (GetParam().is_flow) options_.model = tests::flow_model(folder_);
     if (objective == "longalign") {
       options_.online = {.prompts = options_.online.prompts, .reward = "shapes-soft", .sampling_steps = 3};
       options_.objective_args = "gradient_every=2";
@@ -29,7 +35,8 @@ class OnlineStepsTest : public testing::TestWithParam<const char*> {
   }
 
   std::unique_ptr<StepSource> make_steps() {
-    return make_online_steps(options_, policy_, *losses::find_online_objective(GetParam()), at::kFloat, at::kCPU);
+    return make_online_steps(options_, policy_, *losses::find_online_objective(GetParam().objective), at::kFloat,
+                             at::kCPU);
   }
 
   // Loss and gradients of one micro-step.
@@ -69,12 +76,32 @@ TEST_P(OnlineStepsTest, GoOnFromACheckpointWithTheSameGradients) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Online, OnlineStepsTest, testing::Values("ddpo", "spo", "diffusion-nft", "longalign"),
+INSTANTIATE_TEST_SUITE_P(Online, OnlineStepsTest,
+                         testing::Values(OnlineCase{"ddpo"}, OnlineCase{"spo"}, OnlineCase{"diffusion-nft"},
+                                         OnlineCase{"longalign"}, OnlineCase{"flow-grpo", true},
+                                         OnlineCase{"grpo-guard", true}, OnlineCase{"diffusion-nft", true},
+                                         OnlineCase{"longalign", true}),
                          [](const auto& info) {
-                           std::string name = info.param;
+                           std::string name = info.param.objective + (info.param.is_flow ? "_flow" : "");
                            std::ranges::replace(name, '-', '_');
                            return name;
                          });
+
+TEST(OnlineSteps, SamplesHaveTheAskedResolution) {
+  const tests::TempDir folder;
+  AlignOptions options = tests::online_options(folder, "ddpo");
+  options.resolution = 48;
+  const Policy policy = make_policy(options, at::kFloat, at::kCPU);
+  const auto make = [&] {
+    return make_online_steps(options, policy, *losses::find_online_objective("ddpo"), at::kFloat, at::kCPU);
+  };
+  const auto steps = make();
+  steps->next(1);
+  const at::Tensor latents = steps->tensors().at("latents");
+  EXPECT_EQ(latents.sizes().slice(3), at::IntArrayRef({12, 12}));  // a quarter
+  options.resolution = 36;
+  EXPECT_THROW(make(), Error);  // of 8 pixels
+}
 
 TEST(OldPolicy, FollowsAtADistanceAndComesBack) {
   const tests::TempDir folder;

@@ -25,14 +25,14 @@ class StepPairTest : public testing::Test {
 };
 
 // Every candidate of the steps, seen by recording the same trajectories.
-std::vector<std::pair<int64_t, at::Tensor>> candidates_of(StepPairSampler& sampler, const StepPairs& pairs,
-                                                          const StepPairOptions& options) {
-  std::vector<std::pair<int64_t, at::Tensor>> recorded;
+std::vector<std::pair<double, at::Tensor>> candidates_of(StepPairSampler& sampler, const StepPairs& pairs,
+                                                         const StepPairOptions& options) {
+  std::vector<std::pair<double, at::Tensor>> recorded;
   pipelines::TrajectoryOptions trajectory = sampler.trajectory_options(pairs.round);
   trajectory.num_candidates = options.num_candidates;
   trajectory.candidate_steps = {.first = 1};
   trajectory.on_step = [&](const pipelines::TrajectoryPoint& point) {
-    recorded.emplace_back(point.step.timestep, at::cat({point.latents.unsqueeze(1), point.candidates}, 1));
+    recorded.emplace_back(point.step.time, at::cat({point.latents.unsqueeze(1), point.candidates}, 1));
     return true;
   };
   pipelines::sample_trajectories(sampler.pipeline(), pairs.requests, trajectory);
@@ -50,19 +50,19 @@ TEST_F(StepPairTest, AreTheBestAndWorstCandidatesByTheRewardOfTheirPredictedPict
   const at::NoGradGuard no_grad;
   for (int64_t m = 0; m < count; ++m) {
     const auto item = pairs.items[m].item<int64_t>();
-    const auto timestep = pairs.timesteps[m].item<int64_t>(), previous = pairs.previous_timesteps[m].item<int64_t>();
-    EXPECT_LE(timestep, which.max_timestep);
-    const auto step = std::ranges::find(recorded, timestep, &std::pair<int64_t, at::Tensor>::first);
+    const auto time = pairs.times[m].item<double>(), next = pairs.next_times[m].item<double>();
+    EXPECT_LE(time, static_cast<double>(which.max_timestep));
+    const auto step = std::ranges::find(recorded, time, &std::pair<double, at::Tensor>::first);
     ASSERT_NE(step, recorded.end());
     EXPECT_TRUE(at::equal(pairs.latents[m], step->second[item][0]));
     at::Tensor candidates = step->second[item].slice(0, 1);
     at::Tensor clean = candidates;
-    if (previous >= 0) {
-      const at::Tensor timesteps = at::full({3}, previous, at::kLong);
+    if (next >= 0) {
+      const at::Tensor timesteps = at::full({3}, next, at::kLong);
       const auto conditioning = pipelines::select_rows(pairs.conditioning, at::full({3}, item, at::kLong));
       const at::Tensor prediction =
           pipelines::predict_guided(*policy_.denoiser, candidates, timesteps, conditioning, pairs.policy.guidance);
-      clean = pairs.policy.sampler.predict_clean(prediction, candidates, timesteps);
+      clean = pairs.policy.sampler->predict_clean(prediction, candidates, timesteps);
     }
     const std::vector<pipelines::KeyedRequest> requests(3, pairs.requests[item]);
     const at::Tensor reward = sampler.judge(clean, requests);
@@ -85,8 +85,8 @@ TEST_F(StepPairTest, ReplayToTheLogProbabilitiesOfTheirSampling) {
   const at::NoGradGuard no_grad;
   const pipelines::Transitions transitions{.latents = pairs.latents,
                                            .next = pairs.next,
-                                           .timesteps = pairs.timesteps,
-                                           .previous_timesteps = pairs.previous_timesteps,
+                                           .times = pairs.times,
+                                           .next_times = pairs.next_times,
                                            .conditioning = pipelines::select_rows(pairs.conditioning, pairs.items)};
   const auto replayed = pipelines::replay(*policy_.denoiser, pairs.policy, transitions);
   EXPECT_TRUE(near(replayed.log_probs, pairs.log_probs, 1e-4));
@@ -109,7 +109,7 @@ TEST_F(StepPairTest, ComeBackFromACheckpoint) {
   TensorMap tensors = StepPairSampler::tensors(pairs);
   const StepPairs restored = sampler.restore(2, tensors, "here");
   EXPECT_TRUE(at::equal(restored.next, pairs.next) && at::equal(restored.log_probs, pairs.log_probs) &&
-              at::equal(restored.items, pairs.items) && at::equal(restored.timesteps, pairs.timesteps));
+              at::equal(restored.items, pairs.items) && at::equal(restored.times, pairs.times));
   EXPECT_EQ(restored.requests.size(), pairs.requests.size());
   EXPECT_TRUE(
       at::equal(restored.conditioning.prompt.encoder_hidden_states, pairs.conditioning.prompt.encoder_hidden_states));
