@@ -82,23 +82,8 @@ nn::LoraLoadReport attach_lora(const AdapterArgument& lora, unet::Denoiser& deno
 
 }  // namespace
 
-Adapters attach_loras(const std::vector<std::string>& loras, const pipelines::PipelineComponents& components) {
-  const text::ClipModels text = components.prompt_encoder->clip_models();
-  Adapters adapters;
-  for (const std::string& argument : loras) {
-    const AdapterArgument lora = parse_lora_argument(argument);
-    const std::filesystem::path file = nn::find_lora_file(lora.path);
-    if (nn::is_lora_gate(SafetensorsFile::open(file).metadata())) {
-      attach_gate(file, lora.scale, *components.denoiser, adapters);
-    } else {
-      attach_lora(lora, *components.denoiser, text, adapters);
-    }
-  }
-  return adapters;
-}
-
-Adapters attach_denoiser_loras(const std::vector<std::string>& loras, const pipelines::PipelineComponents& components,
-                               const char* flag) {
+Adapters attach_loras(const std::vector<std::string>& loras, const pipelines::PipelineComponents& components,
+                      const char* flag, LoraReach reach) {
   const text::ClipModels text = components.prompt_encoder->clip_models();
   Adapters adapters;
   for (const std::string& argument : loras) {
@@ -109,7 +94,7 @@ Adapters attach_denoiser_loras(const std::vector<std::string>& loras, const pipe
       continue;
     }
     const nn::LoraLoadReport report = attach_lora(lora, *components.denoiser, text, adapters);
-    check_input(!report.text_encoder && !report.text_encoder_2, flag, " ", file.string(),
+    check_input(reach == LoraReach::kAll || (!report.text_encoder && !report.text_encoder_2), flag, " ", file.string(),
                 ": changes text encoders too, which both sides of guidance share; give one of the denoiser alone");
   }
   return adapters;

@@ -31,14 +31,15 @@ std::vector<nn::WeightedUser> parse_user_argument(const std::string& text);
 at::Tensor attach_user_adapter(const std::string& adapter, const std::string& users,
                                const pipelines::PipelineComponents& components);
 
-// Hangs LoRAs, PATH[:SCALE] each, on the networks of a pipeline; those of the denoiser.
-std::vector<std::shared_ptr<nn::LoraAdapter>> attach_loras(const std::vector<std::string>& loras,
-                                                           const pipelines::PipelineComponents& components);
+// Which networks LoRAs may change.
+enum class LoraReach { kAll, kDenoiserAlone };
 
-// The same for LoRAs of the denoiser alone. Input error for one that changes text encoders too.
-std::vector<std::shared_ptr<nn::LoraAdapter>> attach_denoiser_loras(const std::vector<std::string>& loras,
-                                                                    const pipelines::PipelineComponents& components,
-                                                                    const char* flag);
+// Hangs LoRAs, PATH[:SCALE] each, given under `flag`, on the networks of a pipeline; those of the denoiser. Input error
+// for one that reaches further than it may.
+std::vector<std::shared_ptr<nn::LoraAdapter>> attach_loras(const std::vector<std::string>& loras,
+                                                           const pipelines::PipelineComponents& components,
+                                                           const char* flag = "--lora",
+                                                           LoraReach reach = LoraReach::kAll);
 
 // Brings the denoiser's weights to base + strength (weights - base), computed in fp32, with those of the model folder
 // `base_dir`: 1 leaves them, 0 is the base, more goes beyond what was learnt. Input error when they do not fit.

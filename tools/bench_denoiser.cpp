@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
+#include "vae/autoencoder_config.h"
 
 namespace prefusion::tools {
 namespace {
@@ -21,20 +22,29 @@ std::shared_ptr<unet::Denoiser> open_denoiser(const BenchOptions& options) {
   return denoiser;
 }
 
+// Pixels a latent stands for: the autoencoder's factor, or 8, which nearly all have, in a folder without one.
+int64_t pixels_of_latent(const std::filesystem::path& model) {
+  const auto config = model / "vae" / "config.json";
+  if (!std::filesystem::exists(config)) return 8;
+  const auto stages = vae::parse_autoencoder_config(read_json(config), config.string()).block_out_channels.size();
+  return int64_t{1} << (stages - 1);
+}
+
 // The size of the latents in one direction, of a model that is asked for `size` pixels or its own.
-int64_t latent_size(int64_t size_px, int64_t own, const unet::DenoiserInfo& info, const char* flag) {
+int64_t latent_size(int64_t size_px, int64_t own, int64_t factor, int64_t patch, const char* flag) {
   if (size_px == 0) return own;
-  const int64_t multiple = 8 * info.size_multiple;
-  check_usage(size_px > 0 && size_px % multiple == 0, flag, " ", size_px, ": this model takes multiples of ", multiple);
-  return size_px / 8;
+  check_usage(size_px > 0 && size_px % (factor * patch) == 0, flag, " ", size_px, ": this model takes multiples of ",
+              factor * patch);
+  return size_px / factor;
 }
 
 }  // namespace
 
 DenoiserPass::DenoiserPass(const BenchOptions& options) : denoiser_(open_denoiser(options)) {
   const unet::DenoiserInfo& info = denoiser_->info();
-  const int64_t height = latent_size(options.height_px, info.sample_size, info, "--height");
-  const int64_t width = latent_size(options.width_px, info.sample_width, info, "--width");
+  const int64_t factor = pixels_of_latent(options.model), patch = info.size_multiple;
+  const int64_t height = latent_size(options.height_px, info.sample_size, factor, patch, "--height");
+  const int64_t width = latent_size(options.width_px, info.sample_width, factor, patch, "--width");
   const int64_t batch = options.batch_size;
   const auto like = at::TensorOptions().device(options.device).dtype(options.dtype);
   noisy_latents_ = at::randn({batch, info.in_channels, height, width}, like);

@@ -163,8 +163,9 @@ PreparedPipeline prepare(const GenerateImagesOptions& options) {
   }
   const auto adapters = attach_loras(options.loras, components);
   if (!options.negative_loras.empty()) {
-    sampling.adapters = {.prompt = adapters,
-                         .negative = attach_denoiser_loras(options.negative_loras, components, "--negative-lora")};
+    sampling.adapters = {
+        .prompt = adapters,
+        .negative = attach_loras(options.negative_loras, components, "--negative-lora", LoraReach::kDenoiserAlone)};
   }
   if (!options.user_adapter.empty()) {
     sampling.user_states = attach_user_adapter(options.user_adapter, options.user, components);

@@ -39,14 +39,9 @@ Adafactor::Adafactor(std::vector<NamedTensor> parameters, const AdafactorOptions
 
 void Adafactor::step(double lr) {
   at::NoGradGuard no_grad;
-  auto counts = step_counts_.accessor<float, 1>();
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    const at::Tensor& gradient = parameters_[i].tensor.grad();
-    if (!gradient.defined()) continue;
-    const double count = counts[static_cast<int64_t>(i)] += 1;
+  for_each_gradient([&](size_t i, const at::Tensor& gradient, double count) {
     update(masters_[i], gradient.to(at::kFloat), moments_[i], count, lr);
-  }
-  round_masters();
+  });
 }
 
 double Adafactor::rate(double lr) const {

@@ -42,17 +42,12 @@ AdamW8bit::AdamW8bit(std::vector<NamedTensor> parameters, const AdamWOptions& op
 
 void AdamW8bit::step(double lr) {
   at::NoGradGuard no_grad;
-  auto counts = step_counts_.accessor<float, 1>();
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    const at::Tensor& gradient = parameters_[i].tensor.grad();
-    if (!gradient.defined()) continue;
-    const double count = counts[static_cast<int64_t>(i)] += 1;
+  for_each_gradient([&](size_t i, const at::Tensor& gradient, double count) {
     // Elements in the order of the shape, whatever the layout: a state fits wherever it is loaded.
     const at::Tensor weight = masters_[i].contiguous();
     update(weight.view(-1), gradient.contiguous().view(-1), moments_[i], count, lr);
     if (!weight.is_same(masters_[i])) masters_[i].copy_(weight);
-  }
-  round_masters();
+  });
 }
 
 void AdamW8bit::update(const at::Tensor& weight, const at::Tensor& gradient, Moments& moments, double count,

@@ -41,6 +41,20 @@ class Optimizer {
   Optimizer(Optimizer&&) = default;
   Optimizer& operator=(Optimizer&&) = default;
 
+  // `update(i, gradient, count)` for every parameter that has a gradient; its step count, from 1, goes up. Counts on
+  // the CPU.
+  template <typename Update>
+  void for_each_gradient(const Update& update) {
+    auto counts = step_counts_.accessor<float, 1>();
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      const at::Tensor& gradient = parameters_[i].tensor.grad();
+      if (!gradient.defined()) continue;
+      const double count = counts[static_cast<int64_t>(i)] += 1;
+      update(i, gradient, count);
+    }
+    round_masters();
+  }
+
   // What it remembers of each parameter, by names that no other state has.
   virtual TensorMap memory() const = 0;
   void round_masters();

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/interrupt.h"
+#include "core/step_clock.h"
 #include "training/policy_pipeline.h"
 
 namespace prefusion::training {
@@ -62,6 +63,7 @@ pipelines::GuidedConditioning OwnSamples::conditioning(const EncodedBatch& batch
 }
 
 EncodedBatch OwnSamples::with_rejected(const EncodedBatch& batch, ReferencePolicy& opponent) const {
+  const TimedPart sampling(StepPart::kSampling);
   const at::NoGradGuard no_grad;
   const pipelines::GuidedConditioning known = conditioning(batch);
   at::Tensor latents = noise_of(batch).to(batch.mean.device());

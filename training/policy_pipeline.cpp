@@ -1,7 +1,5 @@
 #include "training/policy_pipeline.h"
 
-#include <numeric>
-
 #include "core/error.h"
 #include "pipelines/load_prompt_encoder.h"
 #include "schedulers/scheduler_config.h"
@@ -37,9 +35,7 @@ pipelines::TextToImage training_pipeline(const AlignOptions& options, std::share
                                          at::ScalarType dtype, at::Device device) {
   const int64_t side = options.resolution;
   pipelines::TextToImage pipeline = load_pipeline(options, std::move(denoiser), dtype, device, {side, side});
-  const pipelines::PipelineComponents& parts = pipeline.components();
-  const int64_t unit =
-      std::lcm(int64_t{8}, parts.autoencoder->scale_factor_px() * parts.denoiser->info().size_multiple);
+  const int64_t unit = pipeline.size_unit_px();
   check_usage(side % unit == 0, "--resolution ", side, " must be a multiple of ", unit, " pixels for this model");
   return pipeline;
 }

@@ -42,17 +42,9 @@ class QueryGradBlock {
     copy_rows<Shape, kBlockRows>(warp_, Tiles::kOwnSecond,
                                  args_.grad_output + args_.grad_output_layout.offset(batch_, head_),
                                  args_.grad_output_layout.row, first_query_, forward.num_queries);
-    copy_tile(0);
-    warp_.commit_copies();
     load_rows();
-    for (int tile = 0; tile < num_tiles; ++tile) {
-      if (tile + 1 < num_tiles) copy_tile(tile + 1);
-      warp_.commit_copies();
-      warp_.template wait_for_copies<1>();
-      warp_.sync_block();
-      add_tile(tile);
-      warp_.sync_block();
-    }
+    walk_tiles(
+        warp_, num_tiles, [this](int tile) { copy_tile(tile); }, [this](int tile) { add_tile(tile); });
     PREFUSION_UNROLL
     for (auto& sum : sums_) {
       PREFUSION_UNROLL
@@ -135,16 +127,8 @@ class KeyGradBlock {
                                  forward.key_layout.row, first_key_, forward.num_keys);
     copy_rows<Shape, kBlockRows>(warp_, Tiles::kOwnSecond, forward.value + forward.value_layout.offset(batch_, head_),
                                  forward.value_layout.row, first_key_, forward.num_keys);
-    copy_tile(0);
-    warp_.commit_copies();
-    for (int tile = 0; tile < num_tiles; ++tile) {
-      if (tile + 1 < num_tiles) copy_tile(tile + 1);
-      warp_.commit_copies();
-      warp_.template wait_for_copies<1>();
-      warp_.sync_block();
-      add_tile(tile);
-      warp_.sync_block();
-    }
+    walk_tiles(
+        warp_, num_tiles, [this](int tile) { copy_tile(tile); }, [this](int tile) { add_tile(tile); });
     PREFUSION_UNROLL
     for (auto& sum : key_sums_) {
       PREFUSION_UNROLL

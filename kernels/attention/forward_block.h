@@ -28,16 +28,9 @@ class ForwardBlock {
     start();
     const int num_tiles = static_cast<int>(divide_up(args_.num_keys, kRows));
     copy_rows<Shape, kBlockRows>(warp_, kQueries, query_, args_.query_layout.row, first_query_, args_.num_queries);
-    copy_tile(0);
-    warp_.commit_copies();
-    for (int tile = 0; tile < num_tiles; ++tile) {
-      if (tile + 1 < num_tiles) copy_tile(tile + 1);
-      warp_.commit_copies();
-      warp_.template wait_for_copies<1>();
-      warp_.sync_block();
-      add_tile(tile, num_tiles);
-      warp_.sync_block();  // the stage is free again
-    }
+    walk_tiles(
+        warp_, num_tiles, [this](int tile) { copy_tile(tile); },
+        [this, num_tiles](int tile) { add_tile(tile, num_tiles); });
     finish();
   }
 

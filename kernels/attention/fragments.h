@@ -136,6 +136,22 @@ PREFUSION_HOST_DEVICE void copy_rows(Warp& warp, int tile, const Element* head, 
   }
 }
 
+// Copies tiles 0 .. num_tiles-1 and uses each while the next one arrives. copy(tile) starts the copies of a tile into
+// its stage; what was started before belongs to the first.
+template <typename Warp, typename Copy, typename Use>
+PREFUSION_HOST_DEVICE void walk_tiles(Warp& warp, int num_tiles, const Copy& copy, const Use& use) {
+  copy(0);
+  warp.commit_copies();
+  for (int tile = 0; tile < num_tiles; ++tile) {
+    if (tile + 1 < num_tiles) copy(tile + 1);
+    warp.commit_copies();
+    warp.template wait_for_copies<1>();
+    warp.sync_block();
+    use(tile);
+    warp.sync_block();  // the stage is free again
+  }
+}
+
 // Writes 16 rows of accumulators, rounded, as rows first_row .. +15 of a head; those from `count` on are left out.
 template <typename Shape, typename Element, typename Warp>
 PREFUSION_HOST_DEVICE void store_rows(Warp& warp, const Accumulator<Warp> (&sums)[Shape::kPaddedSize / 8],

@@ -60,6 +60,8 @@ def forward(prefusion, world, scratch):
         # gradient, and attention's recomputed scores.
         ratio = rows["forward and backward"]["flops"] / expected
         check(2.9 < ratio < 3.1, f"forward and backward are {ratio:.2f} times the forward pass")
+    report = bench(prefusion, scratch, "forward", model=ASSETS / "shapes", height=64, width=48, no_backward=True)
+    check("1 x 16 x 12 latents" in report["rows"][0]["name"], f"latents of an autoencoder of factor 4: {report['rows']}")
     report = bench(prefusion, scratch, "forward", model=source, no_backward=True, **shape)
     check(len(report["rows"]) == 1, f"{len(report['rows'])} rows without a backward pass")
 

@@ -12,7 +12,7 @@ import shutil
 import torch
 from diffusers import DDPMScheduler
 from families import GUIDANCE, denoiser, denoiser_name, forward, load
-from online_formulas import FORMULAS
+from online_checks import check_gradient, micro_losses
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support import check, main
@@ -107,26 +107,6 @@ def check_times(model, trace):
         check(bool((trace["next_sigmas"] < trace["sigmas"]).all()) and bool((trace["next_sigmas"] > 0).all()), "levels")
 
 
-def micro_losses(name, tensors, trace, params):
-    losses, begin = [], 0
-    for count in trace["micro_groups"].tolist():
-        part = {key: value[begin : begin + count].double() for key, value in (trace | tensors).items()
-                if value.dim() > 0 and key != "micro_groups"}
-        losses.append(FORMULAS[name](part, params))
-        begin += count
-    return torch.stack(losses).mean()
-
-
-def check_gradient(trace, loss, network):
-    network.zero_grad()
-    loss.backward()
-    grads = [p.grad.double().norm() for p in network.parameters() if p.grad is not None]
-    norm = torch.stack(grads).norm()
-    print(f"  gradient norm {norm:.5g}, relative error {abs(trace['grad_norm'] / norm - 1):.0e}")
-    check(norm > 0, "there is no gradient")
-    near(trace["grad_norm"], norm, "gradient norm", 2e-3)
-
-
 def check_decisions(name, model, other, trace, params, step):
     check_times(model, trace)
     params = params | {"num_elements": trace["latents"][0, 0, 0].numel()}
@@ -157,7 +137,7 @@ def check_decisions(name, model, other, trace, params, step):
     print(f"  step {step}: loss {trace['loss']:.6g}, recomputed {loss:.6g}")
     near(trace["loss"], loss, f"step {step}: loss", 1e-3, 2e-6)
     if step == 1:
-        check_gradient(trace, loss, model.network)
+        check_gradient(trace, loss, model.network, relative=2e-3)
 
 
 def check_forward(name, model, other, trace, params, step):
@@ -188,7 +168,7 @@ def check_forward(name, model, other, trace, params, step):
     print(f"  step {step}: loss {trace['loss']:.6g}, recomputed {loss:.6g}")
     near(trace["loss"], loss, f"step {step}: loss", 1e-3)
     if step == 1:
-        check_gradient(trace, loss, model.network)
+        check_gradient(trace, loss, model.network, relative=2e-3)
 
 
 def near_reference(model, folder):

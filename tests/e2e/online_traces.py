@@ -13,10 +13,10 @@ import subprocess
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from objective_runs import listed
-from online_formulas import FORMULAS
+from online_checks import check_gradient, micro_losses
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support import check, main
+from support import check, main, read_metrics
 from trace_checks import near, params_of, scheduler_of, unet_of
 
 PROMPTS = ["a red circle", "a blue square above a green circle", "a cyan triangle", "a yellow square"]
@@ -67,27 +67,6 @@ def decisions(model, trace, params):
     return density.mean(dim=(1, 2, 3)).view(shape), mean.view(*shape, -1), std.view(shape)
 
 
-def micro_losses(name, tensors, trace, params):
-    """The mean of the micro-steps' losses."""
-    losses, begin = [], 0
-    for count in trace["micro_groups"].tolist():
-        part = {key: value[begin : begin + count].double() for key, value in (trace | tensors).items()
-                if value.dim() > 0 and key != "micro_groups"}
-        losses.append(FORMULAS[name](part, params))
-        begin += count
-    return torch.stack(losses).mean()
-
-
-def check_gradient(trace, loss, model):
-    unet = unet_of(model)
-    unet.zero_grad()
-    loss.backward()
-    norm = torch.stack([parameter.grad.double().norm() for parameter in unet.parameters()]).norm()
-    print(f"  gradient norm {norm:.5g}, relative error {abs(trace['grad_norm'] / norm - 1):.0e}")
-    check(norm > 0, "there is no gradient")
-    near(trace["grad_norm"], norm, "gradient norm", 1e-3)
-
-
 def check_decisions(name, trace, params, options, step):
     """Steps of trajectories: rows [B, k, S]."""
     model, reference = options["model"], options.get("reference_model")
@@ -117,7 +96,7 @@ def check_decisions(name, trace, params, options, step):
     near(trace["loss"], loss, f"step {step}: loss", 1e-3, 1e-6)
     print(f"  step {step}: loss {trace['loss']:.6g}, recomputed {loss:.6g}")
     if step == 1:
-        check_gradient(trace, loss, model)
+        check_gradient(trace, loss, unet_of(model))
 
 
 def decisions_std(model, trace, params):
@@ -182,7 +161,7 @@ def check_forward(name, traces, params, options):
         print(f"  step {step}: loss {trace['loss']:.6g}, recomputed {loss:.6g}")
         near(trace["loss"], loss, f"step {step}: loss", 1e-4)
         if step == 1:
-            check_gradient(trace, loss, model)
+            check_gradient(trace, loss, unet_of(model))
     check_advantage(traces[0])
     if options["accumulate"] == options["online_steps"]:
         grid = sorted(set(traces[0]["timesteps"].flatten().tolist()))
@@ -274,7 +253,7 @@ def check_reward_gradient(name, traces, params, options):
         print(f"  step {step}: loss {trace['loss']:.6g}, recomputed {loss:.6g}")
         near(trace["loss"], loss, f"step {step}: loss", 1e-3)
         if step == 1:
-            check_gradient(trace, loss, options["model"])
+            check_gradient(trace, loss, unet_of(options["model"]))
 
 
 # What checks the traces of an objective, and the options of its runs besides the common ones.
@@ -321,6 +300,9 @@ def run(prefusion, world, scratch, row, changes):
     folder = scratch / f"run-{len(list(scratch.iterdir()))}"
     print(name, changes)
     prefusion.run("align", **options, output=folder / "out", trace=folder / "trace")
+    if name != "longalign":  # whose sampling is the step itself
+        first = read_metrics(folder / "out")[0]
+        check(min(first["time/sampling"], first["time/reward"]) > 0, f"sampling and reward take no time: {first}")
     paths = sorted((folder / "trace").iterdir())
     check(len(paths) == STEPS, f"{len(paths)} steps are traced")
     with safe_open(paths[0], "pt") as file:

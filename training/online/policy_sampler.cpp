@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/interrupt.h"
+#include "core/step_clock.h"
 #include "training/online/online_options.h"
 #include "training/policy_pipeline.h"
 
@@ -57,6 +58,7 @@ pipelines::TrajectoryOptions PolicySampler::trajectory_options(int64_t round) co
 
 pipelines::Trajectory PolicySampler::sample(std::span<const pipelines::KeyedRequest> requests,
                                             const pipelines::TrajectoryOptions& options) {
+  const TimedPart sampling(StepPart::kSampling);
   const at::NoGradGuard no_grad;
   std::vector<pipelines::Trajectory> parts;
   for (const auto& part : sampled_together(requests)) {
@@ -79,6 +81,7 @@ std::vector<std::span<const pipelines::KeyedRequest>> PolicySampler::sampled_tog
 }
 
 at::Tensor PolicySampler::judge(const at::Tensor& latents, std::span<const pipelines::KeyedRequest> requests) {
+  const TimedPart reward(StepPart::kReward);
   std::vector<float> rewards;
   for (int64_t i = 0; i < latents.size(0); ++i) {
     const at::Tensor image = pipeline_.decode(latents.slice(0, i, i + 1))[0];

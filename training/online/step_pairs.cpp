@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/interrupt.h"
+#include "core/step_clock.h"
 
 namespace prefusion::training {
 namespace {
@@ -94,6 +95,7 @@ StepPairs StepPairSampler::empty_round(int64_t round) {
 }
 
 StepPairs StepPairSampler::sample_round(int64_t round) {
+  const TimedPart sampling(StepPart::kSampling);
   const at::NoGradGuard no_grad;
   StepPairs pairs = empty_round(round);
   PairList list;
