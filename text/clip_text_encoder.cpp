@@ -25,6 +25,10 @@ ClipTextEncoder ClipTextEncoder::load(const std::filesystem::path& encoder_folde
 
 ClipTextOutput ClipTextEncoder::encode(const std::vector<std::string>& prompts, bool obeys_mask_option) {
   const at::NoGradGuard no_grad;
+  return encode_recorded(prompts, obeys_mask_option);
+}
+
+ClipTextOutput ClipTextEncoder::encode_recorded(const std::vector<std::string>& prompts, bool obeys_mask_option) {
   for (const std::string& prompt : prompts) warn_if_truncated(prompt);
   const at::Device device = model_->parameters().front().device();
   const at::Tensor input_ids = tokenizer_.tokenize_batch(prompts).to(device);  // [B, L]
@@ -44,9 +48,8 @@ ClipPromptOutput ClipTextEncoder::encode_prompts(const std::vector<std::string>&
                                                  const PromptEncoderOptions& options, int64_t least_chunks,
                                                  bool obeys_mask_option) {
   if (options.syntax == PromptSyntax::kPlain && options.long_prompts == LongPrompts::kTruncate) {
-    return {.states = encode(prompts, obeys_mask_option)};
+    return {.states = encode_recorded(prompts, obeys_mask_option)};
   }
-  const at::NoGradGuard no_grad;
   std::vector<WeightedTokens> tokens;
   for (const std::string& prompt : prompts) {
     tokens.push_back(weighted_tokens(tokenizer_, prompt, options.syntax));

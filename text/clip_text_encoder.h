@@ -43,8 +43,11 @@ class ClipTextEncoder {
   // All states of a batch of prompts, without gradients; warns once a prompt when it is cut off. Padding is masked
   // where the model's config asks for it, as the pipelines of SD 1.x and 2.x do, and `obeys_mask_option`.
   ClipTextOutput encode(const std::vector<std::string>& prompts, bool obeys_mask_option);
+  // The same with gradients where autograd records.
+  ClipTextOutput encode_recorded(const std::vector<std::string>& prompts, bool obeys_mask_option);
 
-  // The same as the options ask for: prompts with weights, in as many chunks as the longest needs and `least_chunks`.
+  // The same, recorded too, as the options ask for: prompts with weights, in as many chunks as the longest needs and
+  // `least_chunks`.
   ClipPromptOutput encode_prompts(const std::vector<std::string>& prompts, const PromptEncoderOptions& options,
                                   int64_t least_chunks, bool obeys_mask_option);
 

@@ -85,6 +85,10 @@ ClipTextOutput ClipTextModel::forward(const at::Tensor& input_ids, const at::Ten
   return output;
 }
 
+void ClipTextModel::set_gradient_checkpointing(bool enabled) {
+  text_model->encoder->set_gradient_checkpointing(enabled);
+}
+
 at::Tensor ClipTextModel::final_layer_norm(const at::Tensor& hidden_states) {
   return text_model->final_layer_norm(hidden_states);
 }

@@ -39,6 +39,9 @@ class ClipTextModel : public torch::nn::Module {
   // The projection alone, of a model that has one: [..., D] -> [..., projection_dim].
   at::Tensor project(const at::Tensor& hidden_states) { return text_projection(hidden_states); }
 
+  // Recompute the activations of each layer in the backward pass instead of keeping them.
+  void set_gradient_checkpointing(bool enabled);
+
   const ClipTextConfig& config() const { return config_; }
 
  private:

@@ -46,14 +46,14 @@ class PromptEncoder {
   // A row for each prompt, in the dtype and on the device of the encoders, without gradients. Warns once a prompt when
   // it is too long. Encoders that chunk long prompts give all rows as many chunks as the longest needs, and
   // `least_chunks`: what is missing is chunks of no text. Input error for a prompt that is not UTF-8.
-  PromptStates encode(const std::vector<std::string>& prompts, int64_t least_chunks = 1) {
-    return encode_prompts(prompts, least_chunks);
-  }
+  PromptStates encode(const std::vector<std::string>& prompts, int64_t least_chunks = 1);
+
+  // The same with gradients to what of the text encoders requires some (adapters in training). Usage error for encoders
+  // that are not trained here.
+  PromptStates encode_with_gradients(const std::vector<std::string>& prompts);
 
   // The same for negative prompts of guidance, of which empty ones were not given.
-  PromptStates encode_negative(const std::vector<std::string>& prompts, int64_t least_chunks = 1) {
-    return encode_negative_prompts(prompts, least_chunks);
-  }
+  PromptStates encode_negative(const std::vector<std::string>& prompts, int64_t least_chunks = 1);
 
   // How many chunks a prompt is encoded in. Rows of another number have another length.
   virtual int64_t num_chunks(const std::string& /*prompt*/) const { return 1; }
@@ -65,6 +65,9 @@ class PromptEncoder {
 
   // The CLIP text models, whose weights LoRAs may change.
   virtual ClipModels clip_models() const = 0;
+
+  // Whether encode_with_gradients() is there: encode_prompts() then lets autograd record.
+  virtual bool can_be_trained() const { return false; }
 
   // 32 hexadecimal digits over everything encode() depends on: tokenizers, configs, weights and their dtype, options.
   // For cache keys; the weights are read through on the first call.

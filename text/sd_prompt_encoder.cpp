@@ -23,7 +23,6 @@ SdPromptEncoder::SdPromptEncoder(ClipTextEncoder encoder, const PromptEncoderOpt
 }
 
 PromptStates SdPromptEncoder::encode_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) {
-  const at::NoGradGuard no_grad;
   const ClipPromptOutput output = encoder_.encode_prompts(prompts, options_, least_chunks, /*obeys_mask_option=*/true);
   if (options_.clip_skip == 0) return {.encoder_hidden_states = output.weigh(output.states.last_hidden_state)};
   const at::Tensor layer = encoder_.layer_output(output.states, options_.clip_skip);

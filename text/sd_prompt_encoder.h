@@ -24,6 +24,7 @@ class SdPromptEncoder : public PromptEncoder {
   int64_t num_chunks(const std::string& prompt) const override { return encoder_.num_chunks(prompt, options_); }
   PromptWidths widths() const override { return {.states = encoder_.model()->config().hidden_size}; }
   ClipModels clip_models() const override { return {.text_encoder = encoder_.model()}; }
+  bool can_be_trained() const override { return true; }
 
   const ClipTokenizer& tokenizer() const { return encoder_.tokenizer(); }
 

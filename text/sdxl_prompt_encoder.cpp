@@ -58,7 +58,6 @@ PromptStates SdxlPromptEncoder::encode_negative_prompts(const std::vector<std::s
 
 PromptStates SdxlPromptEncoder::encode_with(const std::vector<std::string>& prompts, int64_t clip_skip,
                                             int64_t least_chunks) {
-  const at::NoGradGuard no_grad;
   for (const std::string& prompt : prompts) least_chunks = std::max(least_chunks, num_chunks(prompt));
   std::vector<at::Tensor> parts;
   const auto encode = [&](ClipTextEncoder& encoder) {

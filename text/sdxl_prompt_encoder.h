@@ -24,6 +24,7 @@ class SdxlPromptEncoder : public PromptEncoder {
   int64_t num_chunks(const std::string& prompt) const override;
   PromptWidths widths() const override;
   ClipModels clip_models() const override;
+  bool can_be_trained() const override { return true; }
 
  private:
   SdxlPromptEncoder(std::optional<ClipTextEncoder> first, ClipTextEncoder second, bool zeros_for_no_negative_prompt,

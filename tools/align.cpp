@@ -33,6 +33,19 @@ void add_model_options(CLI::App& app, training::AlignOptions& o) {
       ->delimiter(',')
       ->capture_default_str()
       ->group(group);
+  app.add_flag(
+         "--train-text-encoder", o.train_text_encoder,
+         "Train a LoRA on the CLIP text encoders too (SD 1.x, 2.x, SDXL): attention layers; prompts are then encoded "
+         "in every step")
+      ->group(group);
+  app.add_option("--text-encoder-rank", o.text_encoder_rank, "Rank of the text encoders' LoRA; 0 takes --rank")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--text-encoder-alpha", o.text_encoder_alpha, "Its alpha; 0 takes its rank")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
   app.add_option(
          "--init-user-adapter", o.init_user_adapter,
          "User adapter to start from; with --objective-args train=users it gets the data's users and stays else")

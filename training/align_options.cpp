@@ -140,6 +140,25 @@ void check_reference(const AlignOptions& o, const losses::ObjectiveInfo& objecti
               o.objective, " inverts latents with the policy, which moves; use --reference frozen or adapter-off");
 }
 
+// References that are no fixed network would have to bring text encoders of their own.
+void check_text_encoder(const AlignOptions& o, const losses::ObjectiveInfo& objective) {
+  check_usage(o.text_encoder_rank >= 0 && o.text_encoder_alpha >= 0,
+              "--text-encoder-rank and --text-encoder-alpha must not be negative");
+  check_usage(o.train_text_encoder || (o.text_encoder_rank == 0 && o.text_encoder_alpha == 0),
+              "--text-encoder-rank and --text-encoder-alpha need --train-text-encoder");
+  if (!o.train_text_encoder) return;
+  check_usage(o.adapter_kind() == AdapterKind::kLora, "--train-text-encoder trains a LoRA beside the denoiser's: it ",
+              "needs --adapter lora, and an objective that trains no adapter of its own");
+  check_usage(objective.data != losses::DataKind::kOnline, "--train-text-encoder: --objective ", o.objective,
+              " samples with text states that stay; choose an objective on data");
+  check_usage(o.init_lora.empty(), "--train-text-encoder begins with new adapters: leave --init-lora out");
+  const ReferenceSpec spec = o.reference_spec(objective);
+  const bool stays = spec.kind == ReferenceKind::kNone || spec.kind == ReferenceKind::kAdapterOff ||
+                     spec.kind == ReferenceKind::kFrozen;
+  check_usage(stays && o.reference_model.empty(), "--train-text-encoder: the reference has the text encoders of the ",
+              "start; use --reference adapter-off, frozen or none, without --reference-model");
+}
+
 // An optimizer with a rate of its own leaves nothing to the flags that set one.
 void check_optimizer(const AlignOptions& o) {
   if (!parse_optimizer(o.optimizer, o.optimizer_args).has_own_rate()) return;
@@ -288,6 +307,7 @@ void validate(const AlignOptions& o) {
     losses::resolve_params(info, o.objective_args, o.beta, o.kappa);
     if (is_online) check_own_adapter(o, info);
     if (is_online) check_user_options(o, info);
+    if (is_online) check_text_encoder(o, info);
     if (is_online) return check_reference(o, info);
     const auto& objective = losses::find_objective(o.objective);
     losses::check_loss_options(objective, o.loss);
@@ -295,6 +315,7 @@ void validate(const AlignOptions& o) {
     check_ties(o, objective);
     check_curriculum(o, objective.info);
     check_reference(o, losses::with_needs_of(o.loss, objective.info));
+    check_text_encoder(o, losses::with_needs_of(o.loss, objective.info));
     check_own_adapter(o, objective.info);
     check_user_options(o, objective.info);
   });

@@ -49,6 +49,9 @@ struct AlignOptions {
   int64_t rank = 8;
   double lora_alpha = 0;  // 0: equal to the rank
   std::vector<std::string> target_modules = {"to_q", "to_k", "to_v", "to_out.0"};
+  bool train_text_encoder = false;        // LoRA on the CLIP text encoders as well
+  int64_t text_encoder_rank = 0;          // 0: rank
+  double text_encoder_alpha = 0;          // 0: the text encoders' rank
   std::string lora_format = "diffusers";  // diffusers or kohya
 
   std::string reference;                  // parse_reference; empty: what the objective and adapter ask for

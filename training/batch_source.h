@@ -27,10 +27,12 @@ struct DataNeeds {
 // A batch of groups as the train step needs it: encoded pictures and prompts. Flip, crop and caption drop of each group
 // have been decided by its (item, draw) already; the posterior is not yet sampled.
 struct EncodedBatch {
-  at::Tensor mean;                  // [B, k, C, h, w] fp32, unscaled posterior mean
-  at::Tensor std;                   // [B, k, C, h, w] fp32
-  text::PromptStates prompts;       // [B, ...]
-  text::PromptStates item_prompts;  // [B, k, ...] where each item has a prompt of its own, else undefined
+  at::Tensor mean;                        // [B, k, C, h, w] fp32, unscaled posterior mean
+  at::Tensor std;                         // [B, k, C, h, w] fp32
+  text::PromptStates prompts;             // [B, ...]
+  text::PromptStates item_prompts;        // [B, k, ...] where each item has a prompt of its own, else undefined
+  std::vector<std::string> prompt_texts;  // B, what `prompts` are the states of: empty where the caption was dropped
+  std::vector<std::string> item_prompt_texts;  // B * k, the same of item_prompts; none where these are undefined
   at::Tensor time_ids;            // [B, k, n] where the model is told of sizes (GroupEncoder::time_ids), else undefined
   at::Tensor masks;               // [B, k, 1, h, w] fp32 in [0, 1] or undefined: weights of the errors
   at::Tensor weights;             // [B] fp32 or undefined: factor of each group's loss

@@ -9,18 +9,13 @@
 #include "core/error.h"
 #include "core/progress.h"
 #include "losses/registry.h"
+#include "nn/layers.h"
 
 namespace prefusion::training {
 namespace {
 
 double gigabytes(size_t bytes) {
   return static_cast<double>(bytes) / 1e9;
-}
-
-size_t parameter_bytes(const torch::nn::Module& module) {
-  size_t bytes = 0;
-  for (const auto& parameter : module.parameters()) bytes += parameter.nbytes();
-  return bytes;
 }
 
 // Random latents and text states of the run's shapes, and what else the objective asks of a batch.
@@ -45,6 +40,8 @@ EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::De
     batch.item_prompts =
         batch.prompts.map([&](const at::Tensor& part) { return at::stack(std::vector<at::Tensor>(items, part), 1); });
   for (int64_t i = 0; i < batch_size; ++i) batch.groups.push_back({i, 0});
+  batch.prompt_texts.resize(static_cast<size_t>(batch_size));
+  if (needs.needs_item_prompts) batch.item_prompt_texts.resize(static_cast<size_t>(batch_size * items));
   batch.users.resize(static_cast<size_t>(batch_size));
   return batch;
 }
@@ -58,18 +55,22 @@ void print_parameters(const std::string& objective, const Optimizer& optimizer) 
   std::printf("trainable parameters %lld\n", static_cast<long long>(trainable));
 }
 
-void print_memory(const Optimizer& optimizer, const unet::Denoiser& denoiser, bool has_reference_copy,
-                  at::Device device) {
+size_t denoiser_bytes(const Policy& policy) {
+  size_t bytes = 0;
+  for (const auto& [name, tensor] : nn::named_tensors(*policy.denoiser)) bytes += tensor.nbytes();
+  return bytes;
+}
+
+void print_memory(const Optimizer& optimizer, size_t policy_bytes, size_t reference_bytes, at::Device device) {
   size_t trainable_bytes = 0;
   for (const auto& [name, parameter] : optimizer.parameters()) trainable_bytes += parameter.nbytes();
-  const size_t weights = parameter_bytes(denoiser);
   std::printf("memory               policy %.3f GB, reference %.3f GB, gradients %.3f GB, optimizer %.3f GB\n",
-              gigabytes(weights), gigabytes(has_reference_copy ? weights : 0), gigabytes(trainable_bytes),
+              gigabytes(policy_bytes), gigabytes(reference_bytes), gigabytes(trainable_bytes),
               gigabytes(optimizer.state_bytes()));
   std::printf("peak memory          %.3f GB measured, with activations\n", gigabytes(peak_memory_bytes(device)));
 }
 
-void dry_run(const TrainStep& step, Optimizer& optimizer, unet::Denoiser& denoiser, const EncodedData& data,
+void dry_run(const TrainStep& step, Optimizer& optimizer, const Policy& policy, const EncodedData& data,
              const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params,
              const std::function<EncodedBatch(const EncodedBatch&)>& complete) {
   const auto& objective = losses::find_objective(options.objective);
@@ -97,7 +98,8 @@ void dry_run(const TrainStep& step, Optimizer& optimizer, unet::Denoiser& denois
   std::printf("effective batch      %lld groups (%lld x %lld), %lld training groups\n",
               static_cast<long long>(effective), static_cast<long long>(options.batch_size),
               static_cast<long long>(options.accumulate), static_cast<long long>(data.num_train_groups()));
-  print_memory(optimizer, denoiser, has_copy, device);
+  const size_t bytes = denoiser_bytes(policy);
+  print_memory(optimizer, bytes + (policy.text ? policy.text->weight_bytes() : 0), has_copy ? bytes : 0, device);
   std::printf("seconds per step     %.3f measured\n", seconds);
   std::printf("steps                %lld, about %s\n", static_cast<long long>(num_steps),
               duration_text(seconds * static_cast<double>(num_steps)).c_str());

@@ -34,7 +34,13 @@ at::Tensor group_weights(const std::vector<DrawnFacts>& groups, at::Device devic
 }  // namespace
 
 GroupFacts facts_of(const data::LoadedGroup& group) {
-  return {.id = group.id, .user = group.user, .labels = group.labels, .scores = group.scores, .weight = group.weight};
+  return {.id = group.id,
+          .user = group.user,
+          .prompt = group.prompt,
+          .item_prompts = group.item_prompts,
+          .labels = group.labels,
+          .scores = group.scores,
+          .weight = group.weight};
 }
 
 EncodedBatch start_batch(const std::vector<DrawnFacts>& groups, int64_t items_per_group, uint64_t seed,
@@ -46,7 +52,12 @@ EncodedBatch start_batch(const std::vector<DrawnFacts>& groups, int64_t items_pe
   std::vector<uint8_t> is_dropped;
   for (const auto& [group, facts] : groups) {
     const DrawKey key{seed, static_cast<uint64_t>(group.item), group.draw};
-    is_dropped.push_back(drops_caption(empty_prompt_rate, key));
+    const bool drops = drops_caption(empty_prompt_rate, key);
+    is_dropped.push_back(drops);
+    batch.prompt_texts.push_back(drops ? "" : facts->prompt);
+    for (int64_t item = 0; item < items_per_group && !facts->item_prompts.empty(); ++item) {
+      batch.item_prompt_texts.push_back(drops ? "" : facts->item_prompts[static_cast<size_t>(item)]);
+    }
     batch.groups.push_back(group);
     batch.ids.push_back(facts->id);
     batch.users.push_back(facts->user);

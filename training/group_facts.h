@@ -13,8 +13,10 @@ namespace prefusion::training {
 struct GroupFacts {
   std::string id;
   std::string user;
-  std::vector<double> labels;  // k
-  std::vector<double> scores;  // k, empty where the data has none
+  std::string prompt;
+  std::vector<std::string> item_prompts;  // k, or none
+  std::vector<double> labels;             // k
+  std::vector<double> scores;             // k, empty where the data has none
   std::optional<double> weight;
 };
 

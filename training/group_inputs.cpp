@@ -14,8 +14,8 @@ DrawKey key_of(uint64_t seed, const GroupRef& group) {
 
 }  // namespace
 
-unet::Conditioning GroupInputs::conditioning(at::ScalarType dtype) const {
-  const text::PromptStates items = prompts.map([&](const at::Tensor& part) {
+unet::Conditioning GroupInputs::conditioning_on(const text::PromptStates& states, at::ScalarType dtype) const {
+  const text::PromptStates items = states.map([&](const at::Tensor& part) {
     return has_item_prompts ? part.flatten(0, 1) : part.repeat_interleave(timesteps.size(1), 0);
   });
   unet::Conditioning result{.encoder_hidden_states = items.encoder_hidden_states.to(dtype),
@@ -35,7 +35,8 @@ at::Tensor GroupInputMaker::sample_latents(const EncodedBatch& batch) const {
   return (batch.mean + batch.std * noise - scaling_.shift) * scaling_.scale;
 }
 
-GroupInputs GroupInputMaker::make_forward(const EncodedBatch& batch, const at::Tensor& timesteps) const {
+GroupInputs GroupInputMaker::make_forward(const EncodedBatch& batch, const at::Tensor& timesteps,
+                                          const BatchPrompts& prompts) const {
   GroupInputs inputs;
   std::vector<int64_t> streams;
   for (const GroupRef& group : batch.groups) {
@@ -48,6 +49,8 @@ GroupInputs GroupInputMaker::make_forward(const EncodedBatch& batch, const at::T
   if (schedule_.is_flow()) inputs.sigmas = schedule_.noise_scale(inputs.timesteps);
   inputs.has_item_prompts = batch.item_prompts.defined();
   inputs.prompts = inputs.has_item_prompts ? batch.item_prompts : batch.prompts;
+  if (prompts.start.defined()) inputs.prompts = prompts.start;
+  inputs.policy_prompts = prompts.policy;
   inputs.time_ids = batch.time_ids;
   inputs.guidance = guidance_;
   const auto noisy =
@@ -58,15 +61,15 @@ GroupInputs GroupInputMaker::make_forward(const EncodedBatch& batch, const at::T
   return inputs;
 }
 
-GroupInputs GroupInputMaker::make(const EncodedBatch& batch, const at::Tensor& timesteps,
-                                  unet::Denoiser& policy) const {
-  GroupInputs inputs = make_forward(batch, timesteps);
+GroupInputs GroupInputMaker::make(const EncodedBatch& batch, const at::Tensor& timesteps, unet::Denoiser& policy,
+                                  const BatchPrompts& prompts) const {
+  GroupInputs inputs = make_forward(batch, timesteps, prompts);
   if (source_.source != losses::LatentSource::kForwardNoise) invert(batch, inputs, policy);
   return inputs;
 }
 
 void GroupInputMaker::invert(const EncodedBatch& batch, GroupInputs& inputs, unet::Denoiser& policy) const {
-  const unet::Conditioning conditioning = inputs.conditioning(dtype_);
+  const unet::Conditioning conditioning = inputs.policy_conditioning(dtype_);
   const auto rows_of = [&](at::IntArrayRef items) { return at::tensor(items, at::kLong).to(inputs.latents.device()); };
   const auto denoise = [&](const at::Tensor& latents, const at::Tensor& timesteps, at::IntArrayRef items) {
     return policy.forward(latents.to(dtype_), timesteps, unet::select_rows(conditioning, rows_of(items)));

@@ -33,6 +33,8 @@ struct GroupInputs {
   at::Tensor told_timesteps;   // [B, k] what the denoiser is told: the same, or fp32 sigma * T for a flow model
   at::Tensor sigmas;           // [B, k] fp32 for a flow model, else undefined
   text::PromptStates prompts;  // [B, ...], or [B, k, ...] where items have prompts of their own
+  // Those the policy's own text encoders make, with gradients; undefined where it has none: `prompts` are its as well.
+  text::PromptStates policy_prompts;
   bool has_item_prompts = false;
   at::Tensor time_ids;             // [B, k, n] where the model is told of sizes, else undefined
   std::optional<double> guidance;  // that a distilled model is told
@@ -43,7 +45,18 @@ struct GroupInputs {
   // The denoiser's arguments: the items of all groups are one batch of it.
   at::Tensor denoiser_latents(at::ScalarType dtype) const { return noisy_latents.flatten(0, 1).to(dtype); }
   at::Tensor denoiser_timesteps() const { return told_timesteps.flatten(); }
-  unet::Conditioning conditioning(at::ScalarType dtype) const;
+  unet::Conditioning conditioning(at::ScalarType dtype) const { return conditioning_on(prompts, dtype); }
+  unet::Conditioning policy_conditioning(at::ScalarType dtype) const {
+    return conditioning_on(policy_prompts.defined() ? policy_prompts : prompts, dtype);
+  }
+
+ private:
+  unet::Conditioning conditioning_on(const text::PromptStates& states, at::ScalarType dtype) const;
+};
+
+// What text encoders in training make of a batch's prompts, as GroupInputs has them; undefined: the batch's own states.
+struct BatchPrompts {
+  text::PromptStates start, policy;
 };
 
 // Makes the inputs of batches. Everything random comes from (seed, item, draw); only inversion asks a network.
@@ -56,10 +69,12 @@ class GroupInputMaker {
 
   // At timesteps [B] (int64, one a group), with one noise a group or, where the source says so, latents inverted by
   // `policy` as it is now.
-  GroupInputs make(const EncodedBatch& batch, const at::Tensor& timesteps, unet::Denoiser& policy) const;
+  GroupInputs make(const EncodedBatch& batch, const at::Tensor& timesteps, unet::Denoiser& policy,
+                   const BatchPrompts& prompts = {}) const;
 
   // The same from forward noise whatever the source is.
-  GroupInputs make_forward(const EncodedBatch& batch, const at::Tensor& timesteps) const;
+  GroupInputs make_forward(const EncodedBatch& batch, const at::Tensor& timesteps,
+                           const BatchPrompts& prompts = {}) const;
 
  private:
   at::Tensor sample_latents(const EncodedBatch& batch) const;

@@ -27,22 +27,11 @@ data::LoaderOptions loader_options(const AlignOptions& options, const GroupEncod
 namespace {
 
 // Text states of the groups' prompts and, where they have them, of their items'.
-void add_prompts(const data::GroupBatch& loaded, GroupEncoder& encoder, EncodedBatch& batch) {
-  const at::Tensor is_dropped = batch.is_caption_dropped.cpu();
-  std::vector<std::string> prompts, item_prompts;
-  for (int64_t i = 0; i < loaded.size(); ++i) {
-    const data::LoadedGroup& group = loaded.groups[static_cast<size_t>(i)];
-    const bool drops = is_dropped[i].item<bool>();
-    prompts.push_back(drops ? "" : group.prompt);
-    if (group.item_prompts.empty()) continue;
-    for (int64_t item = 0; item < batch.items_per_group(); ++item) {
-      item_prompts.push_back(drops ? "" : group.item_prompts[static_cast<size_t>(item)]);
-    }
-  }
-  batch.prompts = encoder.encode_prompts(prompts);
-  if (item_prompts.empty()) return;
-  batch.item_prompts = encoder.encode_prompts(item_prompts).map([&](const at::Tensor& part) {
-    return part.unflatten(0, {loaded.size(), batch.items_per_group()});
+void add_prompts(GroupEncoder& encoder, EncodedBatch& batch) {
+  batch.prompts = encoder.encode_prompts(batch.prompt_texts);
+  if (batch.item_prompt_texts.empty()) return;
+  batch.item_prompts = encoder.encode_prompts(batch.item_prompt_texts).map([&](const at::Tensor& part) {
+    return part.unflatten(0, {batch.size(), batch.items_per_group()});
   });
 }
 
@@ -80,7 +69,7 @@ EncodedBatch encode_batch(const data::GroupBatch& loaded, GroupEncoder& encoder,
     for (const auto& group : loaded.groups) masks.push_back(group.masks.slice(0, 0, pixel_values.size(1)));
     batch.masks = encoder.encode_masks(at::stack(masks));
   }
-  add_prompts(loaded, encoder, batch);
+  add_prompts(encoder, batch);
   if (encoder.uses_time_ids()) batch.time_ids = time_ids_of(loaded, encoder, pixel_values.size(1));
   return batch;
 }

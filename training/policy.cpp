@@ -52,12 +52,13 @@ std::shared_ptr<nn::LoraGate> make_gate(unet::Denoiser& denoiser, const AlignOpt
                               make_torch_generator(options.seed));
 }
 
-std::shared_ptr<nn::LoraAdapter> make_adapter(unet::Denoiser& denoiser, const AlignOptions& options) {
+std::shared_ptr<nn::LoraAdapter> make_adapter(unet::Denoiser& denoiser, const AlignOptions& options,
+                                              const at::Generator& generator) {
   if (!options.init_lora.empty()) return load_whole_lora(denoiser, options.init_lora, "--init-lora");
   const nn::LoraConfig config{.rank = options.rank,
                               .alpha = options.lora_alpha > 0 ? options.lora_alpha : static_cast<double>(options.rank),
                               .target_modules = options.target_modules};
-  return nn::LoraAdapter::create(denoiser, config, make_torch_generator(options.seed));
+  return nn::LoraAdapter::create(denoiser, config, generator);
 }
 
 }  // namespace
@@ -70,9 +71,14 @@ Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device
     for (auto& parameter : policy.denoiser->parameters()) parameter.set_requires_grad(false);
   }
   if (kind == AdapterKind::kLora) {
-    policy.adapter = make_adapter(*policy.denoiser, options);
+    const at::Generator generator = make_torch_generator(options.seed);
+    policy.adapter = make_adapter(*policy.denoiser, options, generator);
     restrict_to_trained_timesteps(*policy.adapter, *policy.denoiser, options);
     policy.trainable = policy.adapter->parameters();
+    if (options.train_text_encoder) {
+      policy.text = TextPolicy::make(options, dtype, device, generator);
+      for (auto& parameter : policy.text->parameters()) policy.trainable.push_back(std::move(parameter));
+    }
   } else if (kind == AdapterKind::kUsers) {
     policy.users = make_user_adapter(*policy.denoiser, options);
   } else if (kind == AdapterKind::kGate) {
@@ -141,8 +147,9 @@ void write_weights(const AlignOptions& options, const Policy& policy, const std:
   }
   if (policy.adapter) {
     const SwappedWeights swapped(policy.trainable, weights);
-    nn::save_lora(options.output / "pytorch_lora_weights.safetensors", policy.adapter.get(), nullptr,
-                  nn::parse_lora_format(options.lora_format), nullptr, policy.denoiser->info().component);
+    nn::save_lora(options.output / "pytorch_lora_weights.safetensors", policy.adapter.get(),
+                  policy.text ? policy.text->first() : nullptr, nn::parse_lora_format(options.lora_format),
+                  policy.text ? policy.text->second() : nullptr, policy.denoiser->info().component);
     return;
   }
   copy_model(options.model, options.output);

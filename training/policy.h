@@ -9,6 +9,7 @@
 #include "nn/lora_gate.h"
 #include "nn/user_adapter.h"
 #include "training/align_options.h"
+#include "training/text_policy.h"
 #include "unet/denoiser.h"
 
 namespace prefusion::training {
@@ -19,6 +20,7 @@ struct Policy {
   std::shared_ptr<nn::LoraAdapter> adapter;  // where a LoRA is trained
   std::shared_ptr<nn::UserAdapter> users;    // where an adapter that knows users is
   std::shared_ptr<nn::LoraGate> gate;        // where a gate over LoRAs is
+  std::shared_ptr<TextPolicy> text;          // where text encoders are trained too
   std::vector<NamedTensor> trainable;        // by checkpoint name
 };
 

@@ -7,9 +7,10 @@
 
 namespace prefusion::training {
 
-// The network being trained as a picture generator, with VAE, text encoder and scheduler of --model.
+// The network being trained as a picture generator, with VAE, text encoder (or the one given) and scheduler of --model.
 pipelines::TextToImage policy_pipeline(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
-                                       at::ScalarType dtype, at::Device device);
+                                       at::ScalarType dtype, at::Device device,
+                                       std::shared_ptr<text::PromptEncoder> prompt_encoder = nullptr);
 
 // The same for pictures to train on: squares of --resolution where it is given. Usage error for one the model cannot
 // make.

@@ -191,7 +191,7 @@ class PreferenceSteps : public StepSource {
   }
 
   void dry_run(Optimizer& optimizer) override {
-    training::dry_run(*step_, optimizer, *policy_.denoiser, *data_, options_, num_steps(), device_, params_,
+    training::dry_run(*step_, optimizer, policy_, *data_, options_, num_steps(), device_, params_,
                       [this](const EncodedBatch& batch) { return completed(batch); });
   }
 
@@ -213,6 +213,8 @@ class PreferenceSteps : public StepSource {
                 " on single pictures samples squares: leave it out");
     check_usage(!by_hardness(), "--curriculum ", options_.curriculum, ": objective ", options_.objective,
                 " samples the rejected pictures as it goes, so groups have no hardness beforehand");
+    check_usage(!options_.train_text_encoder, "--train-text-encoder: --objective ", options_.objective,
+                " samples with text states that stay; give it pairs, or leave the text encoder as it is");
     own_ = std::make_unique<OwnSamples>(options_, policy_, *data_, dtype_, device_);
   }
 
@@ -233,6 +235,7 @@ class PreferenceSteps : public StepSource {
     options.latent_source = latent_source();
     options.timesteps = timesteps_;
     options.users = policy_.users;
+    options.text = policy_.text;
     options.user_dropout = policy_.users ? user_dropout(params_) : 0.0;
     const bool is_told = policy_.denoiser->info().uses_guidance;
     check_usage(is_told || options_.distilled_guidance == AlignOptions{}.distilled_guidance, "--distilled-guidance ",

@@ -42,7 +42,14 @@ EncodedBatch select_groups(const EncodedBatch& batch, const std::vector<int64_t>
   selected.item_prompts = batch.item_prompts.map(select);
   selected.time_ids = select(batch.time_ids);
   selected.masks = select(batch.masks);
-  for (const int64_t row : rows) selected.groups.push_back(batch.groups[row]);
+  const auto items = static_cast<size_t>(batch.items_per_group());
+  for (const int64_t row : rows) {
+    selected.groups.push_back(batch.groups[row]);
+    if (!batch.prompt_texts.empty()) selected.prompt_texts.push_back(batch.prompt_texts[row]);
+    for (size_t item = 0; item < items && !batch.item_prompt_texts.empty(); ++item) {
+      selected.item_prompt_texts.push_back(batch.item_prompt_texts[static_cast<size_t>(row) * items + item]);
+    }
+  }
   return selected;
 }
 

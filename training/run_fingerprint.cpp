@@ -13,7 +13,12 @@ namespace {
 // Adapters of --init-lora bring their own shape, which the weights at the start tell.
 Json adapter_json(const AlignOptions& options) {
   if (options.adapter_kind() == AdapterKind::kFull || !options.init_lora.empty()) return Json::object();
-  return {{"rank", options.rank}, {"lora_alpha", options.lora_alpha}, {"target_modules", options.target_modules}};
+  Json json = {{"rank", options.rank}, {"lora_alpha", options.lora_alpha}, {"target_modules", options.target_modules}};
+  json["train_text_encoder"] = options.train_text_encoder;
+  if (!options.train_text_encoder) return json;
+  json["text_encoder_rank"] = options.text_encoder_rank;
+  json["text_encoder_alpha"] = options.text_encoder_alpha;
+  return json;
 }
 
 // With a schedule that falls, the rate of a step depends on how many there are.
@@ -28,6 +33,11 @@ std::string start_key(const Policy& policy) {
     for (const auto& [name, tensor] : tensors) weights[concat(what, " ", name)] = tensor.detach();
   };
   add("trained", policy.trainable);
+  if (policy.text) {
+    const text::ClipModels models = policy.text->encoder()->clip_models();
+    if (models.text_encoder) add("text_encoder", nn::named_tensors(*models.text_encoder));
+    if (models.text_encoder_2) add("text_encoder_2", nn::named_tensors(*models.text_encoder_2));
+  }
   // Adapters may hold more than what is trained.
   if (policy.users) {
     add("users", policy.users->projections());

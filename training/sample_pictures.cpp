@@ -25,7 +25,8 @@ SamplePictures::SamplePictures(const AlignOptions& options, const Policy& policy
                                at::Device device)
     : options_(options),
       users_(policy.users),
-      pipeline_(policy_pipeline(options, policy.denoiser, dtype, device)),
+      pipeline_(
+          policy_pipeline(options, policy.denoiser, dtype, device, policy.text ? policy.text->encoder() : nullptr)),
       prompts_(prompts_of(options.sample_prompts)) {}
 
 void SamplePictures::write(int64_t step) {

@@ -29,9 +29,15 @@ void TraceWriter::add(const StepTensors& tensors, const EncodedBatch& batch) {
                                            inputs.latents.size(1)));
   keep("timesteps", inputs.told_timesteps);
   keep("sigmas", inputs.sigmas);
-  keep("encoder_hidden_states", inputs.prompts.encoder_hidden_states);
-  keep("encoder_mask", inputs.prompts.encoder_mask);
-  keep("pooled", inputs.prompts.pooled);
+  const bool has_two = inputs.policy_prompts.defined();
+  const text::PromptStates& prompts = has_two ? inputs.policy_prompts : inputs.prompts;
+  keep("encoder_hidden_states", prompts.encoder_hidden_states);
+  keep("encoder_mask", prompts.encoder_mask);
+  keep("pooled", prompts.pooled);
+  if (has_two) {
+    keep("encoder_hidden_states_ref", inputs.prompts.encoder_hidden_states);
+    keep("pooled_ref", inputs.prompts.pooled);
+  }
   keep("time_ids", inputs.time_ids);
   keep("user_states", inputs.user_states);
   keep("noisy_latents", inputs.noisy_latents);

@@ -55,7 +55,7 @@ TrainStep::TrainStep(unet::Denoiser& policy, ReferencePolicy* reference, const s
 StepTensors TrainStep::forward(const EncodedBatch& batch, const at::Tensor& timesteps,
                                const at::Tensor& known_error_ref) const {
   StepTensors step;
-  step.inputs = inputs_.make(batch, timesteps, policy_);
+  step.inputs = inputs_.make(batch, timesteps, policy_, encode_prompts(batch));
   step.inputs.user_states = user_states(batch, options_.user_dropout);
   step.errors = known_of(batch);
   losses::GroupErrors& errors = step.errors;
@@ -109,20 +109,35 @@ at::Tensor TrainStep::draw_timesteps(const EncodedBatch& batch) const {
 
 at::Tensor TrainStep::reference_errors(const EncodedBatch& batch, const at::Tensor& timesteps) const {
   at::NoGradGuard no_grad;
-  const GroupInputs inputs = inputs_.make_forward(batch, timesteps);
+  const GroupInputs inputs = inputs_.make_forward(batch, timesteps, encode_prompts(batch));
   return item_errors(predict(*reference_, inputs), inputs.target, batch.masks);
 }
 
 at::Tensor TrainStep::policy_errors(const EncodedBatch& batch, const at::Tensor& timesteps) const {
   at::NoGradGuard no_grad;
-  GroupInputs inputs = inputs_.make_forward(batch, timesteps);
+  GroupInputs inputs = inputs_.make_forward(batch, timesteps, encode_prompts(batch));
   inputs.user_states = user_states(batch, /*dropout=*/0.0);
   return item_errors(predict(policy_, inputs), inputs.target, batch.masks);
 }
 
+// What the policy's own text encoders make of the prompts, and made of them at the start. Undefined without any.
+BatchPrompts TrainStep::encode_prompts(const EncodedBatch& batch) const {
+  if (!options_.text) return {};
+  const bool has_item_prompts = batch.item_prompts.defined();
+  const auto& texts = has_item_prompts ? batch.item_prompt_texts : batch.prompt_texts;
+  const auto shaped = [&](const text::PromptStates& states) {
+    if (!has_item_prompts) return states;
+    return states.map([&](const at::Tensor& part) {
+      return part.unflatten(0, {batch.size(), batch.items_per_group()});
+    });
+  };
+  return {.start = reference_ ? shaped(options_.text->encode_start(texts)) : text::PromptStates{},
+          .policy = shaped(options_.text->encode(texts))};
+}
+
 at::Tensor TrainStep::predict(unet::Denoiser& network, const GroupInputs& inputs) const {
   const at::ScalarType dtype = options_.dtype;
-  unet::Conditioning conditioning = inputs.conditioning(dtype);
+  unet::Conditioning conditioning = inputs.policy_conditioning(dtype);
   if (inputs.user_states.defined()) {
     conditioning.user_states = inputs.user_states.repeat_interleave(inputs.timesteps.size(1), 0);
   }

@@ -11,6 +11,7 @@
 #include "training/batch_source.h"
 #include "training/group_inputs.h"
 #include "training/reference_policy.h"
+#include "training/text_policy.h"
 #include "training/timestep_sampler.h"
 #include "training/timestep_weighting.h"
 #include "unet/denoiser.h"
@@ -43,6 +44,7 @@ struct TrainStepOptions {
   TimestepSampler timesteps;
   std::shared_ptr<const nn::UserAdapter> users;  // the policy's, asked for the users of a batch; null: nobody
   double user_dropout = 0;                       // share of draws that ask for the empty user instead
+  std::shared_ptr<TextPolicy> text;              // the policy's own text encoders; null: the batches have its states
   double distilled_guidance = 3.5;               // that a model distilled under guidance is told
   uint64_t seed = 0;
   at::ScalarType dtype = at::kFloat;
@@ -81,6 +83,7 @@ class TrainStep {
   bool knows_users() const { return options_.users != nullptr; }
 
  private:
+  BatchPrompts encode_prompts(const EncodedBatch& batch) const;
   at::Tensor predict(unet::Denoiser& network, const GroupInputs& inputs) const;
   at::Tensor predict(ReferencePolicy& reference, const GroupInputs& inputs) const;
   at::Tensor item_errors(const at::Tensor& prediction, const at::Tensor& target, const at::Tensor& masks) const;

@@ -1,0 +1,24 @@
+#include "text/prompt_encoder.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include "core/error.h"
+
+namespace prefusion::text {
+
+PromptStates PromptEncoder::encode(const std::vector<std::string>& prompts, int64_t least_chunks) {
+  const at::NoGradGuard no_grad;
+  return encode_prompts(prompts, least_chunks);
+}
+
+PromptStates PromptEncoder::encode_with_gradients(const std::vector<std::string>& prompts) {
+  check_usage(can_be_trained(), "the text encoders of this family of models are not trained");
+  return encode_prompts(prompts, /*least_chunks=*/1);
+}
+
+PromptStates PromptEncoder::encode_negative(const std::vector<std::string>& prompts, int64_t least_chunks) {
+  const at::NoGradGuard no_grad;
+  return encode_negative_prompts(prompts, least_chunks);
+}
+
+}  // namespace prefusion::text
