@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "nn/frozen_weights.h"
 #include "nn/lean_ops.h"
 #include "nn/patch_embedding.h"
 #include "nn/rms_norm.h"
@@ -35,6 +36,11 @@ at::Tensor weighted_items(const at::Tensor& low, const LoraBranch& branch) {
   return low * weights.to(low.scalar_type()).view(shape);
 }
 
+// The scale of a layer whose weight is in bytes.
+at::Tensor weight_scale(const torch::nn::Module& layer) {
+  return layer.named_buffers(/*recurse=*/false)[kWeightScale];
+}
+
 }  // namespace
 
 LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool has_bias) {
@@ -43,7 +49,8 @@ LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool has_bias)
 }
 
 at::Tensor LinearImpl::forward(const at::Tensor& input) {
-  at::Tensor output = at::linear(input, weight, bias);
+  at::Tensor output = is_quantised(weight) ? quantised_linear(input, weight, weight_scale(*this), bias)
+                                           : at::linear(input, weight, bias);
   if (!lora_enabled_) return output;
   for (const LoraBranch& branch : lora_branches_) {
     // output + scale * low B^T in one product.
@@ -64,9 +71,14 @@ Conv2dImpl::Conv2dImpl(const Conv2dOptions& o) : options(o) {
 at::Tensor Conv2dImpl::forward(const at::Tensor& input) {
   const auto stride = options.stride;
   const auto padding = options.padding;
-  at::Tensor output = keeps_too_much(input, weight, bias)
-                          ? frozen_conv2d(input, weight, bias, stride, padding)
-                          : at::conv2d(input, weight, bias, {stride, stride}, {padding, padding});
+  at::Tensor output;
+  if (is_quantised(weight)) {
+    output = quantised_conv2d(input, weight, weight_scale(*this), bias, stride, padding);
+  } else if (keeps_too_much(input, weight, bias)) {
+    output = frozen_conv2d(input, weight, bias, stride, padding);
+  } else {
+    output = at::conv2d(input, weight, bias, {stride, stride}, {padding, padding});
+  }
   if (!lora_enabled_) return output;
   for (const LoraBranch& branch : lora_branches_) {
     const at::Tensor down = at::conv2d(input, in_dtype_of(branch.A, input), {}, {stride, stride}, {padding, padding});

@@ -47,6 +47,11 @@ void add_model_options(CLI::App& app, training::AlignOptions& o) {
       ->capture_default_str()
       ->group(group);
   app.add_option(
+         "--base-dtype", o.base_dtype,
+         "Keep the frozen weights beside a LoRA in a byte each: int8 or fp8 (docs/memory.md); by default in --dtype")
+      ->check(CLI::IsMember({"int8", "fp8"}))
+      ->group(group);
+  app.add_option(
          "--init-user-adapter", o.init_user_adapter,
          "User adapter to start from; with --objective-args train=users it gets the data's users and stays else")
       ->group(group);

@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "losses/online/online_objective.h"
 #include "losses/registry.h"
+#include "nn/frozen_weights.h"
 #include "training/curriculum.h"
 #include "training/make_optimizer.h"
 #include "training/online/online_options.h"
@@ -159,6 +160,16 @@ void check_text_encoder(const AlignOptions& o, const losses::ObjectiveInfo& obje
               "start; use --reference adapter-off, frozen or none, without --reference-model");
 }
 
+void check_base_dtype(const AlignOptions& o, const losses::ObjectiveInfo& objective) {
+  if (o.base_dtype.empty()) return;
+  nn::parse_frozen_dtype(o.base_dtype, "--base-dtype");
+  check_usage(o.adapter_kind() == AdapterKind::kLora, "--base-dtype keeps weights in bytes, which cannot be trained: ",
+              "it needs --adapter lora, and an objective that trains no adapter of its own");
+  const bool has_copy = o.reference_spec(objective).kind == ReferenceKind::kFrozen && o.reference_model.empty();
+  check_usage(!has_copy, "--base-dtype: --reference frozen would be a network of other weights than the policy began ",
+              "with; use --reference adapter-off");
+}
+
 // An optimizer with a rate of its own leaves nothing to the flags that set one.
 void check_optimizer(const AlignOptions& o) {
   if (!parse_optimizer(o.optimizer, o.optimizer_args).has_own_rate()) return;
@@ -308,6 +319,7 @@ void validate(const AlignOptions& o) {
     if (is_online) check_own_adapter(o, info);
     if (is_online) check_user_options(o, info);
     if (is_online) check_text_encoder(o, info);
+    if (is_online) check_base_dtype(o, info);
     if (is_online) return check_reference(o, info);
     const auto& objective = losses::find_objective(o.objective);
     losses::check_loss_options(objective, o.loss);
@@ -316,6 +328,7 @@ void validate(const AlignOptions& o) {
     check_curriculum(o, objective.info);
     check_reference(o, losses::with_needs_of(o.loss, objective.info));
     check_text_encoder(o, losses::with_needs_of(o.loss, objective.info));
+    check_base_dtype(o, losses::with_needs_of(o.loss, objective.info));
     check_own_adapter(o, objective.info);
     check_user_options(o, objective.info);
   });

@@ -4,8 +4,10 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/logging.h"
 #include "core/rng.h"
 #include "losses/registry.h"
+#include "nn/frozen_weights.h"
 #include "nn/layers.h"
 #include "schedulers/scheduler_config.h"
 #include "training/ema.h"
@@ -52,6 +54,18 @@ std::shared_ptr<nn::LoraGate> make_gate(unet::Denoiser& denoiser, const AlignOpt
                               make_torch_generator(options.seed));
 }
 
+// The network beside an adapter. Weights that are to be bytes become so before they are on the device.
+std::shared_ptr<unet::Denoiser> load_frozen(const AlignOptions& options, at::ScalarType dtype, at::Device device) {
+  const fs::path folder = unet::denoiser_folder(options.model);
+  if (options.base_dtype.empty()) return unet::load_denoiser(folder, dtype, device);
+  auto denoiser = unet::load_denoiser(folder, dtype, at::kCPU);
+  const int64_t count =
+      nn::quantise_frozen_weights(*denoiser, nn::parse_frozen_dtype(options.base_dtype, "--base-dtype"));
+  log_info(count, " frozen weights are ", options.base_dtype);
+  denoiser->to(device);
+  return denoiser;
+}
+
 std::shared_ptr<nn::LoraAdapter> make_adapter(unet::Denoiser& denoiser, const AlignOptions& options,
                                               const at::Generator& generator) {
   if (!options.init_lora.empty()) return load_whole_lora(denoiser, options.init_lora, "--init-lora");
@@ -67,7 +81,7 @@ Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device
   Policy policy;
   const AdapterKind kind = options.adapter_kind();
   if (kind != AdapterKind::kFull) {
-    policy.denoiser = unet::load_denoiser(unet::denoiser_folder(options.model), dtype, device);
+    policy.denoiser = load_frozen(options, dtype, device);
     for (auto& parameter : policy.denoiser->parameters()) parameter.set_requires_grad(false);
   }
   if (kind == AdapterKind::kLora) {

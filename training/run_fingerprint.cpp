@@ -14,6 +14,7 @@ namespace {
 Json adapter_json(const AlignOptions& options) {
   if (options.adapter_kind() == AdapterKind::kFull || !options.init_lora.empty()) return Json::object();
   Json json = {{"rank", options.rank}, {"lora_alpha", options.lora_alpha}, {"target_modules", options.target_modules}};
+  json["base_dtype"] = options.base_dtype;
   json["train_text_encoder"] = options.train_text_encoder;
   if (!options.train_text_encoder) return json;
   json["text_encoder_rank"] = options.text_encoder_rank;

@@ -40,8 +40,22 @@ def lora_metadata(path):
         return json.loads(file.metadata()["lora_adapter_metadata"])
 
 
-def make_policy(model, initial_lora):
+def round_to_bytes(unet, dtype):
+    """Weights of blocks as they are in a byte each, with a scale for each output channel."""
+    for name, module in unet.named_modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)) and name.split(".")[0].endswith(("block", "blocks")):
+            weight = module.weight.data
+            largest = weight.abs().flatten(1).amax(1).view(-1, *[1] * (weight.dim() - 1))
+            scale = largest / {"int8": 127, "fp8": 448}[dtype]
+            scaled = weight / scale
+            rounded = scaled.round() if dtype == "int8" else scaled.to(torch.float8_e4m3fn).float()
+            module.weight.data = rounded * scale
+
+
+def make_policy(model, initial_lora, base_dtype=None):
     unet = UNet2DConditionModel.from_pretrained(f"{model}/unet").eval()
+    if base_dtype:
+        round_to_bytes(unet, base_dtype)
     if initial_lora:
         entries = lora_metadata(initial_lora)
         config = {key.removeprefix("unet."): value for key, value in entries.items()}
@@ -240,7 +254,7 @@ def recompute(prefusion, world, scratch, model_name, objective="diffusion-dpo", 
         prefusion.run("align", **fixed, **{**options, "lr": 0, "steps": 1}, output=scratch / "initial")
         initial_lora = scratch / "initial" / "pytorch_lora_weights.safetensors"
 
-    unet = make_policy(model, initial_lora)
+    unet = make_policy(model, initial_lora, options.get("base_dtype"))
     reference = reference_of(unet, initial_lora is not None) if objective != "sft" else None
     if "init_lora" in options:
         reference = MovingReference(unet, "start:0")  # stays there
@@ -277,6 +291,17 @@ def recompute(prefusion, world, scratch, model_name, objective="diffusion-dpo", 
     else:
         found = load_file(scratch / "out" / "unet" / "diffusion_pytorch_model.safetensors")
     check_weights(found, {name: value.detach() for name, value in parameters.items()}, initial)
+
+
+def bytes_beside_lora(prefusion, world, scratch):
+    """Frozen weights of a byte each, in both dtypes, are those of a network whose weights were rounded."""
+    for dtype in ("int8", "fp8"):
+        (scratch / dtype).mkdir()
+        recompute(prefusion, world, scratch / dtype, "epsilon", base_dtype=dtype, target_modules="to_q,to_out.0,ff.net.2,conv1")
+    options = dict(model=world / "models" / "epsilon", data=world / "pairs.parquet", output=scratch / "out", steps=1)
+    for changes in (dict(adapter="full"), dict(reference="frozen")):
+        text = prefusion.run("align", exit_code=2, **options, **changes, base_dtype="int8")
+        check("--base-dtype" in text.splitlines()[-1], text)
 
 
 def started_from_adapter(prefusion, world, scratch):
@@ -379,6 +404,7 @@ main({
     "dpo_full_refreshed_reference": lambda *a: recompute(*a, "epsilon", adapter="full", reference="refresh:2:0.7"),
     "dpo_lora_extrapolated_reference": lambda *a: recompute(*a, "v_prediction", reference="extrapolated:-0.5"),
     "dpo_full_adafactor": lambda *a: recompute(*a, "epsilon", adapter="full", optimizer="adafactor", lr_schedule="cosine"),
+    "dpo_bytes_beside_lora": bytes_beside_lora,
     "dpo_lora_flow": lambda *a: recompute_flow(*a, shift=3.0, timestep_sampling="logit-normal"),
     "sft_full_flow": lambda *a: recompute_flow(*a, shift=1.0, objective="sft", adapter="full", timestep_range="600:1000"),
     "refused_flow": refused_flow,
