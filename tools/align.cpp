@@ -133,9 +133,13 @@ void add_loss_options(CLI::App& app, training::AlignOptions& o) {
 }
 
 void add_online_options(CLI::App& app, training::AlignOptions& o) {
-  const std::string group = "Online objectives (they train on the policy's own samples)";
+  const std::string group =
+      "Training on the policy's own samples (online objectives, and others with --prompts for --data)";
   auto& online = o.online;
-  app.add_option("--prompts", online.prompts, "Prompts to sample: .txt with one a line, or .jsonl with 'prompt'")
+  app.add_option(
+         "--prompts", online.prompts,
+         "Prompts to sample: .txt with one a line, or .jsonl with 'prompt'. With an objective on pairs, lists or "
+         "pictures they take the place of --data: it learns from the samples as --reward orders them (online DPO)")
       ->group(group);
   app.add_option(
          "--reward", online.reward,
@@ -157,10 +161,10 @@ void add_online_options(CLI::App& app, training::AlignOptions& o) {
          "Guidance scale of sampling and of training on the samples; what a distilled model (FLUX.1 dev) is told")
       ->capture_default_str()
       ->group(group);
-  app.add_option(
-         "--eta", online.eta,
-         "Noise of the stochastic DDIM steps; 1 is DDPM's, 0 none (diffusion-nft only). That of flow models is in "
-         "--objective-args noise_level=X")
+  app.add_option("--eta", online.eta,
+                 "Noise of the stochastic DDIM steps; 1 is DDPM's, 0 none (where steps are not what is learnt from). "
+                 "That of flow models is in "
+                 "--objective-args noise_level=X")
       ->capture_default_str()
       ->group(group);
   app.add_option("--sde-window", online.window,

@@ -10,13 +10,13 @@
 #include "core/interrupt.h"
 #include "core/logging.h"
 #include "core/progress.h"
-#include "losses/online/online_objective.h"
 #include "losses/registry.h"
 #include "training/checkpoint.h"
 #include "training/ema.h"
 #include "training/guards.h"
 #include "training/make_optimizer.h"
 #include "training/metrics_log.h"
+#include "training/online/online_options.h"
 #include "training/online/online_steps.h"
 #include "training/policy.h"
 #include "training/preference_steps.h"
@@ -95,7 +95,7 @@ class AlignRun {
   }
 
   std::unique_ptr<StepSource> make_steps() const {
-    if (const auto* online = losses::find_online_objective(options_.objective)) {
+    if (const auto* online = online_objective_of(options_)) {
       return make_online_steps(options_, policy_, *online, dtype_, device_);
     }
     return make_preference_steps(options_, policy_, dtype_, device_);

@@ -150,8 +150,8 @@ void check_text_encoder(const AlignOptions& o, const losses::ObjectiveInfo& obje
   if (!o.train_text_encoder) return;
   check_usage(o.adapter_kind() == AdapterKind::kLora, "--train-text-encoder trains a LoRA beside the denoiser's: it ",
               "needs --adapter lora, and an objective that trains no adapter of its own");
-  check_usage(objective.data != losses::DataKind::kOnline, "--train-text-encoder: --objective ", o.objective,
-              " samples with text states that stay; choose an objective on data");
+  check_usage(online_objective_of(o) == nullptr, "--train-text-encoder: --objective ", o.objective,
+              " samples with text states that stay; train on data");
   check_usage(o.init_lora.empty(), "--train-text-encoder begins with new adapters: leave --init-lora out");
   const ReferenceSpec spec = o.reference_spec(objective);
   const bool stays = spec.kind == ReferenceKind::kNone || spec.kind == ReferenceKind::kAdapterOff ||
@@ -226,7 +226,7 @@ void check_buckets(const AlignOptions& o, Problems& problems) {
                  "--bucket-reso-steps, --min-bucket-reso and --max-bucket-reso need --buckets");
 }
 
-void check_online(const AlignOptions& o, Problems& problems) {
+void check_online(const AlignOptions& o, const losses::OnlineObjective& objective, Problems& problems) {
   const OnlineOptions& online = o.online;
   const std::string what = concat("--objective ", o.objective, " trains on the policy's own samples: ");
   problems.check(!online.prompts.empty(), what + "--prompts FILE is required");
@@ -244,19 +244,20 @@ void check_online(const AlignOptions& o, Problems& problems) {
   const AlignOptions defaults;
   refuse(!o.eval_data.empty(), "--eval-data");
   refuse(o.distilled_guidance != defaults.distilled_guidance, "--distilled-guidance (--online-guidance is its scale)");
-  refuse(o.loss != defaults.loss, "an addition to the objective (--sft-weight, --loser-weight, ...)");
-  refuse(o.logit_weighting != defaults.logit_weighting, "--logit-weighting");
-  refuse(o.loss_weighting != defaults.loss_weighting, "--loss-weighting");
-  refuse(o.timestep_sampling != defaults.timestep_sampling, "--timestep-sampling");
-  refuse(!o.timestep_range.empty(), "--timestep-range");
+  if (!std::holds_alternative<losses::GroupObjective>(objective.group_loss)) {
+    refuse(o.loss != defaults.loss, "an addition to the objective (--sft-weight, --loser-weight, ...)");
+    refuse(o.logit_weighting != defaults.logit_weighting, "--logit-weighting");
+    refuse(o.loss_weighting != defaults.loss_weighting, "--loss-weighting");
+    refuse(o.timestep_sampling != defaults.timestep_sampling, "--timestep-sampling");
+    refuse(!o.timestep_range.empty(), "--timestep-range");
+  }
   refuse(o.auto_kappa.has_value(), "--auto-kappa");
   refuse(!o.curriculum.empty(), "--curriculum");
   refuse(!o.score_name.empty(), "--score-name");
   refuse(o.keep_ties, "--keep-ties");
   refuse(o.buckets, "--buckets");
   refuse(!o.dump_groups.empty(), "--dump-groups");
-  for (const auto& problem : online_problems(o, *losses::find_online_objective(o.objective)))
-    problems.check(false, problem);
+  for (const auto& problem : online_problems(o, objective)) problems.check(false, problem);
 }
 
 // Of the options of online objectives, those that play against themselves sample with two.
@@ -271,8 +272,8 @@ void check_not_online(const AlignOptions& o, Problems& problems) {
   }
   problems.check(others == OnlineOptions{},
                  concat("--objective ", o.objective,
-                        " trains on data: leave out --prompts, --reward and the other options "
-                        "of online objectives"));
+                        " trains on given data: leave out --prompts, --reward and the other options "
+                        "of training on the policy's own samples"));
 }
 
 }  // namespace
@@ -281,9 +282,10 @@ void validate(const AlignOptions& o) {
   Problems problems;
   problems.check(!o.model.empty(), "--model is required");
   problems.check(!o.output.empty() || o.dry_run, "--output is required");
-  const bool is_online = losses::find_online_objective(o.objective) != nullptr;
+  const losses::OnlineObjective* online = online_objective_of(o);
+  const bool is_online = online != nullptr;
   problems.check(is_online || !o.data.empty() || o.dry_run, "--data is required");
-  if (is_online) check_online(o, problems);
+  if (is_online) check_online(o, *online, problems);
   if (!is_online) check_not_online(o, problems);
   for (const auto& path : o.data) problems.check_exists("--data", path, "file or folder");
   problems.check_exists("--eval-data", o.eval_data, "file or folder");
@@ -316,21 +318,18 @@ void validate(const AlignOptions& o) {
   problems.attempt([&] {
     const losses::ObjectiveInfo& info = losses::find_objective_info(o.objective);
     losses::resolve_params(info, o.objective_args, o.beta, o.kappa);
-    if (is_online) check_own_adapter(o, info);
-    if (is_online) check_user_options(o, info);
-    if (is_online) check_text_encoder(o, info);
-    if (is_online) check_base_dtype(o, info);
-    if (is_online) return check_reference(o, info);
+    const losses::ObjectiveInfo needs = losses::with_needs_of(o.loss, info);
+    check_own_adapter(o, info);
+    check_user_options(o, info);
+    check_reference(o, needs);
+    check_text_encoder(o, needs);
+    check_base_dtype(o, needs);
+    if (losses::find_online_objective(o.objective) != nullptr) return;
     const auto& objective = losses::find_objective(o.objective);
     losses::check_loss_options(objective, o.loss);
-    check_auto_kappa(o, objective.info);
+    check_auto_kappa(o, info);
     check_ties(o, objective);
-    check_curriculum(o, objective.info);
-    check_reference(o, losses::with_needs_of(o.loss, objective.info));
-    check_text_encoder(o, losses::with_needs_of(o.loss, objective.info));
-    check_base_dtype(o, losses::with_needs_of(o.loss, objective.info));
-    check_own_adapter(o, objective.info);
-    check_user_options(o, objective.info);
+    check_curriculum(o, info);
   });
   problems.throw_if_any();
 }

@@ -20,6 +20,7 @@
 #include "training/run_fingerprint.h"
 #include "training/trace.h"
 #include "training/train_step.h"
+#include "training/train_step_options.h"
 #include "training/users.h"
 
 namespace prefusion::training {
@@ -65,9 +66,7 @@ class PreferenceSteps : public StepSource {
         params_(losses::resolve_params(objective_.info, options.objective_args, options.beta, options.kappa)),
         reference_spec_(options.reference_spec(losses::with_needs_of(options.loss, objective_.info))),
         schedule_(schedule_for(objective_.info, policy, options.model)),
-        logit_weighting_(weighting(options.logit_weighting, "--logit-weighting")),
-        loss_weighting_(weighting(options.loss_weighting, "--loss-weighting")),
-        timesteps_(TimestepSampler::parse(options.timestep_sampling, options.timestep_range, schedule_)),
+        step_options_(known_step_options()),
         data_(open_encoded_data(options, data_kind(), dtype, device, data_needs(objective_.info),
                                 policy.denoiser->info().size_multiple)),
         reference_(make_reference(reference_spec_, options, policy, dtype, device)),
@@ -225,45 +224,21 @@ class PreferenceSteps : public StepSource {
 
   int64_t groups_a_step() const { return options_.batch_size * options_.accumulate; }
 
-  std::unique_ptr<TrainStep> make_step(ReferencePolicy* reference) const {
-    TrainStepOptions options;
-    options.params = params_;
-    options.loss = options_.loss;
-    options.logit_weighting = logit_weighting_;
-    options.loss_weighting = loss_weighting_;
-    options.scaling = data_->scaling();
-    options.latent_source = latent_source();
-    options.timesteps = timesteps_;
-    options.users = policy_.users;
-    options.text = policy_.text;
-    options.user_dropout = policy_.users ? user_dropout(params_) : 0.0;
+  // Known, and its mistakes found, before any data is encoded.
+  TrainStepOptions known_step_options() const {
     const bool is_told = policy_.denoiser->info().uses_guidance;
     check_usage(is_told || options_.distilled_guidance == AlignOptions{}.distilled_guidance, "--distilled-guidance ",
                 options_.distilled_guidance, ": this model is not distilled under guidance and is told no scale");
-    options.distilled_guidance = options_.distilled_guidance;
-    options.seed = options_.seed;
-    options.dtype = dtype_;
+    return train_step_options(options_, objective_, params_, policy_, schedule_, dtype_);
+  }
+
+  std::unique_ptr<TrainStep> make_step(ReferencePolicy* reference) const {
+    TrainStepOptions options = step_options_;
+    options.scaling = data_->scaling();
     return std::make_unique<TrainStep>(*policy_.denoiser, reference, schedule_, objective_, std::move(options));
   }
 
-  LatentSourceOptions latent_source() const {
-    LatentSourceOptions source{.source = objective_.info.latent_source, .inversion = {}};
-    if (source.source == losses::LatentSource::kForwardNoise) return source;
-    const bool has_eta = params_.values.contains("inversion_eta");
-    source.inversion = {.num_steps = static_cast<int64_t>(params_.get("inversion_steps")),
-                        .eta = has_eta ? params_.get("inversion_eta") : 0.0,
-                        .renoise = source.source == losses::LatentSource::kRenoiseInversion};
-    return source;
-  }
-
   bool by_hardness() const { return Curriculum::parse(options_.curriculum).is_by_hardness(); }
-
-  // Known before any data is encoded.
-  TimestepWeighting weighting(const std::string& text, const char* flag) const {
-    const TimestepWeighting weighting = TimestepWeighting::parse(text, flag);
-    weighting.check_defined_for(schedule_.prediction_type());
-    return weighting;
-  }
 
   std::string start_key() const {
     return reference_run_key(options_, policy_, schedule_, data_->scaling(), dtype_, device_);
@@ -308,13 +283,7 @@ class PreferenceSteps : public StepSource {
   }
 
   Metadata trace_metadata() const {
-    Metadata metadata;
-    const Json additions = loss_options_json(options_);
-    for (const auto& [name, value] : additions.items()) {
-      metadata[name] = value.is_string() ? value.get<std::string>() : value.dump();
-    }
-    // An objective with a parameter of an addition's name refuses the addition.
-    for (const auto& [name, value] : losses::params_metadata(params_)) metadata[name] = value;
+    Metadata metadata = objective_metadata(options_, params_);
     metadata["objective"] = options_.objective;
     metadata["prediction_type"] = prediction_type_name(schedule_.prediction_type());
     metadata["optimizer"] = options_.optimizer;
@@ -340,8 +309,7 @@ class PreferenceSteps : public StepSource {
   losses::ObjectiveParams params_;
   ReferenceSpec reference_spec_;
   schedulers::NoiseSchedule schedule_;
-  TimestepWeighting logit_weighting_, loss_weighting_;
-  TimestepSampler timesteps_;
+  TrainStepOptions step_options_;  // without the scaling of latents
   std::unique_ptr<EncodedData> data_;
   std::unique_ptr<OwnSamples> own_;  // of runs that sample the rejected pictures
   std::unique_ptr<ReferencePolicy> reference_;

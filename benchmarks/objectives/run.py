@@ -68,7 +68,8 @@ class Objective(typing.NamedTuple):
 
 
 def listed_objectives(binary):
-    """What --list-objectives says, and DPO on the best and worst of each list, with which RankDPO is compared."""
+    """What --list-objectives says, and DPO on the best and worst of each list, with which RankDPO is compared, or of the
+    policy's own samples."""
     text = subprocess.run([binary, "align", "--list-objectives"], check=True, capture_output=True, text=True).stdout
     rows = []
     for line in text.splitlines()[1:]:
@@ -76,7 +77,8 @@ def listed_objectives(binary):
         kappa = re.search(r"kappa (\S+) \(beta", line)
         strength = float(kappa.group(1)) if kappa else STRENGTHS[name][1] if name in STRENGTHS else None
         rows.append(Objective(name, data, strength, reference == "yes"))
-    return rows + [Objective("diffusion-dpo on lists", "pair", 2500.0, True)]
+    return rows + [Objective("diffusion-dpo on lists", "pair", 2500.0, True),
+                   Objective("diffusion-dpo on own samples", "own", 2500.0, True)]
 
 
 class Run(typing.NamedTuple):
@@ -181,6 +183,9 @@ class Benchmark:
         if kind == "online":  # 24 pictures a step as well; each serves two steps
             return dict(prompts=self.captions(), reward="shapes", online_steps=10, online_guidance=3, batch_size=4,
                         group_size=6, prompts_per_round=8, inner_epochs=2)
+        if kind == "own":  # the best and the worst of four; each pair serves two steps
+            return dict(prompts=self.captions(), reward="shapes", online_steps=10, online_guidance=3, eta=0, batch_size=12,
+                        group_size=4, prompts_per_round=12, inner_epochs=2, empty_prompt_rate=0.1)
         uses_lists = kind == "list" or name in NEEDS_SCORES or name.endswith(" on lists")
         data = self.lists() if uses_lists else ROOT / "assets" / "shapes-preferences.parquet"
         groups = {"list": 6, "unpaired": 24}.get(kind, 12)  # 24 pictures a step for all

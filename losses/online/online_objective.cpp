@@ -2,11 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "losses/online/d3po.h"
 #include "losses/online/longalign.h"
 #include "losses/online/ppo_clip.h"
 #include "losses/online/prdp.h"
+#include "losses/registry.h"
 
 namespace prefusion::losses {
 namespace {
@@ -130,6 +133,26 @@ std::vector<OnlineObjective> all_rows() {
   };
 }
 
+bool can_use_samples(const ObjectiveInfo& info) {
+  const bool samples_itself =
+      std::ranges::any_of(info.parameters, [](const auto& parameter) { return parameter.name == "rejected"; });
+  return info.latent_source == LatentSource::kForwardNoise && !info.needs_item_prompts && !info.needs_mask &&
+         !info.needs_users && !info.fuses_experts && !samples_itself;
+}
+
+std::vector<OnlineObjective> rows_on_samples() {
+  std::vector<OnlineObjective> rows;
+  for (const Objective& objective : objectives()) {
+    if (can_use_samples(objective.info)) rows.push_back({.info = objective.info, .group_loss = &objective});
+  }
+  return rows;
+}
+
+const OnlineObjective* find(std::span<const OnlineObjective> rows, std::string_view name) {
+  const auto found = std::ranges::find(rows, name, [](const OnlineObjective& row) { return row.info.name; });
+  return found == rows.end() ? nullptr : &*found;
+}
+
 }  // namespace
 
 std::span<const OnlineObjective> online_objectives() {
@@ -138,10 +161,12 @@ std::span<const OnlineObjective> online_objectives() {
 }
 
 const OnlineObjective* find_online_objective(std::string_view name) {
-  for (const OnlineObjective& objective : online_objectives()) {
-    if (objective.info.name == name) return &objective;
-  }
-  return nullptr;
+  return find(online_objectives(), name);
+}
+
+const OnlineObjective* find_objective_on_samples(std::string_view name) {
+  static const std::vector<OnlineObjective> kRows = rows_on_samples();
+  return find(kRows, name);
 }
 
 at::Tensor trajectory_loss(const OnlineObjective& objective, const TrajectoryBatch& batch,

@@ -1,9 +1,9 @@
-"""Online objectives of `prefusion align` on flow models (SD3, FLUX.1) and on PixArt, recomputed from traces.
+"""Runs of `prefusion align` on own samples of flow models (SD3, FLUX.1), SDXL and PixArt, recomputed from traces.
 
 flow_traces.py BINARY WORLD CASE, with WORLD/families from make_families.py. A case is a model there. As in
 online_traces.py each run is of two optimizer steps of two micro-steps, of all weights. Of the first step, whose weights are
 the folder's, predictions and gradients are recomputed with diffusers' transformer and the maths of the flow's SDE (or of
-DDIM) in fp64; of both, the loss from traced numbers.
+DDIM) in fp64; of both, the loss from traced numbers. diffusion-dpo trains on the best and the worst sample of each prompt.
 """
 
 import math
@@ -11,7 +11,7 @@ import shutil
 
 import torch
 from diffusers import DDPMScheduler
-from families import GUIDANCE, denoiser, denoiser_name, forward, load
+from families import GUIDANCE, check_inputs, denoiser, denoiser_name, forward, load
 from online_checks import check_gradient, micro_losses
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -22,7 +22,7 @@ PROMPTS = ["a red circle", "a blue square above a green circle", "a cyan triangl
 STEPS = 2
 COMMON = dict(adapter="full", steps=STEPS, accumulate=2, batch_size=2, prompts_per_round=3, group_size=2, online_steps=4,
               online_guidance=3.0, lr=1e-3, max_grad_norm=0, spike_factor=0, seed=5, trace_steps=STEPS, resolution=64)
-WITH_REFERENCE = {"flow-grpo", "prdp", "spo", "d3po", "diffusion-nft"}
+WITH_REFERENCE = {"flow-grpo", "prdp", "spo", "d3po", "diffusion-nft", "diffusion-dpo"}
 
 CASES = {
     "sd3": [dict(objective="flow-grpo"), dict(objective="dance-grpo", objective_args="clip=0.01"),
@@ -30,8 +30,11 @@ CASES = {
     "sd35": [dict(objective="grpo-guard", objective_args="clip=0.01,noise_level=0.9"),
              dict(objective="spo", objective_args="candidates=2,clip=0.3,max_timestep=1000")],
     "flux": [dict(objective="flow-grpo", online_guidance=GUIDANCE),
-             dict(objective="diffusion-nft", online_guidance=GUIDANCE, objective_args="noise_level=0.5")],
-    "pixart": [dict(objective="flow-grpo", eta=0.8), dict(objective="diffusion-nft")],
+             dict(objective="diffusion-nft", online_guidance=GUIDANCE, objective_args="noise_level=0.5"),
+             dict(objective="diffusion-dpo", online_guidance=GUIDANCE, kappa=50, inner_epochs=2)],
+    "pixart": [dict(objective="flow-grpo", eta=0.8), dict(objective="diffusion-nft"),
+               dict(objective="diffusion-dpo", kappa=50, eta=0, empty_prompt_rate=0.4)],
+    "sdxl": [dict(objective="diffusion-dpo", kappa=50, inner_epochs=2)],
 }
 
 
@@ -171,6 +174,38 @@ def check_forward(name, model, other, trace, params, step):
         check_gradient(trace, loss, model.network, relative=2e-3)
 
 
+def check_groups(name, model, other, trace, params, step):
+    """Pairs of samples, the better one first; each asked for once, without guidance, under noise of its own group."""
+    timesteps = check_inputs(model.pipeline, trace)
+    check((trace["reward"][:, 0] > trace["reward"][:, 1]).all(), "the better sample is not the first one")
+    noisy, target = trace["noisy_latents"], trace["target"].double()
+
+    def row(key):
+        return trace[key].repeat_interleave(2, 0) if key in trace else None
+
+    def errors(network):
+        ids = trace["time_ids"].flatten(0, 1).float() if "time_ids" in trace else None
+        prediction = forward(model.name, network, noisy.flatten(0, 1), timesteps, row("encoder_hidden_states"),
+                             row("pooled"), row("encoder_mask"), ids)
+        return ((prediction.view_as(noisy).double() - target) ** 2).mean(dim=(2, 3, 4))
+
+    with torch.no_grad():
+        near(trace["error_ref"], errors(other.network), "error_ref", 1e-3)
+    error = errors(model.network) if step == 1 else trace["error"].double()
+    near(trace["error"], error, "error", 1e-3)
+    gains = trace["error_ref"].double() - error
+    losses = -torch.nn.functional.logsigmoid(params["kappa"] * (gains[:, 0] - gains[:, 1]))
+    loss = torch.stack([part.mean() for part in losses.split(trace["micro_groups"].tolist())]).mean()
+    print(f"  step {step}: loss {trace['loss']:.6g}, recomputed {loss:.6g}")
+    near(trace["loss"], loss, f"step {step}: loss", 1e-3)
+    if step == 1:
+        check_gradient(trace, loss, model.network, relative=2e-3)
+
+
+# What checks the traces of those objectives that do not train on decisions.
+CHECKS = {"diffusion-nft": check_forward, "diffusion-dpo": check_groups}
+
+
 def near_reference(model, folder):
     """The same model with a denoiser that differs a little."""
     shutil.copytree(model.folder, folder)
@@ -203,8 +238,7 @@ def run_case(name):
                 with safe_open(path, "pt") as file:
                     params = params_of(file.metadata())
                 check(trace["latents"].shape[-1] == 8, f"latents of {trace['latents'].shape} for 64 pixels")
-                use = check_forward if objective == "diffusion-nft" else check_decisions
-                use(objective, model, other if has_reference else None, trace, params, step)
+                CHECKS.get(objective, check_decisions)(objective, model, other if has_reference else None, trace, params, step)
 
     return case
 

@@ -42,7 +42,8 @@ class Runs:
         label = " ".join([name, data or "", *(f"{key}={value}" for key, value in options.items())])
         print(label)
         models, row = self.world / "models", self.rows[name]
-        options = {"model": models / model, "data": self.world / (data or DATA[row["data"]])} | options
+        given = {} if "prompts" in options else {"data": self.world / (data or DATA[row["data"]])}
+        options = {"model": models / model} | given | options
         if row["needs"] in ("users", "experts"):  # these train adapters of their own
             options.setdefault("adapter", "lora")
         if (row["reference"] != "no" or "anchor_weight" in options) and "reference" not in options:

@@ -272,6 +272,7 @@ main({
     "killed_flow_grpo": lambda *a: killed_on_a_flow_model(*a, objective="flow-grpo", reference="refresh:5"),
     "killed_flow_nft": lambda *a: killed_on_a_flow_model(*a, objective="diffusion-nft", prompts_per_round=1,
                                                          objective_args="old_decay_rate=0.2"),
+    "killed_own_pairs": lambda *a: killed_online(*a, objective="diffusion-dpo", reference="refresh:3"),
     "killed_self_play": killed_self_play,
     "killed_longalign": lambda *a: killed_online(*a, objective="longalign", reward="shapes-soft", group_size=None,
                                                  prompts_per_round=None, objective_args="gradient_every=2"),

@@ -62,5 +62,6 @@ std::unique_ptr<OnlineMethod> make_trajectory_method(const OnlineRun& run);     
 std::unique_ptr<OnlineMethod> make_step_pair_method(const OnlineRun& run);        // spo
 std::unique_ptr<OnlineMethod> make_forward_method(const OnlineRun& run);          // diffusion-nft
 std::unique_ptr<OnlineMethod> make_reward_gradient_method(const OnlineRun& run);  // longalign
+std::unique_ptr<OnlineMethod> make_group_method(const OnlineRun& run);            // objectives on data
 
 }  // namespace prefusion::training

@@ -43,10 +43,15 @@ class ProblemList {
 
 }  // namespace
 
+const losses::OnlineObjective* online_objective_of(const AlignOptions& options) {
+  if (const auto* online = losses::find_online_objective(options.objective)) return online;
+  return options.online.prompts.empty() ? nullptr : losses::find_objective_on_samples(options.objective);
+}
+
 std::vector<std::string> online_problems(const AlignOptions& options, const losses::OnlineObjective& objective) {
   const OnlineOptions& online = options.online;
   const OnlineOptions defaults;
-  const bool uses_forward = std::holds_alternative<losses::ForwardLoss>(objective.group_loss);
+  const bool uses_decisions = std::holds_alternative<losses::TrajectoryLoss>(objective.group_loss);
   const bool uses_gradient = std::holds_alternative<losses::RewardLoss>(objective.group_loss);
   ProblemList problems(objective.info.name);
   if (uses_gradient) {
@@ -60,13 +65,14 @@ std::vector<std::string> online_problems(const AlignOptions& options, const loss
     problems.check(online.group_size > (objective.compares_candidates ? 0 : 1),
                    objective.compares_candidates ? "--group-size must be positive"
                                                  : "--group-size must be 2 or more: samples of a prompt are compared");
-    problems.check((uses_forward ? online.eta >= 0 : online.eta > 0) && online.eta <= 1,
-                   uses_forward ? "--eta must lie in [0, 1]" : "--eta must lie above 0, at most 1");
+    problems.check((uses_decisions ? online.eta > 0 : online.eta >= 0) && online.eta <= 1,
+                   uses_decisions ? "--eta must lie above 0, at most 1" : "--eta must lie in [0, 1]");
     problems.attempt([&] { check_judge({.rewards = {online.reward}}); });
   }
-  if (uses_forward || uses_gradient)
+  if (!uses_decisions) {
     problems.refuse(online.window != defaults.window, "--sde-window", "does not learn from random steps");
-  if (!objective.info.needs_reference) {
+  }
+  if (!losses::with_needs_of(options.loss, objective.info).needs_reference) {
     problems.refuse(!options.reference.empty() && options.reference != "none", "--reference", "compares with none");
     problems.refuse(!options.reference_model.empty(), "--reference-model", "compares with none");
   }
@@ -87,7 +93,9 @@ void check_sampling_noise(const AlignOptions& options, const losses::OnlineObjec
 }
 
 double sampling_noise(const AlignOptions& options, const losses::OnlineObjective& objective, bool is_flow) {
-  return is_flow ? params_of(options, objective).get(kNoiseLevel) : options.online.eta;
+  if (!is_flow) return options.online.eta;
+  const losses::ObjectiveParams params = params_of(options, objective);
+  return params.values.contains(kNoiseLevel) ? params.get(kNoiseLevel) : 0.0;
 }
 
 }  // namespace prefusion::training

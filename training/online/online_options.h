@@ -8,6 +8,10 @@
 
 namespace prefusion::training {
 
+// What a run on the policy's own samples trains: an online objective or, where there are --prompts, one on data. Null
+// for a run on data.
+const losses::OnlineObjective* online_objective_of(const AlignOptions& options);
+
 // What is wrong with the options of an online objective because of the kind of objective it is: flags that would do
 // nothing, and a reward that is unknown or cannot do what the objective asks of it.
 std::vector<std::string> online_problems(const AlignOptions& options, const losses::OnlineObjective& objective);

@@ -24,6 +24,7 @@ std::unique_ptr<OnlineMethod> make_method(const OnlineRun& run) {
   check_sampling_noise(run.options, objective, schedule.use_flow_sigmas);
   if (std::holds_alternative<losses::ForwardLoss>(objective.group_loss)) return make_forward_method(run);
   if (std::holds_alternative<losses::RewardLoss>(objective.group_loss)) return make_reward_gradient_method(run);
+  if (std::holds_alternative<losses::GroupObjective>(objective.group_loss)) return make_group_method(run);
   return objective.compares_candidates ? make_step_pair_method(run) : make_trajectory_method(run);
 }
 
@@ -35,7 +36,7 @@ class OnlineSteps : public StepSource {
         policy_(policy),
         objective_(objective),
         params_(losses::resolve_params(objective.info, options.objective_args, options.beta, options.kappa)),
-        reference_spec_(options.reference_spec(objective.info)),
+        reference_spec_(options.reference_spec(losses::with_needs_of(options.loss, objective.info))),
         reference_(make_reference(reference_spec_, options, policy, dtype, device)),
         device_(device),
         method_(make_method({options, policy, objective, params_, reference_.get(), dtype, device})) {}

@@ -31,7 +31,7 @@ pipelines::Trajectory joined(std::vector<pipelines::Trajectory> parts) {
 PolicySampler::PolicySampler(const AlignOptions& options, std::shared_ptr<unet::Denoiser> denoiser,
                              at::ScalarType dtype, at::Device device)
     : options_(options),
-      objective_(*losses::find_online_objective(options.objective)),
+      objective_(*online_objective_of(options)),
       prompts_(options.online.prompts, options.online.prompts_per_round, options.seed),
       pipeline_(training_pipeline(options, std::move(denoiser), dtype, device)),
       judge_(make_judge({.rewards = {options.online.reward}, .margin = 0.0, .dtype = dtype, .device = device})) {

@@ -71,6 +71,36 @@ TEST_F(OnlineOptionsTest, RangesAreThoseOfTheObjective) {
   EXPECT_NE(problems("spo").find("--group-size"), std::string::npos);
 }
 
+TEST_F(OnlineOptionsTest, PromptsMakeAnObjectiveOnDataAnOnlineOne) {
+  const auto found = [&](const std::string& objective) {
+    options_.objective = objective;
+    return online_objective_of(options_);
+  };
+  for (const char* objective : {"diffusion-dpo", "rankdpo", "kto", "sft", "ddpo"}) {
+    ASSERT_NE(found(objective), nullptr) << objective;
+    EXPECT_EQ(found(objective)->info.name, objective);
+  }
+  for (const char* objective : {"ddim-inpo", "dcpo", "masked", "ppd", "tlpo", "spin"}) {
+    EXPECT_EQ(found(objective), nullptr) << objective;
+  }
+  options_.online.prompts.clear();
+  EXPECT_EQ(found("diffusion-dpo"), nullptr);
+  EXPECT_NE(found("ddpo"), nullptr);
+}
+
+TEST_F(OnlineOptionsTest, ObjectivesOnDataTakeAnyReference) {
+  const auto problems_on_samples = [&](const std::string& objective) {
+    options_.objective = objective;
+    return online_problems(options_, *online_objective_of(options_));
+  };
+  options_.reference = "frozen";
+  options_.online.eta = 0;
+  EXPECT_EQ(problems_on_samples("diffusion-dpo").size(), 0u);
+  EXPECT_EQ(problems_on_samples("simpo").size(), 1u);  // compares with none
+  options_.loss.anchor_weight = 1;
+  EXPECT_EQ(problems_on_samples("simpo").size(), 0u);
+}
+
 class SamplingNoise : public OnlineOptionsTest {
  protected:
   double noise(const std::string& objective, bool is_flow) {
@@ -92,6 +122,9 @@ TEST_F(SamplingNoise, IsThatOfTheModelsSteps) {
   EXPECT_EQ(noise("diffusion-nft", true), 0);
   options_.online.eta = 0.4;
   EXPECT_EQ(noise("flow-grpo", false), 0.4);
+  const losses::OnlineObjective& on_samples = *losses::find_objective_on_samples("rankdpo");
+  EXPECT_EQ(sampling_noise(options_, on_samples, /*is_flow=*/false), 0.4);
+  EXPECT_EQ(sampling_noise(options_, on_samples, /*is_flow=*/true), 0);  // the ODE
   options_.objective_args = "noise_level=1.2";
   EXPECT_EQ(noise("spo", true), 1.2);
 }

@@ -9,6 +9,7 @@
 #include "tests/support/tensor_near.h"
 #include "tests/training/online/online_options.h"
 #include "training/online/old_policy.h"
+#include "training/online/online_options.h"
 #include "training/policy.h"
 
 namespace prefusion::training {
@@ -35,8 +36,7 @@ class OnlineStepsTest : public testing::TestWithParam<OnlineCase> {
   }
 
   std::unique_ptr<StepSource> make_steps() {
-    return make_online_steps(options_, policy_, *losses::find_online_objective(GetParam().objective), at::kFloat,
-                             at::kCPU);
+    return make_online_steps(options_, policy_, *online_objective_of(options_), at::kFloat, at::kCPU);
   }
 
   // Loss and gradients of one micro-step.
@@ -80,7 +80,8 @@ INSTANTIATE_TEST_SUITE_P(Online, OnlineStepsTest,
                          testing::Values(OnlineCase{"ddpo"}, OnlineCase{"spo"}, OnlineCase{"diffusion-nft"},
                                          OnlineCase{"longalign"}, OnlineCase{"flow-grpo", true},
                                          OnlineCase{"grpo-guard", true}, OnlineCase{"diffusion-nft", true},
-                                         OnlineCase{"longalign", true}),
+                                         OnlineCase{"longalign", true}, OnlineCase{"diffusion-dpo"}, OnlineCase{"kto"},
+                                         OnlineCase{"rankdpo", true}),
                          [](const auto& info) {
                            std::string name = info.param.objective + (info.param.is_flow ? "_flow" : "");
                            std::ranges::replace(name, '-', '_');
@@ -93,7 +94,7 @@ TEST(OnlineSteps, SamplesHaveTheAskedResolution) {
   options.resolution = 48;
   const Policy policy = make_policy(options, at::kFloat, at::kCPU);
   const auto make = [&] {
-    return make_online_steps(options, policy, *losses::find_online_objective("ddpo"), at::kFloat, at::kCPU);
+    return make_online_steps(options, policy, *online_objective_of(options), at::kFloat, at::kCPU);
   };
   const auto steps = make();
   steps->next(1);
