@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "nn/lora.h"
+#include "nn/product_conv2d.h"
 
 namespace prefusion::nn {
 namespace {
@@ -55,8 +56,11 @@ class QuantisedConv2d : public Function<QuantisedConv2d> {
     context->saved_data["strides"] = input.strides().vec();
     context->saved_data["stride"] = stride;
     context->saved_data["padding"] = padding;
-    return at::conv2d(input, dequantise_weight(weight, scale, input.scalar_type()), bias, {stride, stride},
-                      {padding, padding});
+    const at::Tensor values = dequantise_weight(weight, scale, input.scalar_type());
+    if (is_faster_as_product(input, values, stride, padding)) {
+      return product_conv2d(input, values, bias.value_or(at::Tensor()), stride, padding);
+    }
+    return at::conv2d(input, values, bias, {stride, stride}, {padding, padding});
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {

@@ -9,6 +9,7 @@
 #include "nn/frozen_weights.h"
 #include "nn/lean_ops.h"
 #include "nn/patch_embedding.h"
+#include "nn/product_conv2d.h"
 #include "nn/rms_norm.h"
 
 namespace prefusion::nn {
@@ -34,6 +35,15 @@ at::Tensor weighted_items(const at::Tensor& low, const LoraBranch& branch) {
   std::vector<int64_t> shape(low.dim(), 1);
   shape[0] = -1;
   return low * weights.to(low.scalar_type()).view(shape);
+}
+
+at::Tensor convolve(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias, int64_t stride,
+                    int64_t padding) {
+  if (is_faster_as_product(input, weight, stride, padding)) {
+    return product_conv2d(input, weight, bias, stride, padding);
+  }
+  if (keeps_too_much(input, weight, bias)) return frozen_conv2d(input, weight, bias, stride, padding);
+  return at::conv2d(input, weight, bias, {stride, stride}, {padding, padding});
 }
 
 // The scale of a layer whose weight is in bytes.
@@ -71,19 +81,13 @@ Conv2dImpl::Conv2dImpl(const Conv2dOptions& o) : options(o) {
 at::Tensor Conv2dImpl::forward(const at::Tensor& input) {
   const auto stride = options.stride;
   const auto padding = options.padding;
-  at::Tensor output;
-  if (is_quantised(weight)) {
-    output = quantised_conv2d(input, weight, weight_scale(*this), bias, stride, padding);
-  } else if (keeps_too_much(input, weight, bias)) {
-    output = frozen_conv2d(input, weight, bias, stride, padding);
-  } else {
-    output = at::conv2d(input, weight, bias, {stride, stride}, {padding, padding});
-  }
+  at::Tensor output = is_quantised(weight) ? quantised_conv2d(input, weight, weight_scale(*this), bias, stride, padding)
+                                           : convolve(input, weight, bias, stride, padding);
   if (!lora_enabled_) return output;
   for (const LoraBranch& branch : lora_branches_) {
-    const at::Tensor down = at::conv2d(input, in_dtype_of(branch.A, input), {}, {stride, stride}, {padding, padding});
+    const at::Tensor down = convolve(input, in_dtype_of(branch.A, input), {}, stride, padding);
     const at::Tensor low = weighted_items(down, branch);
-    output = output + branch.scale * at::conv2d(low, in_dtype_of(branch.B, input));
+    output = output + branch.scale * convolve(low, in_dtype_of(branch.B, input), {}, /*stride=*/1, /*padding=*/0);
   }
   return output;
 }

@@ -6,29 +6,17 @@
 """
 
 import argparse
-import gzip
 import json
 import pathlib
 
 import numpy
-import open_clip
 import torch
+from clip_tokenizer import write_tokenizer
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 WORDS = ("a photo painting portrait of the an old young red blue golden cat dog astronaut castle river forest city robot dragon woman man "
          "in on with under near rain snow sunlight fog detailed cinematic lighting sharp focus trending style oil watercolor studio 8k").split()
-
-
-def write_tokenizer(folder):
-    """CLIP's public vocabulary, from the copy that the open_clip wheel carries."""
-    path = pathlib.Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    merges = gzip.open(path).read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
-    symbols = open_clip.tokenizer.bytes_to_unicode().values()
-    tokens = [*symbols, *(s + "</w>" for s in symbols), *("".join(m.split()) for m in merges), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
-    CLIPTokenizer.from_pretrained(folder, model_max_length=77).save_pretrained(folder)
 
 
 def make_model(folder, is_small):
