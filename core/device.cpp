@@ -2,9 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/detail/CUDAHooksInterface.h>
-#include <c10/core/CachingDeviceAllocator.h>
 #include <dlfcn.h>
-#include <sys/resource.h>
 
 #include "core/error.h"
 #include "core/prediction_type.h"
@@ -58,19 +56,6 @@ const char* dtype_name(at::ScalarType dtype) {
     case at::kHalf: return "fp16";
     default: return c10::toString(dtype);
   }
-}
-
-size_t peak_memory_bytes(at::Device device) {
-  if (device.is_cuda()) {
-    const auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(at::kCUDA));
-    if (allocator) {
-      auto stats = const_cast<c10::DeviceAllocator*>(allocator)->getDeviceStats(device.index());
-      return static_cast<size_t>(stats.allocated_bytes[0].peak);
-    }
-  }
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<size_t>(usage.ru_maxrss) * 1024;
 }
 
 PredictionType parse_prediction_type(std::string_view name, const std::string& where) {

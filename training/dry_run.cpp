@@ -7,6 +7,7 @@
 
 #include "core/device.h"
 #include "core/error.h"
+#include "core/peak_memory.h"
 #include "core/progress.h"
 #include "losses/registry.h"
 #include "nn/layers.h"
@@ -82,6 +83,8 @@ void dry_run(const TrainStep& step, Optimizer& optimizer, const Policy& policy, 
   const bool is_cached =
       options.reference_spec(losses::with_needs_of(options.loss, objective.info)).kind == ReferenceKind::kCached;
   const at::Tensor known = is_cached ? at::ones({options.batch_size, items}).to(device) : at::Tensor();
+  const size_t encoding_peak = peak_memory_bytes(device);
+  reset_peak_memory(device);
   for (int i = 0; i < kSteps; ++i) {
     const auto began = std::chrono::steady_clock::now();
     for (int64_t micro = 0; micro < options.accumulate; ++micro)
@@ -100,6 +103,7 @@ void dry_run(const TrainStep& step, Optimizer& optimizer, const Policy& policy, 
               static_cast<long long>(options.accumulate), static_cast<long long>(data.num_train_groups()));
   const size_t bytes = denoiser_bytes(policy);
   print_memory(optimizer, bytes + (policy.text ? policy.text->weight_bytes() : 0), has_copy ? bytes : 0, device);
+  std::printf("before the steps     %.3f GB measured, encoding data\n", gigabytes(encoding_peak));
   std::printf("seconds per step     %.3f measured\n", seconds);
   std::printf("steps                %lld, about %s\n", static_cast<long long>(num_steps),
               duration_text(seconds * static_cast<double>(num_steps)).c_str());

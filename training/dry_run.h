@@ -13,8 +13,9 @@
 namespace prefusion::training {
 
 // Prints to standard output what the run would be: parameters, effective batch, kappa, memory, and the time of one
-// measured step on synthetic data with the whole run's duration. Nothing is written. `complete` makes of a batch of the
-// data one to train on; it is part of the step.
+// measured step on synthetic data with the whole run's duration. The peak of memory so far is that of encoding the
+// data, and printed as such; that of the steps is measured from here on. Nothing is written. `complete` makes of a
+// batch of the data one to train on; it is part of the step.
 void dry_run(const TrainStep& step, Optimizer& optimizer, const Policy& policy, const EncodedData& data,
              const AlignOptions& options, int64_t num_steps, at::Device device, const losses::ObjectiveParams& params,
              const std::function<EncodedBatch(const EncodedBatch&)>& complete);

@@ -1,6 +1,7 @@
 #include "training/encoded_data.h"
 
 #include "training/cached_data.h"
+#include "training/dry_data.h"
 #include "training/group_encoder.h"
 #include "training/live_data.h"
 
@@ -17,9 +18,8 @@ std::unique_ptr<EncodedData> open_encoded_data(const AlignOptions& options, loss
                                                at::Device device, DataNeeds needs, int64_t size_multiple) {
   PreferenceSplit split = open_split(options, kind, needs);
   auto encoder = std::make_shared<GroupEncoder>(options, dtype, device, size_multiple);
-  // A dry run encodes nothing: it needs the shapes alone.
-  if (!options.no_cache && !options.dry_run)
-    return open_cached_data(options, kind, std::move(split), std::move(encoder));
+  if (options.dry_run) return open_dry_data(options, kind, std::move(split), std::move(encoder));
+  if (!options.no_cache) return open_cached_data(options, kind, std::move(split), std::move(encoder));
   return open_live_data(options, kind, std::move(split), std::move(encoder));
 }
 

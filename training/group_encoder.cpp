@@ -107,6 +107,12 @@ images::PictureSize GroupEncoder::example_size() const {
   return largest;
 }
 
+void GroupEncoder::rehearse(int64_t num_pictures) {
+  const images::PictureSize size = example_size();
+  encode_pictures(at::zeros({num_pictures, 3, size.height, size.width}));
+  encode_prompts({""});
+}
+
 LatentScaling GroupEncoder::scaling() const {
   return {.scale = vae_->config().scaling_factor, .shift = vae_->config().shift_factor};
 }

@@ -41,6 +41,9 @@ class GroupEncoder {
   at::Tensor example_time_ids() const;  // of a picture that fits as it is; undefined where there are none
   at::ScalarType time_ids_dtype() const { return time_ids_ == TimeIds::kSize ? at::kFloat : at::kLong; }
 
+  // Encodes grey pictures of the largest size and a prompt, for what that takes.
+  void rehearse(int64_t num_pictures);
+
   at::Device device() const { return device_; }
   const data::TransformOptions& transform() const { return transform_; }
   LatentScaling scaling() const;
