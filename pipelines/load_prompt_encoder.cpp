@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
+#include "text/class_label_encoder.h"
 #include "text/flux_prompt_encoder.h"
 #include "text/pixart_prompt_encoder.h"
 #include "text/sd3_prompt_encoder.h"
@@ -15,6 +16,11 @@ namespace {
 int64_t joint_attention_dim(const std::filesystem::path& model_dir) {
   ConfigReader reader = ConfigReader::from_file(model_dir / "transformer" / "config.json");
   return reader.get<int64_t>("joint_attention_dim", 4096);
+}
+
+int64_t num_classes(const std::filesystem::path& model_dir) {
+  ConfigReader reader = ConfigReader::from_file(model_dir / "transformer" / "config.json");
+  return reader.get<int64_t>("num_embeds_ada_norm", 1000);
 }
 
 }  // namespace
@@ -31,9 +37,9 @@ std::shared_ptr<text::PromptEncoder> load_prompt_encoder(const std::filesystem::
   check_usage(has_clip_alone || options.syntax == text::PromptSyntax::kPlain,
               "weights in prompts (--prompt-syntax weighted) are for Stable Diffusion 1.x, 2.x and SDXL, not for ",
               index.class_name);
+  const char* instead = index.family == ModelFamily::kDit ? " takes names of classes" : " reads long prompts by T5";
   check_usage(has_clip_alone || options.long_prompts == text::LongPrompts::kTruncate,
-              "--long-prompts chunk is for Stable Diffusion 1.x, 2.x and SDXL; ", index.class_name,
-              " reads long prompts by T5");
+              "--long-prompts chunk is for Stable Diffusion 1.x, 2.x and SDXL; ", index.class_name, instead);
   switch (index.family) {
     case ModelFamily::kStableDiffusion: return shared(text::SdPromptEncoder::load(model_dir, dtype, device, options));
     case ModelFamily::kStableDiffusionXl:
@@ -47,6 +53,9 @@ std::shared_ptr<text::PromptEncoder> load_prompt_encoder(const std::filesystem::
       return shared(text::PixArtPromptEncoder::load(model_dir, dtype, device, /*max_tokens=*/120, options));
     case ModelFamily::kPixArtSigma:
       return shared(text::PixArtPromptEncoder::load(model_dir, dtype, device, /*max_tokens=*/300, options));
+    case ModelFamily::kDit:
+      check_usage(options.clip_skip == 0, "clip skip ", options.clip_skip, ": DiT has no CLIP encoder; leave it out");
+      return shared(text::ClassLabelEncoder(index.class_labels, num_classes(model_dir), dtype, device));
   }
   fail_run("no text encoders for this family of models");
 }

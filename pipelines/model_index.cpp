@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
+#include "text/class_label_encoder.h"
 
 namespace prefusion::pipelines {
 namespace {
@@ -92,6 +93,12 @@ void read_pixart(ConfigReader& reader, ModelIndex& index) {
   index.has_t5 = true;
 }
 
+void read_dit(ConfigReader& reader, ModelIndex& index) {
+  expect_class(reader, "transformer", {"DiTTransformer2DModel", "Transformer2DModel"});
+  expect_class(reader, "vae", {"AutoencoderKL"});
+  index.class_labels = text::class_labels(reader.raw("id2label"), reader.where());
+}
+
 void read_stable_diffusion_xl_from_picture(ConfigReader& reader, ModelIndex& index) {
   read_stable_diffusion_xl(reader, index);
   index.tells_aesthetic_score = reader.get<bool>("requires_aesthetics_score", false);
@@ -110,6 +117,7 @@ constexpr PipelineClass kClasses[] = {
     {"FluxPipeline", ModelFamily::kFlux, read_flux},
     {"PixArtAlphaPipeline", ModelFamily::kPixArtAlpha, read_pixart},
     {"PixArtSigmaPipeline", ModelFamily::kPixArtSigma, read_pixart},
+    {"DiTPipeline", ModelFamily::kDit, read_dit},
     {"StableDiffusionImg2ImgPipeline", ModelFamily::kStableDiffusion, read_stable_diffusion, PipelineUse::kAny},
     {"StableDiffusionInpaintPipeline", ModelFamily::kStableDiffusion, read_stable_diffusion, PipelineUse::kAny},
     {"StableDiffusionXLImg2ImgPipeline", ModelFamily::kStableDiffusionXl, read_stable_diffusion_xl_from_picture,

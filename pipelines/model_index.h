@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 
 namespace prefusion::pipelines {
@@ -14,6 +16,7 @@ enum class ModelFamily {
   kFlux,
   kPixArtAlpha,
   kPixArtSigma,
+  kDit,
 };
 
 // What model_index.json of a diffusers folder says about its pipeline.
@@ -24,7 +27,8 @@ struct ModelIndex {
   bool zeros_for_no_negative_prompt = false;  // SDXL: force_zeros_for_empty_prompt
   bool has_first_encoder = true;              // SDXL: its refiner has the second text encoder alone
   bool has_t5 = false;                        // SD3: its third text encoder may be left out
-  bool tells_aesthetic_score = false;         // SDXL's refiner: requires_aesthetics_score
+  std::map<std::string, int64_t> class_labels;  // DiT: id2label, numbers of classes by their names
+  bool tells_aesthetic_score = false;           // SDXL's refiner: requires_aesthetics_score
 };
 
 // What a model is wanted for: pipelines that start from a picture make none from text alone.

@@ -49,7 +49,8 @@ DenoiserPass::DenoiserPass(const BenchOptions& options) : denoiser_(open_denoise
   const auto like = at::TensorOptions().device(options.device).dtype(options.dtype);
   noisy_latents_ = at::randn({batch, info.in_channels, height, width}, like);
   timesteps_ = at::full({batch}, 500, like.dtype(info.is_flow ? at::kFloat : at::kLong));
-  conditioning_.encoder_hidden_states = at::randn({batch, options.num_tokens, info.cross_attention_dim}, like);
+  const int64_t num_tokens = info.is_class_conditional ? 1 : options.num_tokens;
+  conditioning_.encoder_hidden_states = at::randn({batch, num_tokens, info.cross_attention_dim}, like);
   const int64_t pooled = info.pooled_dim > 0 ? info.pooled_dim : options.pooled_width;
   if (info.uses_pooled) conditioning_.pooled = at::randn({batch, pooled}, like);
   if (const int64_t ids = denoiser_->num_time_ids(pooled); ids > 0)

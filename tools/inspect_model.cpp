@@ -45,6 +45,7 @@ const std::vector<ComponentClass>& component_classes() {
       {"SD3Transformer2DModel", kDiffusers, denoiser},
       {"FluxTransformer2DModel", kDiffusers, denoiser},
       {"PixArtTransformer2DModel", kDiffusers, denoiser},
+      {"DiTTransformer2DModel", kDiffusers, denoiser},
       {"Transformer2DModel", kDiffusers, denoiser},
       {"T5EncoderModel", "model", t5_encoder},
       {"T5Tokenizer", nullptr, t5_tokenizer},

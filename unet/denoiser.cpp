@@ -6,6 +6,7 @@
 #include "core/json_config.h"
 #include "core/safetensors.h"
 #include "nn/layers.h"
+#include "unet/dit_transformer.h"
 #include "unet/flux_transformer.h"
 #include "unet/pixart_transformer.h"
 #include "unet/sd3_transformer.h"
@@ -30,6 +31,16 @@ std::shared_ptr<Denoiser> make_pixart_transformer(const Json& config, const std:
   return std::make_shared<PixArtTransformer2DModel>(parse_pixart_config(config, where));
 }
 
+std::shared_ptr<Denoiser> make_dit_transformer(const Json& config, const std::string& where) {
+  return std::make_shared<DiTTransformer2DModel>(parse_dit_config(config, where));
+}
+
+// One name for several networks, which their norms tell apart.
+std::shared_ptr<Denoiser> make_old_transformer(const Json& config, const std::string& where) {
+  const bool is_dit = config.value("norm_type", Json()) == "ada_norm_zero";
+  return is_dit ? make_dit_transformer(config, where) : make_pixart_transformer(config, where);
+}
+
 // The denoisers there are, by the `_class_name` of their config.
 struct DenoiserClass {
   const char* name;
@@ -40,7 +51,8 @@ constexpr DenoiserClass kClasses[] = {
     {"SD3Transformer2DModel", make_sd3_transformer},        // Stable Diffusion 3 and 3.5
     {"FluxTransformer2DModel", make_flux_transformer},      // FLUX.1
     {"PixArtTransformer2DModel", make_pixart_transformer},  // PixArt-alpha and PixArt-Sigma
-    {"Transformer2DModel", make_pixart_transformer},        // the same in folders of before mid-2024
+    {"DiTTransformer2DModel", make_dit_transformer},        // DiT
+    {"Transformer2DModel", make_old_transformer},           // PixArt and DiT in folders of before mid-2024
 };
 
 std::shared_ptr<Denoiser> make_from_json(const Json& config, const std::string& where) {

@@ -36,6 +36,7 @@ struct DenoiserInfo {
   int64_t sample_width = 64;          // default latent width, nearly always the same
   int64_t size_multiple = 1;          // latent height and width must be multiples of this: the patch size
   int64_t cross_attention_dim = 768;  // width of encoder_hidden_states
+  bool is_class_conditional = false;  // encoder_hidden_states are one token, a one in the place of the class
   int64_t pooled_dim = 0;             // width of pooled, where the config says it
   bool uses_pooled = false;
   bool uses_time_ids = false;

@@ -28,7 +28,12 @@ torch.set_num_threads(1)
 
 MODELS = ("sdxl", "sdxl_v", "sd3", "sd35", "flux", "flux_schnell", "pixart", "pixart_sigma")
 PROMPT = "A red circle left of the old stone bridge, again and again and again"
+CLASS = "giant panda"  # what models of classes are asked for
 LORA_TARGETS = "to_q,to_k,to_v,to_out.0"
+
+
+def prompt_of(name):
+    return CLASS if name.startswith("dit") else PROMPT
 
 
 def load(folder):
@@ -62,8 +67,10 @@ def calls(name):
 
 def expected_picture(name, pipeline, settings):
     arguments = dict(num_inference_steps=settings["steps"], guidance_scale=settings["guidance_scale"],
-                     height=settings.get("height", 64), width=settings.get("width", 64),
                      generator=torch.Generator("cpu").manual_seed(settings["seed"]))
+    if name.startswith("dit"):  # these make pictures of their own size
+        return numpy.array(pipeline(class_ids(pipeline, [settings.get("prompt", CLASS)]), **arguments).images[0])
+    arguments |= dict(height=settings.get("height", 64), width=settings.get("width", 64))
     if "negative_prompt" in settings:
         arguments["negative_prompt"] = settings["negative_prompt"]
     if name.startswith("pixart"):
@@ -96,9 +103,18 @@ def generate(prefusion, world, scratch, name):
 
 # ---- training
 
+def class_ids(pipeline, prompts):
+    """Numbers of the classes that prompts name, the one after the last for no prompt."""
+    nothing = pipeline.transformer.config.num_embeds_ada_norm
+    return [pipeline.labels[prompt] if prompt in pipeline.labels else int(prompt or nothing) for prompt in prompts]
+
+
 @torch.no_grad()
 def prompt_states(name, pipeline, captions):
     """What the pipeline's text encoders make of captions: states, pooled states and mask, those that the family has."""
+    if name.startswith("dit"):  # a one in the place of the class
+        classes = torch.tensor(class_ids(pipeline, captions))
+        return torch.nn.functional.one_hot(classes, pipeline.transformer.config.num_embeds_ada_norm + 1)[:, None].float(), None, None
     if name.startswith("pixart"):
         length = 300 if "sigma" in name else 120
         states, mask, _, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False, max_sequence_length=length)
@@ -119,6 +135,8 @@ def forward(name, network, noisy, timesteps, states, pooled, mask, time_ids):
         return network(noisy, timesteps, states, added_cond_kwargs=added).sample
     if name.startswith("sd3"):
         return network(noisy, encoder_hidden_states=states, pooled_projections=pooled, timestep=timesteps).sample
+    if name.startswith("dit"):
+        return network(noisy, timestep=timesteps, class_labels=states.squeeze(1).argmax(-1)).sample[:, : noisy.shape[1]]
     if name.startswith("pixart"):
         sizes = (None, None) if time_ids is None else (time_ids[:, :2], time_ids[:, 2:])
         added = dict(zip(("resolution", "aspect_ratio"), sizes))
@@ -225,10 +243,10 @@ def add_lora(network, folder, component):
     check(not result.unexpected_keys, f"keys PEFT does not know: {result.unexpected_keys[:3]}")
 
 
-def align(prefusion, world, scratch, name):
+def align(prefusion, world, scratch, name, folder=None, data=None):
     """Two steps of Diffusion-DPO, with LoRA and of all weights, recomputed; the result loads in diffusers."""
-    folder = world / "families" / "models" / name
-    data = world / "pairs.parquet"
+    folder = folder or world / "families" / "models" / name
+    data = data or world / "pairs.parquet"
     captions = pyarrow.parquet.read_table(data, columns=["caption"])["caption"].to_pylist()
     options = dict(model=folder, data=data, steps=2, batch_size=3, lr=1e-3, kappa=200, eval_every=0, log_every=1, seed=3,
                    empty_prompt_rate=0.3, resolution=64, weight_decay=0.1, max_grad_norm=0.5, trace_steps=2)
@@ -274,12 +292,12 @@ def check_result(name, pipeline, output, adapter, component, prefusion, scratch)
     trained = load(folder)
     if adapter == "lora" and hasattr(trained, "load_lora_weights"):
         trained.load_lora_weights(output)
-    elif adapter == "lora":  # PixArt's pipelines leave it to PEFT
+    elif adapter == "lora":  # the pipelines of PixArt and DiT leave it to PEFT
         add_lora(denoiser(trained), output, component)
     settings = dict(steps=2, guidance_scale=3.5, seed=4)
     lora = dict(lora=output) if adapter == "lora" else {}
     picture = scratch / f"{adapter}.png"
-    prefusion.run("generate", model=folder, prompt=PROMPT, output=picture, height=64, width=64, **lora, **settings)
+    prefusion.run("generate", model=folder, prompt=prompt_of(name), output=picture, height=64, width=64, **lora, **settings)
     found = numpy.array(Image.open(picture))
     quality = psnr(found, expected_picture(name, trained, settings))
     start = psnr(found, expected_picture(name, load(pipeline.config._name_or_path), settings))

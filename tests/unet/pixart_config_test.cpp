@@ -94,7 +94,10 @@ TEST(PixArtConfig, RefusesOtherTransformersOfTheOldClass) {
   Json config = small_config();
   config["_class_name"] = "Transformer2DModel";
   EXPECT_EQ(tests::input_error_of([&] { make_denoiser(config.dump(), "test"); }), "nothing was thrown");
-  config["norm_type"] = "ada_norm_zero";  // a DiT
+  config["norm_type"] = "ada_norm_zero";  // a DiT, which has no captions
+  EXPECT_NE(tests::input_error_of([&] { make_denoiser(config.dump(), "test"); }).find("cross_attention_dim"),
+            std::string::npos);
+  config["norm_type"] = "layer_norm";
   EXPECT_NE(tests::input_error_of([&] { make_denoiser(config.dump(), "test"); }).find("norm_type"), std::string::npos);
   config.erase("norm_type");
   EXPECT_NE(tests::input_error_of([&] { make_denoiser(config.dump(), "test"); }).find("norm_type"), std::string::npos);
