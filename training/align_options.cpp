@@ -250,6 +250,7 @@ void check_online(const AlignOptions& o, const losses::OnlineObjective& objectiv
     refuse(o.loss_weighting != defaults.loss_weighting, "--loss-weighting");
     refuse(o.timestep_sampling != defaults.timestep_sampling, "--timestep-sampling");
     refuse(!o.timestep_range.empty(), "--timestep-range");
+    refuse(o.empty_prompt_rate != defaults.empty_prompt_rate, "--empty-prompt-rate");
   }
   refuse(o.auto_kappa.has_value(), "--auto-kappa");
   refuse(!o.curriculum.empty(), "--curriculum");
