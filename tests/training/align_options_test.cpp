@@ -175,15 +175,31 @@ TEST_F(AlignOptionsTest, OptionsThatWouldDoNothingAreRefused) {
   options.loss_weighting = "cosmap";
   options.timestep_sampling = "mode";
   options.timestep_range = "0:10";
+  options.empty_prompt_rate = 0.5;
   options.auto_kappa = 0.2;
   options.curriculum = "margin:4";
   options.score_name = "taste";
   options.keep_ties = true;
   const std::string text = problem();
-  for (const char* part : {"--sft-weight", "--logit-weighting", "--loss-weighting", "--timestep-sampling",
-                           "--timestep-range", "--auto-kappa", "--curriculum", "--score-name", "--keep-ties"}) {
+  for (const char* part :
+       {"--sft-weight", "--logit-weighting", "--loss-weighting", "--timestep-sampling", "--timestep-range",
+        "--empty-prompt-rate", "--auto-kappa", "--curriculum", "--score-name", "--keep-ties"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in: " << text;
   }
+}
+
+TEST_F(AlignOptionsTest, ObjectivesOnDataKeepTheirOptionsOnOwnSamples) {
+  write_file(folder / "prompts.txt", "a red circle\n");
+  options.steps = 5;
+  options.data.clear();
+  options.online.prompts = folder / "prompts.txt";
+  options.loss.sft_weight = 0.1;
+  options.logit_weighting = "min-snr";
+  options.timestep_range = "0:10";
+  options.empty_prompt_rate = 0.5;
+  EXPECT_EQ(problem(), "");
+  options.train_text_encoder = true;
+  EXPECT_NE(problem().find("--train-text-encoder"), std::string::npos);
 }
 
 TEST_F(AlignOptionsTest, CachedReferenceIsRefusedWhereItCannotBe) {
