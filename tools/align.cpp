@@ -163,8 +163,7 @@ void add_online_options(CLI::App& app, training::AlignOptions& o) {
       ->group(group);
   app.add_option("--eta", online.eta,
                  "Noise of the stochastic DDIM steps; 1 is DDPM's, 0 none (where steps are not what is learnt from). "
-                 "That of flow models is in "
-                 "--objective-args noise_level=X")
+                 "That of flow models is in --objective-args noise_level=X")
       ->capture_default_str()
       ->group(group);
   app.add_option("--sde-window", online.window,

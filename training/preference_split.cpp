@@ -13,7 +13,6 @@
 #include "training/own_samples.h"
 
 namespace prefusion::training {
-namespace {
 
 data::GroupKind group_kind(losses::DataKind kind) {
   switch (kind) {
@@ -25,6 +24,8 @@ data::GroupKind group_kind(losses::DataKind kind) {
   }
   fail_usage("--objective: an online objective makes its own data");
 }
+
+namespace {
 
 // The groups whose only picture is a good one. A score is no verdict.
 std::shared_ptr<const data::PreferenceDataset> desirable(std::shared_ptr<const data::PreferenceDataset> pictures,

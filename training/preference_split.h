@@ -19,6 +19,9 @@ struct PreferenceSplit {
   std::vector<int64_t> chunks;  // of each training group, by --curriculum; by hardness 0 until the model was asked
 };
 
+// What a row of data is made into for objectives of that kind; of a pair, single pictures are the first.
+data::GroupKind group_kind(losses::DataKind kind);
+
 // Opens --data and --eval-data as the objective needs them (pairs, lists, unpaired) and logs what was found.
 PreferenceSplit open_split(const AlignOptions& options, losses::DataKind kind, DataNeeds needs);
 

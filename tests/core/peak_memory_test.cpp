@@ -21,13 +21,16 @@ void touch_large_memory() {
   munmap(bytes, kLarge);
 }
 
-TEST(PeakMemory, IsForgottenWhenReset) {
-  if (!std::ofstream("/proc/self/clear_refs")) GTEST_SKIP() << "the kernel does not let a process reset its peak";
+TEST(PeakMemory, IsForgottenWhereTheKernelLetsAProcessForgetIt) {
   touch_large_memory();
   const size_t before = peak_memory_bytes(at::kCPU);
   EXPECT_GT(before, kLarge);
   reset_peak_memory(at::kCPU);
   const size_t after = peak_memory_bytes(at::kCPU);
+  if (!std::ofstream("/proc/self/clear_refs")) {
+    EXPECT_GE(after, before);
+    return;
+  }
   EXPECT_LT(after, before - kLarge / 2);
   touch_large_memory();
   EXPECT_GT(peak_memory_bytes(at::kCPU), after + kLarge / 2);

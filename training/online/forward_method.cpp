@@ -122,8 +122,7 @@ class ForwardMethod : public OnlineMethod {
     samples_ = std::move(samples);
     const at::Tensor& reward = samples_->reward;
     advantage_ = losses::standardised_advantage(reward, losses::AdvantageScope::kGroup);
-    round_metrics_ = {{"reward", reward.mean().to(at::kDouble)},
-                      {"reward_std", reward.std(1, /*unbiased=*/false).mean().to(at::kDouble)}};
+    round_metrics_ = reward_metrics(reward);
     plan_portions();
   }
 

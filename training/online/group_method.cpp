@@ -91,8 +91,7 @@ class GroupMethod : public OnlineMethod {
     requests.push_back({.prompt = "", .negative_prompt = "", .key = {}});
     samples_->conditioning = pipelines::encode_requests(sampler_.pipeline(), requests, {.scale = 1}).prompt;
     groups_ = plan_sample_groups(objective_.info.data, samples_->reward);
-    round_metrics_ = {{"reward", samples_->reward.mean().to(at::kDouble)},
-                      {"reward_std", samples_->reward.std(1, /*unbiased=*/false).mean().to(at::kDouble)}};
+    round_metrics_ = reward_metrics(samples_->reward);
     plan_portions();
   }
 
@@ -112,7 +111,7 @@ class GroupMethod : public OnlineMethod {
 
   // The group as a draw of an item of its own: no two groups of a run share one.
   GroupRef ref_of(int64_t group, int64_t epoch) const {
-    const int64_t most_a_round = 2 * samples_->reward.size(0);
+    const int64_t most_a_round = samples_->reward.numel();
     return {.item = samples_->round * most_a_round + group, .draw = static_cast<uint64_t>(epoch)};
   }
 

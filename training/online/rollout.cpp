@@ -14,6 +14,11 @@ std::vector<int64_t> Rollout::decisions() const {
   return steps;
 }
 
+std::map<std::string, at::Tensor> reward_metrics(const at::Tensor& reward) {
+  return {{"reward", reward.mean().to(at::kDouble)},
+          {"reward_std", reward.std(1, /*unbiased=*/false).mean().to(at::kDouble)}};
+}
+
 Rollout RolloutSampler::sample_round(int64_t round) {
   const auto requests = prompts().requests_of(round, group_size_);
   pipelines::Trajectory trajectory = sample(requests, trajectory_options(round));

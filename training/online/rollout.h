@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,9 @@ struct Rollout {
   // The steps that are decisions, in order.
   std::vector<int64_t> decisions() const;
 };
+
+// What a round logs of its rewards [P, k]: their mean, and the mean over prompts of their deviation.
+std::map<std::string, at::Tensor> reward_metrics(const at::Tensor& reward);
 
 // Samples rounds of trajectories and judges their pictures. A round is a function of the network's weights, the options
 // and its number.

@@ -13,13 +13,12 @@ namespace prefusion::training {
 struct SampleGroup {
   int64_t prompt = 0;
   std::vector<int64_t> samples;  // positions among those of the prompt
-  std::vector<double> labels;    // one each
+  std::vector<float> labels;     // one each
 };
 
-// What rewards [P, k] make of the samples of P prompts, as `prefusion align` would take a row of as many pictures
-// (docs/formats.md): for a pair the best (1) and the worst (0), for a list all of them with the share of the others
-// that each one beats, for single pictures of either label the best (1) and the worst (0) as groups of one, for single
-// pictures the best. Prompts whose samples are all worth the same are left out. Of equals the first sample comes first.
+// The groups that rewards [P, k] make of the samples of P prompts: those of a row of k pictures with one score
+// (data/group_rules.h), labels of lists being the shares of the others that each one beats. Single pictures are the
+// best. Prompts whose samples are all worth the same are left out.
 std::vector<SampleGroup> plan_sample_groups(losses::DataKind kind, const at::Tensor& reward);
 
 }  // namespace prefusion::training

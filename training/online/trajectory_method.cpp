@@ -69,8 +69,7 @@ class TrajectoryMethod : public OnlineMethod {
     rollout_ = std::move(rollout);
     advantage_ = losses::standardised_advantage(rollout_->reward, losses::AdvantageScope::kGroup);
     plan_portions();
-    round_metrics_ = {{"reward", rollout_->reward.mean().to(at::kDouble)},
-                      {"reward_std", rollout_->reward.std(1, /*unbiased=*/false).mean().to(at::kDouble)}};
+    round_metrics_ = reward_metrics(rollout_->reward);
   }
 
   std::vector<Group> groups() const {
