@@ -77,7 +77,7 @@ class ProductConv2d : public Function<ProductConv2d> {
 }  // namespace
 
 bool is_faster_as_product(const at::Tensor& input, const at::Tensor& weight, int64_t stride, int64_t padding) {
-  // Measured with 2 threads (benchmarks/README.md): 3 x 3 of 1280 channels gain up to 256 pixels, are equal at 500.
+  // benchmarks/peer/convolutions.py: 3 x 3 of 1280 channels gain up to 256 pixels and are level at 512.
   constexpr int64_t kLargeWeight = 6'000'000;
   constexpr int64_t kFewPixels = 384;
   if (!input.is_cpu() || input.scalar_type() != at::kFloat) return false;

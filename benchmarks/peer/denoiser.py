@@ -8,13 +8,13 @@ The network has random weights, the same for both (a folder of 3.4 GB below --wo
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+
+from processes import execute
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOKENS = 77
@@ -64,28 +64,20 @@ def time_diffusers(options, folder):
     print(json.dumps(seconds[1:]))
 
 
-def run(command):
-    """Standard output and peak bytes."""
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True,
-                               env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""})
-    text = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        sys.exit(f"failed: {' '.join(map(str, command))}")
-    return text, usage.ru_maxrss * 1024
-
-
 def diffusers_round(options, folder, size, dtype):
-    text, memory = run([sys.executable, __file__, "--as-diffusers", size, dtype, "--work", folder, "--threads", options.threads,
-                        "--passes", options.passes])
-    return statistics.median(json.loads(text)), memory
+    command = [sys.executable, __file__, "--as-diffusers", size, dtype, "--work", folder, "--threads", options.threads, "--passes",
+               options.passes]
+    with tempfile.TemporaryFile("w+") as output:
+        _, memory = execute(command, output)
+        output.seek(0)
+        return statistics.median(json.load(output)), memory
 
 
 def prefusion_round(options, folder, size, dtype):
     report = folder / "report.json"
-    _, memory = run([options.binary, "bench", "forward", "--model", folder, "--height", size, "--width", size, "--tokens", TOKENS,
-                     "--dtype", dtype, "--threads", options.threads, "--device", "cpu", "--repeats", options.passes,
-                     "--seconds", 0, "--no-backward", "--output", report])
+    _, memory = execute([options.binary, "bench", "forward", "--model", folder, "--height", size, "--width", size, "--tokens", TOKENS,
+                         "--dtype", dtype, "--threads", options.threads, "--device", "cpu", "--repeats", options.passes,
+                         "--seconds", 0, "--no-backward", "--output", report])
     return json.loads(report.read_text())["rows"][0]["seconds"], memory
 
 

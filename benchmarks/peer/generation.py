@@ -9,13 +9,13 @@ does not count. The pictures of both are compared too.
 
 import argparse
 import math
-import os
 import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+
+from processes import execute
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROMPT = "an astronaut riding a horse on the moon, oil painting"
@@ -75,17 +75,6 @@ def generate_with_diffusers(options, folder):
         picture.save(folder / f"diffusers-{seed}.png")
 
 
-def seconds_of(command):
-    """And peak bytes."""
-    began = time.monotonic()
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""})
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        sys.exit(f"failed: {' '.join(map(str, command))}")
-    return time.monotonic() - began, usage.ru_maxrss * 1024
-
-
 def diffusers_command(options, folder, count):
     return [sys.executable, __file__, "--as-diffusers", count, "--work", folder, "--size", options.size, "--steps", options.steps,
             "--dtype", options.dtype, "--threads", options.threads]
@@ -99,8 +88,8 @@ def prefusion_command(options, folder, count):
 
 def seconds_a_picture(command_of, options, folder):
     subprocess.run(["rm", "-rf", *folder.glob("prefusion-*")], check=True)
-    first, _ = seconds_of(command_of(options, folder, FIRST))
-    whole, memory = seconds_of(command_of(options, folder, FIRST + options.pictures))
+    first, _ = execute(command_of(options, folder, FIRST))
+    whole, memory = execute(command_of(options, folder, FIRST + options.pictures))
     return (whole - first) / options.pictures, memory
 
 

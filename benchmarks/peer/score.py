@@ -9,14 +9,14 @@ largest resident set of the process. The scores of both are compared too.
 
 import argparse
 import json
-import os
 import pathlib
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+
+from processes import execute
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -37,35 +37,27 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def execute(options, command, log):
-    """Seconds and peak bytes."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads),
-                   "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    began = time.monotonic()
-    with open(log, "wb") as out:
-        process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=subprocess.DEVNULL, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        sys.exit(f"failed: {' '.join(map(str, command))}")
-    return time.monotonic() - began, usage.ru_maxrss * 1024
-
-
 class Bench:
     def __init__(self, options, work):
         self.options, self.work = options, work
 
+    def logged(self, command, log):
+        """Seconds and peak bytes."""
+        with open(log, "wb") as output:
+            return execute(command, output, self.options.threads)
+
     def transformers(self, manifest, count, log):
         options = self.options
-        return execute(options, [options.python, HERE / "score_pictures.py", self.work / "model", self.work / f"{manifest}.jsonl",
-                                 count, options.batch_size, options.dtype], log)
+        return self.logged([options.python, HERE / "score_pictures.py", self.work / "model", self.work / f"{manifest}.jsonl",
+                            count, options.batch_size, options.dtype], log)
 
     def prefusion(self, manifest, count, log, rewards=("pickscore",)):
         options = self.options
         part = self.work / "part.jsonl"
         part.write_text("".join((self.work / f"{manifest}.jsonl").read_text().splitlines(keepends=True)[:count]))
         flags = [flag for kind in rewards for flag in ("--reward", f"{kind}={self.work / 'model'}")]
-        return execute(options, [options.binary, "score", *flags, "--input", part, "--batch-size", options.batch_size, "--dtype",
-                                 options.dtype, "--threads", options.threads, "--device", "cpu", "--quiet"], log)
+        return self.logged([options.binary, "score", *flags, "--input", part, "--batch-size", options.batch_size, "--dtype",
+                            options.dtype, "--threads", options.threads, "--device", "cpu", "--quiet"], log)
 
     def rate(self, program, manifest, **arguments):
         """Pictures a second, peak bytes, scores."""
