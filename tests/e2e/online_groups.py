@@ -7,7 +7,7 @@ import group_formulas  # noqa: F401
 import pair_formulas  # noqa: F401
 import torch
 from objective_runs import Runs, listed
-from support import check, main
+from support import check, encoded_captions, main
 from trace_checks import near
 
 PROMPTS = ["a red circle", "a blue square above a green circle", "a cyan triangle", "a yellow square"]
@@ -44,6 +44,22 @@ def check_groups(trace, data, options):
     near(label, wanted_labels(data, reward), "labels")
 
 
+def check_draws(traces, model, has_two_epochs):
+    """Prompts are those of the file, some of them dropped; a group has other draws in the next inner epoch."""
+    known = encoded_captions(model, [*PROMPTS, ""])
+    num_dropped = 0
+    for trace in traces:
+        distance = (trace["encoder_hidden_states"][:, None] - known[None]).abs().amax(dim=(2, 3))
+        check(distance.amin(dim=1).max() < 1e-4, "a group has the states of no prompt")
+        num_dropped += (distance.argmin(dim=1) == len(PROMPTS)).sum()
+        twins = [(i, j) for i in range(len(trace["latents"])) for j in range(i)
+                 if torch.equal(trace["latents"][i], trace["latents"][j])]
+        check(bool(twins) == has_two_epochs, f"groups that are trained on twice in a step: {twins}")
+        for i, j in twins:
+            check(not torch.equal(trace["noise"][i], trace["noise"][j]), f"groups {i} and {j} are one draw")
+    check(0 < num_dropped < sum(len(trace["latents"]) for trace in traces), f"{num_dropped} captions were dropped")
+
+
 def run_case(name):
     def case(prefusion, world, scratch):
         (scratch / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
@@ -53,6 +69,8 @@ def run_case(name):
             traces = runs.trace(objective, **COMMON | dict(prompts=scratch / "prompts.txt") | changes)
             for trace in traces:
                 runs.expect(objective, check_groups, trace, data, changes)
+            model = world / "models" / changes.get("model", "epsilon")
+            runs.expect(objective, check_draws, traces, model, (COMMON | changes)["inner_epochs"] == 2)
         runs.finish()
 
     return case

@@ -61,6 +61,8 @@ TEST_P(FrozenWeights, AreWithinHalfAStep) {
   weight[2].zero_();
   const QuantisedWeight bytes = quantise_weight(weight, GetParam());
   EXPECT_EQ(bytes.weight.element_size(), 1);
+  const double whole_range = GetParam() == FrozenDtype::kInt8 ? 127 : 448;
+  EXPECT_EQ(bytes.weight.to(at::kFloat).abs().max().item<double>(), whole_range);
   const at::Tensor found = dequantise_weight(bytes.weight, bytes.scale, at::kFloat);
   const at::Tensor largest = weight.abs().flatten(1).amax(1).view({6, 1, 1, 1});
   // int8: half of the largest over 127. fp8: half of the last of 4 bits, or of the smallest step, 2^-9 of 448.
