@@ -45,14 +45,15 @@ void check_weights(const std::vector<NamedTensor>& destination, const TensorMap&
   fail_input(message);
 }
 
-void load_weights_strict(const std::vector<NamedTensor>& destination, const TensorMap& source, at::ScalarType dtype,
-                         at::Device device, const std::string& where) {
+void load_weights_strict(const std::vector<NamedTensor>& destination, const TensorMap& source,
+                         std::optional<at::ScalarType> dtype, at::Device device, const std::string& where) {
   check_weights(destination, source, where);
   at::NoGradGuard no_grad;
   for (const auto& [name, tensor] : destination) {
     const at::Tensor& loaded = source.at(name);
     // Integer buffers (position ids) keep their own type.
-    const at::ScalarType target = at::isFloatingType(tensor.scalar_type()) ? dtype : tensor.scalar_type();
+    const bool is_floating = at::isFloatingType(tensor.scalar_type());
+    const at::ScalarType target = is_floating ? dtype.value_or(loaded.scalar_type()) : tensor.scalar_type();
     at::Tensor(tensor).set_data(loaded.to(at::TensorOptions().dtype(target).device(device)).contiguous());
   }
 }

@@ -2,7 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,8 +21,9 @@ struct NamedTensor {
 void check_weights(const std::vector<NamedTensor>& destination, const TensorMap& source, const std::string& where);
 
 // check_weights, then points each destination tensor at the source's data in dtype and device of choice. Data of the
-// right dtype on the CPU is not copied: it stays mapped from its file until it is written to.
-void load_weights_strict(const std::vector<NamedTensor>& destination, const TensorMap& source, at::ScalarType dtype,
-                         at::Device device, const std::string& where);
+// right dtype on the CPU is not copied: it stays mapped from its file until it is written to. Without a dtype floating
+// tensors keep that of the source.
+void load_weights_strict(const std::vector<NamedTensor>& destination, const TensorMap& source,
+                         std::optional<at::ScalarType> dtype, at::Device device, const std::string& where);
 
 }  // namespace prefusion

@@ -2,24 +2,22 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/custom_function.h>
 
-#include <optional>
+#include <algorithm>
 #include <set>
 
 #include "core/error.h"
 #include "nn/lora.h"
-#include "nn/product_conv2d.h"
+#include "nn/resting_weight.h"
+#include "nn/weight_stream.h"
 
 namespace prefusion::nn {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
-
 constexpr double kInt8Largest = 127;
 constexpr double kFp8Largest = 448;
+// The buffer that holds a scale beside its weight, so that both go where the network goes.
+constexpr const char* kWeightScale = "weight_scale";
 
 // [out] to a shape that broadcasts against a weight [out, ...].
 at::Tensor per_channel(const at::Tensor& scale, const at::Tensor& weight) {
@@ -28,59 +26,24 @@ at::Tensor per_channel(const at::Tensor& scale, const at::Tensor& weight) {
   return scale.view(shape);
 }
 
-std::optional<at::Tensor> given(const at::Tensor& bias) {
-  return bias.defined() ? std::make_optional(bias) : std::nullopt;
+bool is_number(const std::string& text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-class QuantisedLinear : public Function<QuantisedLinear> {
- public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& weight,
-                            const at::Tensor& scale, const std::optional<at::Tensor>& bias) {
-    context->save_for_backward({weight, scale});
-    return at::linear(input, dequantise_weight(weight, scale, input.scalar_type()), bias);
-  }
-
-  static variable_list backward(AutogradContext* context, variable_list gradients) {
-    const auto saved = context->get_saved_variables();
-    return {gradients[0].matmul(dequantise_weight(saved[0], saved[1], gradients[0].scalar_type())), {}, {}, {}};
-  }
-};
-
-class QuantisedConv2d : public Function<QuantisedConv2d> {
- public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& weight,
-                            const at::Tensor& scale, const std::optional<at::Tensor>& bias, int64_t stride,
-                            int64_t padding) {
-    context->save_for_backward({weight, scale});
-    context->saved_data["sizes"] = input.sizes().vec();
-    context->saved_data["strides"] = input.strides().vec();
-    context->saved_data["stride"] = stride;
-    context->saved_data["padding"] = padding;
-    const at::Tensor values = dequantise_weight(weight, scale, input.scalar_type());
-    if (is_faster_as_product(input, values, stride, padding)) {
-      return product_conv2d(input, values, bias.value_or(at::Tensor()), stride, padding);
-    }
-    return at::conv2d(input, values, bias, {stride, stride}, {padding, padding});
-  }
-
-  static variable_list backward(AutogradContext* context, variable_list gradients) {
-    const auto saved = context->get_saved_variables();
-    const int64_t stride = context->saved_data["stride"].toInt();
-    const int64_t padding = context->saved_data["padding"].toInt();
-    // The input's gradient depends on the shape of the input, not on its values.
-    const at::Tensor input = at::empty_strided(context->saved_data["sizes"].toIntVector(),
-                                               context->saved_data["strides"].toIntVector(), gradients[0].options());
-    const at::Tensor weight = dequantise_weight(saved[0], saved[1], gradients[0].scalar_type());
-    const auto [input_gradient, unused_weight, unused_bias] = at::convolution_backward(
-        gradients[0], input, weight, /*bias_sizes=*/std::nullopt, {stride, stride}, {padding, padding}, {1, 1},
-        /*transposed=*/false, {0, 0}, /*groups=*/1, {true, false, false});
-    return {input_gradient, {}, {}, {}, {}, {}};
-  }
-};
-
+// Whether a part of the path is a place in a list of modules.
 bool is_in_a_block(const std::string& path) {
-  const std::string first = path.substr(0, path.find('.'));
-  return first.size() < path.size() && (first.ends_with("block") || first.ends_with("blocks"));
+  for (size_t begin = 0; begin < path.size();) {
+    const size_t end = std::min(path.find('.', begin), path.size());
+    if (end < path.size() && is_number(path.substr(begin, end - begin))) return true;
+    begin = end + 1;
+  }
+  return false;
+}
+
+std::vector<LoraLayer> layers_of_blocks(const torch::nn::Module& network) {
+  std::vector<LoraLayer> layers = lora_layers(network);
+  std::erase_if(layers, [](const LoraLayer& layer) { return !is_in_a_block(layer.path); });
+  return layers;
 }
 
 }  // namespace
@@ -108,13 +71,15 @@ at::Tensor dequantise_weight(const at::Tensor& weight, const at::Tensor& scale, 
 int64_t quantise_frozen_weights(torch::nn::Module& network, FrozenDtype dtype) {
   at::NoGradGuard no_grad;
   std::set<const c10::TensorImpl*> replaced;
-  for (const LoraLayer& layer : lora_layers(network)) {
-    if (!is_in_a_block(layer.path)) continue;
+  for (const LoraLayer& layer : layers_of_blocks(network)) {
     at::Tensor& weight = layer.target->base_weight();
     QuantisedWeight bytes = quantise_weight(weight, dtype);
+    const at::ScalarType computed = weight.scalar_type();
     weight.set_requires_grad(false);
     weight.set_data(bytes.weight);
-    layer.layer->register_buffer(kWeightScale, std::move(bytes.scale));
+    const at::Tensor scale = layer.layer->register_buffer(kWeightScale, std::move(bytes.scale));
+    layer.target->set_resting_weight(
+        std::make_shared<RestingWeight>(RestingWeight{.stored = weight, .scale = scale, .dtype = computed}));
     replaced.insert(weight.unsafeGetTensorImpl());
   }
   for (at::Tensor& parameter : network.parameters()) {
@@ -125,18 +90,30 @@ int64_t quantise_frozen_weights(torch::nn::Module& network, FrozenDtype dtype) {
   return static_cast<int64_t>(replaced.size());
 }
 
-bool is_quantised(const at::Tensor& weight) {
-  return weight.scalar_type() == at::kChar || weight.scalar_type() == at::kFloat8_e4m3fn;
-}
-
-at::Tensor quantised_linear(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& scale,
-                            const at::Tensor& bias) {
-  return QuantisedLinear::apply(input, weight, scale, given(bias));
-}
-
-at::Tensor quantised_conv2d(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& scale,
-                            const at::Tensor& bias, int64_t stride, int64_t padding) {
-  return QuantisedConv2d::apply(input, weight, scale, given(bias), stride, padding);
+int64_t stream_frozen_weights(torch::nn::Module& network, const DtypeOf& dtype_of, at::Device device) {
+  at::NoGradGuard no_grad;
+  const auto stream = std::make_shared<WeightStream>(device);
+  std::set<const c10::TensorImpl*> staying;
+  for (const LoraLayer& layer : layers_of_blocks(network)) {
+    at::Tensor& weight = layer.target->base_weight();
+    const auto& bytes = layer.target->resting_weight();
+    const bool is_there = device.is_cpu() && (bytes || weight.scalar_type() == dtype_of(layer.path + ".weight"));
+    staying.insert(weight.unsafeGetTensorImpl());
+    if (is_there) continue;
+    if (!device.is_cpu()) weight.set_data(weight.pin_memory());
+    RestingWeight resting{.stored = weight, .stream = stream, .number = stream->add(weight)};
+    resting.dtype = dtype_of(layer.path + ".weight");
+    if (bytes) resting.scale = bytes->scale;
+    layer.target->set_resting_weight(std::make_shared<RestingWeight>(std::move(resting)));
+  }
+  for (const auto& [name, tensor] : named_tensors(network)) {
+    at::Tensor moved = tensor;
+    moved.set_requires_grad(false);
+    if (staying.contains(moved.unsafeGetTensorImpl())) continue;
+    const bool is_scale = name.ends_with(kWeightScale) || !moved.is_floating_point();
+    moved.set_data(moved.to(at::TensorOptions().dtype(is_scale ? moved.scalar_type() : dtype_of(name)).device(device)));
+  }
+  return static_cast<int64_t>(staying.size());
 }
 
 }  // namespace prefusion::nn

@@ -4,10 +4,12 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
-// Weights that are not trained in a byte each, for adapters beside large networks. Products stay in the dtype of the
-// activations: a layer's weight is read into it for the forward pass and once more for the backward pass.
+// Weights that are not trained, made smaller or put aside while their layer is not at work (nn/resting_weight.h). Both
+// ways are for the weights of Linear and Conv2d layers inside blocks (below an entry of a list of modules); norms,
+// biases, embeddings, and the first and last layers stay as they are.
 namespace prefusion::nn {
 
 enum class FrozenDtype {
@@ -28,20 +30,17 @@ struct QuantisedWeight {
 QuantisedWeight quantise_weight(const at::Tensor& weight, FrozenDtype dtype);
 at::Tensor dequantise_weight(const at::Tensor& weight, const at::Tensor& scale, at::ScalarType dtype);
 
-// The name of the buffer in which a layer keeps its scale beside its `weight`.
-inline constexpr const char* kWeightScale = "weight_scale";
-
-// Replaces the weights of all Linear and Conv2d layers inside blocks (below a child of the network whose name ends in
-// "block" or "blocks") by bytes; norms, biases, embeddings, and the first and last layers stay as they are. Copies what
-// stays, so that no mapped file is kept for its sake. Nothing of the network can be trained afterwards but adapters.
-// Returns how many weights were replaced.
+// Replaces weights by bytes. Copies what stays, so that no mapped file is kept for its sake. Nothing of the network can
+// be trained afterwards but adapters. Returns how many weights were replaced.
 int64_t quantise_frozen_weights(torch::nn::Module& network, FrozenDtype dtype);
 
-// What layers with such weights compute; gradients reach the input alone, and nothing but the bytes is kept for them.
-bool is_quantised(const at::Tensor& weight);
-at::Tensor quantised_linear(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& scale,
-                            const at::Tensor& bias);
-at::Tensor quantised_conv2d(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& scale,
-                            const at::Tensor& bias, int64_t stride, int64_t padding);
+// The dtype a tensor of a network is computed with, by its checkpoint name.
+using DtypeOf = std::function<at::ScalarType(const std::string& name)>;
+
+// Leaves weights in host memory, in the dtype and mapping they were read in (bytes included), and brings the rest of a
+// network that is on the CPU to dtype and device. A layer's weight comes to the device for each of its passes. On a GPU
+// the host's copy is pinned memory. Nothing of the network can be trained afterwards but adapters. Returns how many
+// weights stay behind.
+int64_t stream_frozen_weights(torch::nn::Module& network, const DtypeOf& dtype_of, at::Device device);
 
 }  // namespace prefusion::nn

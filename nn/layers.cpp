@@ -6,10 +6,10 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "nn/frozen_weights.h"
 #include "nn/lean_ops.h"
 #include "nn/patch_embedding.h"
 #include "nn/product_conv2d.h"
+#include "nn/resting_weight.h"
 #include "nn/rms_norm.h"
 
 namespace prefusion::nn {
@@ -46,12 +46,16 @@ at::Tensor convolve(const at::Tensor& input, const at::Tensor& weight, const at:
   return at::conv2d(input, weight, bias, {stride, stride}, {padding, padding});
 }
 
-// The scale of a layer whose weight is in bytes.
-at::Tensor weight_scale(const torch::nn::Module& layer) {
-  return layer.named_buffers(/*recurse=*/false)[kWeightScale];
+}  // namespace
+
+at::Device LoraTarget::compute_device() {
+  const bool is_streamed = resting_weight_ && resting_weight_->stream;
+  return is_streamed ? resting_weight_->stream->device() : base_weight().device();
 }
 
-}  // namespace
+at::ScalarType LoraTarget::compute_dtype() {
+  return resting_weight_ ? resting_weight_->dtype : base_weight().scalar_type();
+}
 
 LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool has_bias) {
   weight = register_parameter("weight", parameter_storage({out_features, in_features}));
@@ -59,8 +63,7 @@ LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool has_bias)
 }
 
 at::Tensor LinearImpl::forward(const at::Tensor& input) {
-  at::Tensor output = is_quantised(weight) ? quantised_linear(input, weight, weight_scale(*this), bias)
-                                           : at::linear(input, weight, bias);
+  at::Tensor output = resting_weight_ ? resting_linear(input, resting_weight_, bias) : at::linear(input, weight, bias);
   if (!lora_enabled_) return output;
   for (const LoraBranch& branch : lora_branches_) {
     // output + scale * low B^T in one product.
@@ -81,8 +84,8 @@ Conv2dImpl::Conv2dImpl(const Conv2dOptions& o) : options(o) {
 at::Tensor Conv2dImpl::forward(const at::Tensor& input) {
   const auto stride = options.stride;
   const auto padding = options.padding;
-  at::Tensor output = is_quantised(weight) ? quantised_conv2d(input, weight, weight_scale(*this), bias, stride, padding)
-                                           : convolve(input, weight, bias, stride, padding);
+  at::Tensor output = resting_weight_ ? resting_conv2d(input, resting_weight_, bias, stride, padding)
+                                      : convolve(input, weight, bias, stride, padding);
   if (!lora_enabled_) return output;
   for (const LoraBranch& branch : lora_branches_) {
     const at::Tensor down = convolve(input, in_dtype_of(branch.A, input), {}, stride, padding);
@@ -153,8 +156,8 @@ TensorMap tensor_map(const torch::nn::Module& module) {
   return map;
 }
 
-void load_module(torch::nn::Module& module, const TensorMap& weights, at::ScalarType dtype, at::Device device,
-                 const std::string& where) {
+void load_module(torch::nn::Module& module, const TensorMap& weights, std::optional<at::ScalarType> dtype,
+                 at::Device device, const std::string& where) {
   load_weights_strict(named_tensors(module), weights, dtype, device, where);
 }
 

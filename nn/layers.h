@@ -5,7 +5,9 @@
 #include <torch/nn/pimpl.h>
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/safetensors.h"
@@ -27,6 +29,8 @@ struct LoraBranch {
   std::shared_ptr<at::Tensor> item_weights;
 };
 
+struct RestingWeight;
+
 // A layer that low-rank branches can be hung on. The branches are no parameters of the layer: its checkpoint keys stay
 // the public ones, and whoever attaches an adapter (nn/lora.h) owns its tensors.
 class LoraTarget {
@@ -35,6 +39,12 @@ class LoraTarget {
   std::vector<LoraBranch>& lora_branches() { return lora_branches_; }
   // The base weight: [out, in] or [out, in, kh, kw].
   virtual at::Tensor& base_weight() = 0;
+  // How a frozen base weight comes to the layer that is not simply there (nn/resting_weight.h); null: it is there.
+  const std::shared_ptr<const RestingWeight>& resting_weight() const { return resting_weight_; }
+  void set_resting_weight(std::shared_ptr<const RestingWeight> resting) { resting_weight_ = std::move(resting); }
+  // Where and in what the layer computes: as the base weight, unless that is kept in another way.
+  at::Device compute_device();
+  at::ScalarType compute_dtype();
   // Adapter-off switch; use nn::AdapterOff (nn/lora.h), which restores it.
   void set_lora_enabled(bool enabled) { lora_enabled_ = enabled; }
   bool lora_enabled() const { return lora_enabled_; }
@@ -42,6 +52,7 @@ class LoraTarget {
  protected:
   std::vector<LoraBranch> lora_branches_;
   bool lora_enabled_ = true;
+  std::shared_ptr<const RestingWeight> resting_weight_;
 };
 
 using Activation = at::Tensor (*)(const at::Tensor&);
@@ -125,9 +136,10 @@ Activation activation_by_name(const std::string& name, const std::string& where)
 std::vector<NamedTensor> named_tensors(const torch::nn::Module& module);
 TensorMap tensor_map(const torch::nn::Module& module);
 
-// Loads a component folder's weights (core/safetensors.h read_weights) into the module, strictly.
-void load_module(torch::nn::Module& module, const TensorMap& weights, at::ScalarType dtype, at::Device device,
-                 const std::string& where);
+// Loads a component folder's weights (core/safetensors.h read_weights) into the module, strictly. Without a dtype
+// floating tensors keep that of the file.
+void load_module(torch::nn::Module& module, const TensorMap& weights, std::optional<at::ScalarType> dtype,
+                 at::Device device, const std::string& where);
 
 // A module with parameters of its own beside its layers.
 class InitializesItself {

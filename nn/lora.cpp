@@ -82,7 +82,7 @@ LoraEntry make_entry(const LoraLayer& layer, const LoraConfig& config, at::Gener
   b_shape[0] = weight.size(0);
   b_shape[1] = config.rank;
   at::Tensor a = at::empty(a_shape, at::kFloat).normal_(0.0, 1.0 / static_cast<double>(config.rank), generator);
-  const auto options = at::TensorOptions().dtype(at::kFloat).device(weight.device());
+  const auto options = at::TensorOptions().dtype(at::kFloat).device(layer.target->compute_device());
   return {layer.path, layer.layer, a.to(options), at::zeros(b_shape, options), config.alpha};
 }
 

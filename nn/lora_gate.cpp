@@ -85,7 +85,7 @@ LoraEntry read_entry(const std::string& path, const LoraLayer& layer, const Tens
     check_input(found != part.end(), where, "'", path, suffix, "' is missing");
     check_input(at::isFloatingType(found->second.scalar_type()) && found->second.isfinite().all().item<bool>(), where,
                 "'", path, suffix, "' must be finite floating numbers");
-    return found->second.to(layer.target->base_weight().device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    return found->second.to(layer.target->compute_device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
   };
   const at::Tensor& weight = layer.target->base_weight();
   LoraEntry entry{path, layer.layer, tensor(".lora_A.weight"), tensor(".lora_B.weight"), 1.0};

@@ -47,7 +47,7 @@ LoraEntry make_entry(const LoraFileModule& module, const LoraLayer& layer, doubl
   // A copy: the file's mapping is read-only, and an adapter may be trained on.
   const auto own = [&](const at::Tensor& tensor) {
     return tensor
-        .to(at::TensorOptions().dtype(at::kFloat).device(weight.device()), /*non_blocking=*/false,
+        .to(at::TensorOptions().dtype(at::kFloat).device(layer.target->compute_device()), /*non_blocking=*/false,
             /*copy=*/true)
         .contiguous();
   };

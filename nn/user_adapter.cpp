@@ -56,10 +56,10 @@ UserAdapter::UserAdapter(torch::nn::Module& network, const UserAdapterConfig& co
   }
   check_usage(!layers_.empty(), "the network has no cross-attention that a user adapter could be attached to");
   for (const Layer& layer : layers_) {
-    const at::Tensor& query = layer.attention->to_q->weight;
-    const auto options = query.options().dtype(at::kFloat).requires_grad(false);
-    layer.attention->user_branch.to_k = at::zeros({query.size(0), config_.width}, options);
-    layer.attention->user_branch.to_v = at::zeros({query.size(0), config_.width}, options);
+    const int64_t width = layer.attention->to_q->weight.size(0);
+    const auto options = at::TensorOptions().dtype(at::kFloat).device(layer.attention->to_q->compute_device());
+    layer.attention->user_branch.to_k = at::zeros({width, config_.width}, options);
+    layer.attention->user_branch.to_v = at::zeros({width, config_.width}, options);
   }
 }
 
@@ -189,7 +189,7 @@ std::vector<NamedTensor> UserAdapter::user_tensors() const {
 }
 
 at::Device UserAdapter::device() const {
-  return layers_.front().attention->to_q->weight.device();
+  return layers_.front().attention->to_q->compute_device();
 }
 
 TensorMap read_user_states(const std::filesystem::path& path) {

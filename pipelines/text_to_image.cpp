@@ -39,15 +39,18 @@ ImageSize default_size(const std::filesystem::path& model_dir, const unet::Denoi
 }  // namespace
 
 TextToImage TextToImage::load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
-                              const text::PromptEncoderOptions& prompt_options) {
+                              const PipelineLoadOptions& options) {
   const ModelIndex index = read_model_index(model_dir, PipelineUse::kAny);
   PipelineComponents components;
   components.family = index.family;
   components.tells_aesthetic_score = index.tells_aesthetic_score;
   components.scheduler_config = schedulers::read_scheduler_config(model_dir);
   if (!index.scheduler_class.empty()) components.scheduler_config.class_name = index.scheduler_class;
+  text::PromptEncoderOptions prompt_options = options.prompts;
+  prompt_options.streams_weights = options.streams_weights;
   components.prompt_encoder = load_prompt_encoder(model_dir, index, dtype, device, prompt_options);
-  components.denoiser = unet::load_denoiser(unet::denoiser_folder(model_dir), dtype, device);
+  const auto load_denoiser = options.streams_weights ? unet::load_streamed_denoiser : unet::load_denoiser;
+  components.denoiser = load_denoiser(unet::denoiser_folder(model_dir), dtype, device);
   components.autoencoder = vae::load_autoencoder(model_dir / "vae", dtype, device);
   if (index.family == ModelFamily::kStableDiffusion) {
     components.default_size =

@@ -75,6 +75,14 @@ struct PipelineComponents {
   ImageSize default_size = {0, 0};     // 0: the denoiser's sample size times the autoencoder's factor
 };
 
+// How the parts of a model folder are loaded.
+struct PipelineLoadOptions {
+  text::PromptEncoderOptions prompts;
+  // Weights of the blocks of denoiser and T5 stay in host memory and come to the device with each pass
+  // (nn/frozen_weights.h).
+  bool streams_weights = false;
+};
+
 // A latent diffusion model from prompt to picture ("High-Resolution Image Synthesis with Latent Diffusion Models",
 // arXiv 2112.10752). On the CPU in fp32 a picture equals that of the model's diffusers pipeline called for it alone
 // with generator=torch.Generator("cpu").manual_seed(seed).
@@ -82,7 +90,7 @@ class TextToImage {
  public:
   // Loads a diffusers folder. Input error when a file is missing, broken or not supported, or components do not fit.
   static TextToImage load(const std::filesystem::path& model_dir, at::ScalarType dtype, at::Device device,
-                          const text::PromptEncoderOptions& prompt_options = {});
+                          const PipelineLoadOptions& options = {});
 
   // From loaded components. Input error when they do not fit each other.
   explicit TextToImage(PipelineComponents components);

@@ -11,8 +11,8 @@ FluxPromptEncoder FluxPromptEncoder::load(const std::filesystem::path& model_dir
   check_usage(options.clip_skip == 0, "clip skip ", options.clip_skip,
               ": the denoiser of FLUX does not see the layers of CLIP; leave it out");
   auto clip = ClipTextEncoder::load(model_dir / "text_encoder", model_dir / "tokenizer", dtype, device);
-  auto t5 =
-      T5TextEncoder::load(model_dir / "tokenizer_2", model_dir / "text_encoder_2", dtype, device, {.max_length = 512});
+  auto t5 = T5TextEncoder::load(model_dir / "tokenizer_2", model_dir / "text_encoder_2", dtype, device,
+                                {.max_length = 512, .streams_weights = options.streams_weights});
   return FluxPromptEncoder(std::move(clip), std::move(t5));
 }
 

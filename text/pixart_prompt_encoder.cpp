@@ -10,8 +10,10 @@ PixArtPromptEncoder PixArtPromptEncoder::load(const std::filesystem::path& model
                                               at::Device device, int64_t max_tokens,
                                               const PromptEncoderOptions& options) {
   check_usage(options.clip_skip == 0, "clip skip ", options.clip_skip, ": PixArt has no CLIP encoder; leave it out");
-  return PixArtPromptEncoder(T5TextEncoder::load(model_dir / "tokenizer", model_dir / "text_encoder", dtype, device,
-                                                 {.max_length = max_tokens, .uses_mask = true, .lowercases = true}));
+  const T5TextOptions t5_options{
+      .max_length = max_tokens, .uses_mask = true, .lowercases = true, .streams_weights = options.streams_weights};
+  return PixArtPromptEncoder(
+      T5TextEncoder::load(model_dir / "tokenizer", model_dir / "text_encoder", dtype, device, t5_options));
 }
 
 PromptStates PixArtPromptEncoder::encode_prompts(const std::vector<std::string>& prompts, int64_t) {

@@ -24,6 +24,7 @@ struct PromptEncoderOptions {
   // Of the encoders of Stable Diffusion 1.x, 2.x and XL; others have neither.
   PromptSyntax syntax = PromptSyntax::kPlain;
   LongPrompts long_prompts = LongPrompts::kTruncate;
+  bool streams_weights = false;  // weights of T5's blocks stay in host memory (nn/frozen_weights.h)
 };
 
 // Those of a diffusers folder by the name of their component; null where there is none.

@@ -30,7 +30,7 @@ Sd3PromptEncoder Sd3PromptEncoder::load(const fs::path& model_dir, at::ScalarTyp
   std::optional<T5TextEncoder> third;
   if (has_t5) {
     third = T5TextEncoder::load(model_dir / "tokenizer_3", model_dir / "text_encoder_3", dtype, device,
-                                {.max_length = kT5Tokens});
+                                {.max_length = kT5Tokens, .streams_weights = options.streams_weights});
     const int64_t t5_width = third->model()->config().d_model;
     check_input(t5_width == width, model_dir.string(), ": text_encoder_3 has width ", t5_width,
                 ", the denoiser takes states of width ", width, "; they must be equal");

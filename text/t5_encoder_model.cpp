@@ -4,9 +4,11 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "core/error.h"
 #include "core/torch_file.h"
+#include "nn/frozen_weights.h"
 #include "nn/module_list.h"
 
 namespace prefusion::text {
@@ -94,7 +96,7 @@ class DenseReluDenseImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& states) {
     at::Tensor hidden = activation_(wi(states));
     if (gate) hidden = hidden * gate(states);
-    return wo(hidden.to(wo->weight.scalar_type()));
+    return wo(hidden.to(wo->compute_dtype()));
   }
 
  private:
@@ -221,30 +223,39 @@ bool stays_fp32(const std::string& name) {
   return name.ends_with(".wo.weight");
 }
 
+at::ScalarType dtype_of(const std::string& name, at::ScalarType dtype) {
+  return dtype == at::kHalf && stays_fp32(name) ? at::kFloat : dtype;
+}
+
 void load_weights(T5EncoderModel& model, const TensorMap& weights, at::ScalarType dtype, at::Device device,
                   const std::string& where) {
   const std::vector<NamedTensor> destination = nn::named_tensors(model);
   check_weights(destination, weights, where);
-  std::vector<NamedTensor> parts[2];
-  TensorMap sources[2];
   for (const NamedTensor& tensor : destination) {
-    const bool is_fp32 = dtype == at::kHalf && stays_fp32(tensor.name);
-    parts[is_fp32].push_back(tensor);
-    sources[is_fp32].emplace(tensor.name, weights.at(tensor.name));
+    const TensorMap source = {{tensor.name, weights.at(tensor.name)}};
+    load_weights_strict({tensor}, source, dtype_of(tensor.name, dtype), device, where);
   }
-  load_weights_strict(parts[0], sources[0], dtype, device, where);
-  load_weights_strict(parts[1], sources[1], at::kFloat, device, where);
 }
 
 }  // namespace
 
+at::ScalarType T5EncoderModel::dtype_of(const std::string& name) const {
+  return text::dtype_of(name, dtype());
+}
+
 std::shared_ptr<T5EncoderModel> load_t5_encoder_model(const std::filesystem::path& folder, at::ScalarType dtype,
-                                                      at::Device device) {
+                                                      at::Device device, bool streams_weights) {
   const std::filesystem::path config_path = folder / "config.json";
   const T5Config config = parse_t5_config(read_json(config_path), config_path.string());
   const TensorMap weights = public_names(read_any_weights(folder, "model"));
   auto model = std::make_shared<T5EncoderModel>(config, config_path.string());
-  load_weights(*model, weights, dtype, device, folder.string());
+  if (streams_weights) {
+    nn::load_module(*model, weights, /*dtype=*/std::nullopt, at::kCPU, folder.string());
+    nn::stream_frozen_weights(
+        *model, [&](const std::string& name) { return dtype_of(name, dtype); }, device);
+  } else {
+    load_weights(*model, weights, dtype, device, folder.string());
+  }
   model->eval();
   return model;
 }

@@ -30,6 +30,8 @@ class T5EncoderModel : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& input_ids, const at::Tensor& attention_mask = {});
 
   const T5Config& config() const { return config_; }
+  // What a weight is computed with, wherever it is kept.
+  at::ScalarType dtype_of(const std::string& name) const;
   // Of the embeddings.
   at::ScalarType dtype() const { return shared->weight.scalar_type(); }
   at::Device device() const { return shared->weight.device(); }
@@ -42,9 +44,10 @@ class T5EncoderModel : public torch::nn::Module {
 
 // The encoder in `folder`: config.json and model*.safetensors, or pytorch_model*.bin where there are none. Takes the
 // embeddings under either or both of their names, and the encoder's half of a whole T5 model. Input error when a file
-// is missing, a setting is not supported, or the weights do not fit.
+// is missing, a setting is not supported, or the weights do not fit. With `streams_weights` those of its blocks stay in
+// host memory (nn/frozen_weights.h).
 std::shared_ptr<T5EncoderModel> load_t5_encoder_model(const std::filesystem::path& folder, at::ScalarType dtype,
-                                                      at::Device device);
+                                                      at::Device device, bool streams_weights = false);
 
 // The same network with allocated but unset weights; `config_json` is the text of a config.json.
 std::shared_ptr<T5EncoderModel> make_t5_encoder_model(const std::string& config_json, const std::string& where);

@@ -14,7 +14,7 @@ T5TextEncoder T5TextEncoder::load(const std::filesystem::path& tokenizer_folder,
                                   const std::filesystem::path& encoder_folder, at::ScalarType dtype, at::Device device,
                                   const T5TextOptions& options) {
   auto tokenizer = T5Tokenizer::load(tokenizer_folder);
-  auto model = load_t5_encoder_model(encoder_folder, dtype, device);
+  auto model = load_t5_encoder_model(encoder_folder, dtype, device, options.streams_weights);
   check_input(tokenizer.num_ids() <= model->config().vocab_size, encoder_folder.string(), ": 'vocab_size' is ",
               model->config().vocab_size, ", the tokenizer in ", tokenizer_folder.string(), " has ids up to ",
               tokenizer.num_ids() - 1);
@@ -75,7 +75,8 @@ void T5TextEncoder::add_to(ContentHasher& hash) const {
   // What the shapes of the weights do not say.
   hash.add(concat(config.num_heads, ' ', config.relative_attention_max_distance, ' ', config.layer_norm_epsilon, ' ',
                   config.dense_act_fn, ' ', options_.max_length, ' ', options_.uses_mask, options_.lowercases));
-  for (const auto& [name, tensor] : nn::tensor_map(*model_)) {
+  for (const auto& [name, kept] : nn::tensor_map(*model_)) {
+    const at::Tensor tensor = kept.is_floating_point() ? kept.to(model_->dtype_of(name)) : kept;
     hash.add(name).add(concat(at::toString(tensor.scalar_type()), shape_text(tensor.sizes())));
     const at::Tensor bytes = tensor.cpu().contiguous();
     hash.add(std::string_view(static_cast<const char*>(bytes.data_ptr()), bytes.nbytes()));

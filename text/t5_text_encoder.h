@@ -21,6 +21,7 @@ struct T5TextOptions {
   int64_t max_length = 256;  // tokens, the end token included; a longer prompt is cut, a shorter one padded
   bool uses_mask = false;    // padding is hidden from the encoder's attention
   bool lowercases = false;   // prompts in lower case, without white space at their ends (PixArt's clean_caption=False)
+  bool streams_weights = false;  // those of the encoder's blocks stay in host memory (nn/frozen_weights.h)
 };
 
 struct T5TextStates {

@@ -51,6 +51,10 @@ void add_model_options(CLI::App& app, training::AlignOptions& o) {
          "Keep the frozen weights beside a LoRA in a byte each: int8 or fp8 (docs/memory.md); by default in --dtype")
       ->check(CLI::IsMember({"int8", "fp8"}))
       ->group(group);
+  app.add_flag("--stream-weights", o.stream_weights,
+               "Keep the frozen weights of blocks, T5's included, in host memory and bring each layer's to the device "
+               "when it is its turn: slower, for models that do not fit (docs/memory.md)")
+      ->group(group);
   app.add_option(
          "--init-user-adapter", o.init_user_adapter,
          "User adapter to start from; with --objective-args train=users it gets the data's users and stays else")

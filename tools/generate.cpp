@@ -156,6 +156,9 @@ void add_output_options(CLI::App& app, GenerateCommand& command) {
 
 void add_options(CLI::App& app, GenerateCommand& command) {
   app.add_option("--model", command.images.model, "Model folder in diffusers layout (docs/models.md)")->required();
+  app.add_flag("--stream-weights", command.images.streams_weights,
+               "Keep the weights of the denoiser's and T5's blocks in host memory and bring each layer's to the device "
+               "when it is its turn: slower, for models that do not fit (docs/memory.md)");
   add_prompt_options(app, command);
   add_sampling_options(app, command);
   add_start_options(app, command.images.start);

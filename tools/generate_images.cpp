@@ -114,6 +114,9 @@ void check_arguments(const GenerateImagesOptions& options) {
   check_usage(options.user.empty() || !options.user_adapter.empty(), "--user needs --user-adapter, which knows users");
   check_usage(!options.base.empty() || options.alignment_strength == 1.0,
               "--alignment-strength needs --base, the model folder that it counts from");
+  check_usage(options.base.empty() || !options.streams_weights,
+              "--base computes new weights, which --stream-weights cannot leave where they are; write the model first: "
+              "prefusion convert --base --strength");
   check_usage(std::isfinite(options.alignment_strength), "--alignment-strength must be a finite number");
   const pipelines::GuidanceOptions& guidance = options.sampling.guidance;
   const auto& [begin, end] = guidance.interval;
@@ -147,7 +150,8 @@ struct PreparedPipeline {
 
 PreparedPipeline prepare(const GenerateImagesOptions& options) {
   PreparedPipeline prepared{
-      .pipeline = pipelines::TextToImage::load(options.model, options.dtype, options.device, options.text),
+      .pipeline = pipelines::TextToImage::load(options.model, options.dtype, options.device,
+                                               {.prompts = options.text, .streams_weights = options.streams_weights}),
       .sampling = options.sampling,
       .size = {},
       .scheduler = {}};

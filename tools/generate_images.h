@@ -36,6 +36,7 @@ struct GenerateImagesOptions {
   std::string user_adapter;  // PATH[:SCALE], or empty
   std::string user;          // ID[:WEIGHT],...: whom the pictures are for; empty: the empty user
   text::PromptEncoderOptions text;
+  bool streams_weights = false;  // weights of blocks stay in host memory
   Shard shard;  // of the prompts
   PreviewOptions preview;
   std::filesystem::path output;         // FILE.png, or a folder

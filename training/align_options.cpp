@@ -170,6 +170,15 @@ void check_base_dtype(const AlignOptions& o, const losses::ObjectiveInfo& object
               "with; use --reference adapter-off");
 }
 
+void check_stream_weights(const AlignOptions& o, const losses::ObjectiveInfo& objective) {
+  if (!o.stream_weights) return;
+  check_usage(o.adapter_kind() != AdapterKind::kFull, "--stream-weights keeps frozen weights in host memory, and with ",
+              "--adapter full all are trained; it needs --adapter lora");
+  const bool has_copy = o.reference_spec(objective).kind == ReferenceKind::kFrozen && o.reference_model.empty();
+  check_usage(!has_copy, "--stream-weights: --reference frozen would be the same network a second time; use ",
+              "--reference adapter-off");
+}
+
 // An optimizer with a rate of its own leaves nothing to the flags that set one.
 void check_optimizer(const AlignOptions& o) {
   if (!parse_optimizer(o.optimizer, o.optimizer_args).has_own_rate()) return;
@@ -325,6 +334,7 @@ void validate(const AlignOptions& o) {
     check_reference(o, needs);
     check_text_encoder(o, needs);
     check_base_dtype(o, needs);
+    check_stream_weights(o, needs);
     if (losses::find_online_objective(o.objective) != nullptr) return;
     const auto& objective = losses::find_objective(o.objective);
     losses::check_loss_options(objective, o.loss);

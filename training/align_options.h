@@ -52,6 +52,7 @@ struct AlignOptions {
   bool train_text_encoder = false;        // LoRA on the CLIP text encoders as well
   int64_t text_encoder_rank = 0;          // 0: rank
   double text_encoder_alpha = 0;          // 0: the text encoders' rank
+  bool stream_weights = false;            // frozen weights of blocks stay in host memory
   std::string base_dtype;                 // int8 or fp8 of the frozen weights beside a LoRA; empty: that of the run
   std::string lora_format = "diffusers";  // diffusers or kohya
 

@@ -56,9 +56,11 @@ void print_parameters(const std::string& objective, const Optimizer& optimizer) 
   std::printf("trainable parameters %lld\n", static_cast<long long>(trainable));
 }
 
-size_t denoiser_bytes(const Policy& policy) {
+size_t denoiser_bytes(const Policy& policy, at::Device device) {
   size_t bytes = 0;
-  for (const auto& [name, tensor] : nn::named_tensors(*policy.denoiser)) bytes += tensor.nbytes();
+  for (const auto& [name, tensor] : nn::named_tensors(*policy.denoiser)) {
+    if (tensor.device().type() == device.type()) bytes += tensor.nbytes();
+  }
   return bytes;
 }
 
@@ -101,7 +103,7 @@ void dry_run(const TrainStep& step, Optimizer& optimizer, const Policy& policy, 
   std::printf("effective batch      %lld groups (%lld x %lld), %lld training groups\n",
               static_cast<long long>(effective), static_cast<long long>(options.batch_size),
               static_cast<long long>(options.accumulate), static_cast<long long>(data.num_train_groups()));
-  const size_t bytes = denoiser_bytes(policy);
+  const size_t bytes = denoiser_bytes(policy, device);
   print_memory(optimizer, bytes + (policy.text ? policy.text->weight_bytes() : 0), has_copy ? bytes : 0, device);
   std::printf("before the steps     %.3f GB measured, encoding data\n", gigabytes(encoding_peak));
   std::printf("seconds per step     %.3f measured\n", seconds);

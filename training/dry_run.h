@@ -23,8 +23,8 @@ void dry_run(const TrainStep& step, Optimizer& optimizer, const Policy& policy, 
 // Lines of it that every dry run has: the objective with its parameters and what is trained; memory, as planned and at
 // its peak so far.
 void print_parameters(const std::string& objective, const Optimizer& optimizer);
-// The bytes of the denoiser's weights.
-size_t denoiser_bytes(const Policy& policy);
+// The bytes of the denoiser's weights on the device; those that stay in host memory do not count.
+size_t denoiser_bytes(const Policy& policy, at::Device device);
 void print_memory(const Optimizer& optimizer, size_t policy_bytes, size_t reference_bytes, at::Device device);
 
 }  // namespace prefusion::training

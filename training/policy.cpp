@@ -57,12 +57,20 @@ std::shared_ptr<nn::LoraGate> make_gate(unet::Denoiser& denoiser, const AlignOpt
 // The network beside an adapter. Weights that are to be bytes become so before they are on the device.
 std::shared_ptr<unet::Denoiser> load_frozen(const AlignOptions& options, at::ScalarType dtype, at::Device device) {
   const fs::path folder = unet::denoiser_folder(options.model);
-  if (options.base_dtype.empty()) return unet::load_denoiser(folder, dtype, device);
+  if (options.base_dtype.empty()) {
+    return options.stream_weights ? unet::load_streamed_denoiser(folder, dtype, device)
+                                  : unet::load_denoiser(folder, dtype, device);
+  }
   auto denoiser = unet::load_denoiser(folder, dtype, at::kCPU);
   const int64_t count =
       nn::quantise_frozen_weights(*denoiser, nn::parse_frozen_dtype(options.base_dtype, "--base-dtype"));
   log_info(count, " frozen weights are ", options.base_dtype);
-  denoiser->to(device);
+  if (options.stream_weights) {
+    nn::stream_frozen_weights(
+        *denoiser, [dtype](const std::string&) { return dtype; }, device);
+  } else {
+    denoiser->to(device);
+  }
   return denoiser;
 }
 
@@ -109,7 +117,9 @@ Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device
 
 std::shared_ptr<unet::Denoiser> load_start_denoiser(const fs::path& folder, const AlignOptions& options,
                                                     at::ScalarType dtype, at::Device device) {
-  auto denoiser = unet::load_denoiser(unet::denoiser_folder(folder), dtype, device);
+  const fs::path weights = unet::denoiser_folder(folder);
+  if (options.stream_weights) return unet::load_streamed_denoiser(weights, dtype, device);
+  auto denoiser = unet::load_denoiser(weights, dtype, device);
   const bool has_init = !options.init_lora.empty() && folder == options.model;
   if (has_init) {
     load_whole_lora(*denoiser, options.init_lora, "--init-lora");

@@ -2,9 +2,13 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
+
 #include "core/error.h"
 #include "core/json_config.h"
+#include "core/logging.h"
 #include "core/safetensors.h"
+#include "nn/frozen_weights.h"
 #include "nn/layers.h"
 #include "unet/dit_transformer.h"
 #include "unet/flux_transformer.h"
@@ -66,6 +70,17 @@ std::shared_ptr<Denoiser> make_from_json(const Json& config, const std::string& 
   fail_input(where, ": '_class_name' = ", name.dump(), " is not supported; known denoisers: ", known);
 }
 
+// Without a dtype that of the file.
+std::shared_ptr<Denoiser> load(const std::filesystem::path& folder, std::optional<at::ScalarType> dtype,
+                               at::Device device) {
+  const std::filesystem::path config_path = folder / "config.json";
+  auto denoiser = make_from_json(read_json(config_path), config_path.string());
+  TensorMap weights = read_weights(folder, "diffusion_pytorch_model");
+  denoiser->complete_weights(weights);
+  nn::load_module(*denoiser, weights, dtype, device, folder.string());
+  return denoiser;
+}
+
 }  // namespace
 
 Conditioning select_rows(const Conditioning& conditioning, const at::Tensor& rows) {
@@ -88,11 +103,15 @@ std::filesystem::path denoiser_folder(const std::filesystem::path& model_dir) {
 }
 
 std::shared_ptr<Denoiser> load_denoiser(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device) {
-  const std::filesystem::path config_path = folder / "config.json";
-  auto denoiser = make_from_json(read_json(config_path), config_path.string());
-  TensorMap weights = read_weights(folder, "diffusion_pytorch_model");
-  denoiser->complete_weights(weights);
-  nn::load_module(*denoiser, weights, dtype, device, folder.string());
+  return load(folder, dtype, device);
+}
+
+std::shared_ptr<Denoiser> load_streamed_denoiser(const std::filesystem::path& folder, at::ScalarType dtype,
+                                                 at::Device device) {
+  auto denoiser = load(folder, /*dtype=*/std::nullopt, at::kCPU);
+  const auto dtype_of = [dtype](const std::string&) { return dtype; };
+  const int64_t count = nn::stream_frozen_weights(*denoiser, dtype_of, device);
+  log_info(count, " weights of ", folder.string(), " stay in host memory");
   return denoiser;
 }
 

@@ -79,6 +79,11 @@ std::filesystem::path denoiser_folder(const std::filesystem::path& model_dir);
 // The denoiser of a component folder (denoiser_folder() of a diffusers model): config.json says which class.
 std::shared_ptr<Denoiser> load_denoiser(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device);
 
+// The same network with the weights of its blocks in host memory, as the file has them (nn/frozen_weights.h): for
+// models that do not fit the device. Nothing of it can be trained but adapters.
+std::shared_ptr<Denoiser> load_streamed_denoiser(const std::filesystem::path& folder, at::ScalarType dtype,
+                                                 at::Device device);
+
 // The same network with allocated but unset weights, for pretraining; `config_json` is the text of a config.json.
 std::shared_ptr<Denoiser> make_denoiser(const std::string& config_json, const std::string& where);
 

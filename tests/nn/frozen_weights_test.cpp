@@ -16,6 +16,10 @@ namespace {
 
 using tests::near;
 
+bool is_byte(const at::Tensor& weight) {
+  return weight.element_size() == 1;
+}
+
 class BlockImpl : public torch::nn::Module {
  public:
   BlockImpl() {
@@ -53,6 +57,29 @@ Network make_network() {
   return network;
 }
 
+// A forward and a backward pass with the same fresh adapter on both: equal outputs to the bit on the CPU, and
+// gradients.
+void expect_same_step(Network first, Network second, at::Device device = at::kCPU) {
+  const LoraConfig config{.rank = 2, .alpha = 3, .target_modules = {"conv", "proj"}, .timestep_range = std::nullopt};
+  std::vector<std::vector<at::Tensor>> gradients;
+  std::vector<at::Tensor> outputs;
+  for (Network network : {first, second}) {
+    at::manual_seed(5);
+    const auto adapter = LoraAdapter::create(*network, config, at::detail::createCPUGenerator(7));
+    for (const auto& entry : adapter->entries()) entry.B.detach().copy_(at::randn(entry.B.sizes()));
+    const at::Tensor input = at::randn({2, 3, 9, 8}).to(device).requires_grad_(true);
+    const at::Tensor output = network->forward(input);
+    output.square().sum().backward();
+    outputs.push_back(output.detach());
+    gradients.push_back({input.grad()});
+    for (const auto& [name, tensor] : adapter->parameters()) gradients.back().push_back(tensor.grad());
+    adapter->remove();
+  }
+  if (device.is_cpu()) EXPECT_TRUE(at::equal(outputs[0], outputs[1]));
+  EXPECT_TRUE(near(outputs[0], outputs[1], 1e-6));
+  for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(near(gradients[0][i], gradients[1][i], 1e-6)) << i;
+}
+
 class FrozenWeights : public testing::TestWithParam<FrozenDtype> {};
 
 TEST_P(FrozenWeights, AreWithinHalfAStep) {
@@ -77,10 +104,10 @@ TEST_P(FrozenWeights, OfBlocksAreBytesTheRestStays) {
   Network network = make_network();
   const at::Tensor conv_in = network->conv_in->weight.clone(), norm = network->block().norm->weight.clone();
   EXPECT_EQ(quantise_frozen_weights(*network, GetParam()), 2);
-  EXPECT_TRUE(is_quantised(network->block().conv->weight) && is_quantised(network->block().proj->weight));
+  EXPECT_TRUE(is_byte(network->block().conv->weight) && is_byte(network->block().proj->weight));
   EXPECT_TRUE(at::equal(network->conv_in->weight, conv_in) && at::equal(network->block().norm->weight, norm));
   EXPECT_EQ(network->block().conv->bias.scalar_type(), at::kFloat);
-  EXPECT_FALSE(is_quantised(network->proj_out->weight));
+  EXPECT_FALSE(is_byte(network->proj_out->weight));
   for (const auto& parameter : network->parameters()) EXPECT_FALSE(parameter.requires_grad());
 }
 
@@ -93,22 +120,7 @@ TEST_P(FrozenWeights, ComputeWhatRoundedWeightsDo) {
     weight->set_data(dequantise_weight(q.weight, q.scale, at::kFloat));
   }
   for (auto& parameter : rounded->parameters()) parameter.set_requires_grad(false);
-  const LoraConfig config{.rank = 2, .alpha = 3, .target_modules = {"conv", "proj"}, .timestep_range = std::nullopt};
-  std::vector<std::vector<at::Tensor>> gradients;
-  std::vector<at::Tensor> outputs;
-  for (Network network : {bytes, rounded}) {
-    at::manual_seed(5);
-    const auto adapter = LoraAdapter::create(*network, config, at::detail::createCPUGenerator(7));
-    for (const auto& entry : adapter->entries()) entry.B.detach().normal_();
-    const at::Tensor input = at::randn({2, 3, 9, 8}).requires_grad_(true);
-    const at::Tensor output = network->forward(input);
-    output.square().sum().backward();
-    outputs.push_back(output.detach());
-    gradients.push_back({input.grad()});
-    for (const auto& [name, tensor] : adapter->parameters()) gradients.back().push_back(tensor.grad());
-  }
-  EXPECT_TRUE(at::equal(outputs[0], outputs[1]));
-  for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(near(gradients[0][i], gradients[1][i], 1e-6)) << i;
+  expect_same_step(bytes, rounded);
 }
 
 TEST_P(FrozenWeights, StayCloseToFp32) {
@@ -126,13 +138,66 @@ TEST_P(FrozenWeights, KeepTheDtypeOfHalfPrecisionActivations) {
   Network network = make_network();
   quantise_frozen_weights(*network, GetParam());
   for (auto& parameter : network->parameters()) {
-    if (!is_quantised(parameter)) parameter.set_data(parameter.to(at::kBFloat16));
+    if (!is_byte(parameter)) parameter.set_data(parameter.to(at::kBFloat16));
   }
   EXPECT_EQ(network->forward(at::randn({1, 3, 8, 8}).to(at::kBFloat16)).scalar_type(), at::kBFloat16);
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, FrozenWeights, testing::Values(FrozenDtype::kInt8, FrozenDtype::kFp8),
                          [](const auto& info) { return info.param == FrozenDtype::kInt8 ? "int8" : "fp8"; });
+
+// A network in half precision whose blocks stay so while it computes in fp32.
+TEST(StreamedWeights, ComputeWhatConvertedOnesDo) {
+  Network streamed = make_network(), converted = make_network();
+  for (Network network : {streamed, converted}) {
+    for (auto& parameter : network->parameters()) parameter.set_data(parameter.to(at::kHalf));
+  }
+  EXPECT_EQ(stream_frozen_weights(
+                *streamed, [](const std::string&) { return at::kFloat; }, at::kCPU),
+            2);
+  converted->to(at::kFloat);
+  for (auto& parameter : converted->parameters()) parameter.set_requires_grad(false);
+  EXPECT_EQ(streamed->block().conv->weight.scalar_type(), at::kHalf);
+  EXPECT_EQ(streamed->block().proj->weight.scalar_type(), at::kHalf);
+  EXPECT_EQ(streamed->block().conv->compute_dtype(), at::kFloat);
+  EXPECT_EQ(streamed->block().conv->bias.scalar_type(), at::kFloat);
+  EXPECT_EQ(streamed->conv_in->weight.scalar_type(), at::kFloat);
+  expect_same_step(streamed, converted);
+}
+
+TEST(StreamedWeights, AreLeftAloneWhereTheyAreWhatIsNeeded) {
+  Network network = make_network();
+  const void* data = network->block().conv->weight.data_ptr();
+  EXPECT_EQ(stream_frozen_weights(
+                *network, [](const std::string&) { return at::kFloat; }, at::kCPU),
+            2);
+  EXPECT_EQ(network->block().conv->weight.data_ptr(), data);
+  EXPECT_EQ(network->block().conv->resting_weight(), nullptr);
+  for (const auto& parameter : network->parameters()) EXPECT_FALSE(parameter.requires_grad());
+}
+
+TEST(StreamedWeights, MayBeBytes) {
+  Network streamed = make_network(), bytes = make_network();
+  for (Network network : {streamed, bytes}) quantise_frozen_weights(*network, FrozenDtype::kInt8);
+  stream_frozen_weights(
+      *streamed, [](const std::string&) { return at::kFloat; }, at::kCPU);
+  EXPECT_TRUE(is_byte(streamed->block().conv->weight));
+  expect_same_step(streamed, bytes);
+}
+
+TEST(StreamedWeights, ComeToTheGpuAndAreNotKeptThere) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
+  Network streamed = make_network(), resident = make_network();
+  resident->to(at::kCUDA);
+  for (auto& parameter : resident->parameters()) parameter.set_requires_grad(false);
+  stream_frozen_weights(
+      *streamed, [](const std::string&) { return at::kFloat; }, at::kCUDA);
+  EXPECT_TRUE(streamed->block().conv->weight.is_cpu() && streamed->block().conv->weight.is_pinned());
+  EXPECT_TRUE(streamed->conv_in->weight.is_cuda());
+  EXPECT_TRUE(streamed->block().conv->compute_device().is_cuda());
+  // From the second step on copies are under way before they are asked for.
+  for (int step = 0; step < 4; ++step) expect_same_step(streamed, resident, at::kCUDA);
+}
 
 TEST(FrozenDtype, IsOneOfTwo) {
   EXPECT_EQ(parse_frozen_dtype("fp8", "--base-dtype"), FrozenDtype::kFp8);

@@ -39,7 +39,7 @@ class TextToImageReference : public testing::Test {
   }
 
   static TextToImage load(const std::string& model, int64_t clip_skip = 0, at::ScalarType dtype = at::kFloat) {
-    return TextToImage::load(folder_ / "models" / model, dtype, at::kCPU, {.clip_skip = clip_skip});
+    return TextToImage::load(folder_ / "models" / model, dtype, at::kCPU, {.prompts = {.clip_skip = clip_skip}});
   }
 
   static ImageRequest request(const Json& item) {

@@ -80,6 +80,21 @@ TEST(T5EncoderModelReference, KeepsLastMatricesOfFeedForwardInFp32WhereTheRestIs
   for (const at::Tensor& weight : bfloat->parameters()) EXPECT_EQ(weight.scalar_type(), at::kBFloat16);
 }
 
+// The files are fp32: in half precision all weights of blocks are made when they are needed.
+TEST(T5EncoderModelReference, StreamedWeightsMakeTheSameStates) {
+  const TensorMap expected = expected_of("gated_gelu");
+  for (const at::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    const auto resident = load_t5_encoder_model(models() / "gated_gelu", dtype, at::kCPU);
+    const auto streamed = load_t5_encoder_model(models() / "gated_gelu", dtype, at::kCPU, /*streams_weights=*/true);
+    EXPECT_TRUE(at::equal(states(*streamed, expected, true), states(*resident, expected, true))) << dtype;
+    for (const auto& item : streamed->named_parameters()) {
+      const bool is_in_block = item.key().find(".block.") != std::string::npos && item.value().dim() == 2;
+      const bool is_bias_table = item.key().find("relative_attention_bias") != std::string::npos;
+      EXPECT_EQ(item.value().scalar_type(), is_in_block && !is_bias_table ? at::kFloat : dtype) << item.key();
+    }
+  }
+}
+
 // The weights of this one are so large that plain fp16 ends in values that are not finite.
 TEST(T5EncoderModelReference, StaysFiniteWhereFp16Overflows) {
   const TensorMap expected = expected_of("overflow");

@@ -54,7 +54,7 @@ void online_dry_run(OnlineMethod& method, Optimizer& optimizer, const Policy& po
     std::printf("a round              %lld samples, %lld micro-steps, %.4g optimizer steps\n", num_samples,
                 static_cast<long long>(method.num_micro_steps()), steps_per_round);
   }
-  const size_t bytes = denoiser_bytes(policy);
+  const size_t bytes = denoiser_bytes(policy, device);
   print_memory(optimizer, bytes, reference.kind == ReferenceKind::kFrozen ? bytes : 0, device);
   if (num_samples > 0) {
     std::printf("seconds per sample   %.3f measured, with judging\n", round_seconds / static_cast<double>(num_samples));

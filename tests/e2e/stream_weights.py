@@ -1,0 +1,74 @@
+"""Runs with `--stream-weights` beside runs without, on models kept in half precision that compute in fp32.
+
+stream_weights.py BINARY WORLD CASE, with WORLD from make_sd_world.py and WORLD/families from make_families.py.
+"""
+
+import shutil
+
+from families import PROMPT
+from support import check, check_near, main, read_metrics, snapshot
+
+import torch
+from safetensors.torch import load_file, save_file
+
+
+def half_model(world, scratch, name):
+    """A model whose denoiser and T5 are stored in fp16."""
+    source = world / "models" / "epsilon" if name == "sd" else world / "families" / "models" / name
+    folder = scratch / name
+    shutil.copytree(source, folder)
+    for component in ("unet", "transformer", "text_encoder_2" if name == "flux" else "text_encoder"):
+        for file in (folder / component).glob("*.safetensors") if (folder / component).exists() else ():
+            weights = {key: value.half() if value.is_floating_point() else value for key, value in load_file(file).items()}
+            save_file(weights, file, metadata={"format": "pt"})
+    return folder
+
+
+def pictures(prefusion, world, scratch):
+    """The same files to the byte, LoRAs on top included."""
+    for name in ("sd", "flux", "pixart"):
+        model = half_model(world, scratch, name)
+        lora = scratch / f"{name}-lora"
+        prefusion.run("align", model=model, data=world / "pairs.parquet", output=lora, steps=2, batch_size=2, lr=1e-2,
+                      resolution=64, eval_every=0, quiet=True)
+        for case, options in (("plain", {}), ("lora", dict(lora=lora))):
+            common = dict(model=model, prompt=PROMPT, steps=2, seed=4, num_images=2, **options)
+            text = prefusion.run("generate", output=scratch / name / f"{case}-streamed", stream_weights=True, **common)
+            check("stay in host memory" in text, text)
+            prefusion.run("generate", output=scratch / name / f"{case}-resident", **common)
+            streamed, resident = (snapshot(scratch / name / f"{case}-{kind}") for kind in ("streamed", "resident"))
+            check(len(streamed) == 2 and streamed == resident, f"{name}, {case}: the pictures differ")
+
+
+def steps(prefusion, world, scratch):
+    """The same losses and adapters, whatever else is done to the frozen weights."""
+    for name in ("sd", "flux"):
+        model = half_model(world, scratch, name)
+        for case, options in (("plain", {}), ("checkpointed", dict(gradient_checkpointing=True)),
+                              ("bytes", dict(base_dtype="int8"))):
+            common = dict(model=model, data=world / "pairs.parquet", steps=3, batch_size=2, lr=1e-2, kappa=200, resolution=64,
+                          eval_every=0, log_every=1, seed=3, target_modules="to_q,to_out.0,ff.net.2,conv1", **options)
+            folders = [scratch / f"{name}-{case}-{kind}" for kind in ("streamed", "resident")]
+            for folder in folders:
+                prefusion.run("align", output=folder, stream_weights=folder is folders[0], **common)
+            for streamed, resident in zip(*map(read_metrics, folders), strict=True):
+                for key in ("loss", "error_chosen", "error_rejected_ref"):
+                    check_near(streamed[key], resident[key], 1e-6, f"{name}, {case}, step {resident['step']} {key}")
+            found, expected = (load_file(folder / "pytorch_lora_weights.safetensors") for folder in folders)
+            check(found.keys() == expected.keys(), "other layers were trained")
+            for key in expected:
+                check(torch.allclose(found[key], expected[key], rtol=1e-4, atol=1e-6), f"{name}, {case}: {key} differs")
+
+
+def refusals(prefusion, world, scratch):
+    model = world / "models" / "epsilon"
+    common = dict(model=model, data=world / "pairs.parquet", output=scratch / "run", steps=1, stream_weights=True)
+    for changes, said in ((dict(adapter="full"), "--adapter full"), (dict(reference="frozen"), "--reference frozen")):
+        text = prefusion.run("align", exit_code=2, **common, **changes)
+        check("--stream-weights" in text.splitlines()[-1] and said in text.splitlines()[-1], text)
+    text = prefusion.run("generate", exit_code=2, model=model, base=model, alignment_strength=0.5, prompt="a cat",
+                         output=scratch / "cat.png", stream_weights=True)
+    check("--stream-weights" in text.splitlines()[-1] and "convert" in text.splitlines()[-1], text)
+
+
+main({"pictures": pictures, "steps": steps, "refusals": refusals})
