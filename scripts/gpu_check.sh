@@ -37,4 +37,8 @@ for network in sd15 sdxl; do
   check env PREFUSION_TUNING=/nonexistent $bench forward --model $folder --random-weights --dtype bf16 --batch-size 2
   check env PREFUSION_TUNING="$build_dir/gpu_tuning.json" $bench forward --model $folder --random-weights --dtype bf16 --batch-size 2
 done
+section "training steps: all weights of sd15, a LoRA of sdxl; groups a second"
+train="env PREFUSION_TUNING=$build_dir/gpu_tuning.json $bench train --random-weights --dtype bf16 --objective diffusion-dpo,mapo"
+check $train --model benchmarks/geometries/sd15 --adapter full --batch-size 8
+check $train --model benchmarks/geometries/sdxl --batch-size 2 --gradient-checkpointing
 exit $status

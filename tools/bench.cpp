@@ -20,11 +20,9 @@ struct BenchCommand : CommonOptions {
 using Part = std::vector<BenchRow> (*)(const BenchOptions&);
 
 const std::map<std::string, Part>& parts() {
-  static const std::map<std::string, Part> all = {{"kernels", bench_kernels},
-                                                  {"forward", bench_denoiser},
-                                                  {"generate", bench_generation},
-                                                  {"score", bench_scoring},
-                                                  {"tune", bench_tune}};
+  static const std::map<std::string, Part> all = {{"kernels", bench_kernels},     {"forward", bench_denoiser},
+                                                  {"generate", bench_generation}, {"train", bench_training},
+                                                  {"score", bench_scoring},       {"tune", bench_tune}};
   return all;
 }
 
@@ -32,6 +30,8 @@ constexpr const char* kFooter = R"(What is timed:
   kernels   kernels of ours beside the ATen operations they replace, and attention, at the shapes of real models
   forward   one pass of a denoiser on random input, forward, and forward and backward for all weights
   generate  pictures, and their parts: text encoders, denoiser with sampler, decoder
+  train     training steps of objectives on random groups of pictures (pairs, lists of 4), and the same with the errors of
+            the reference cached
   tune      every attention of a denoiser in each way there is; the fastest are remembered for later runs, in the file
             PREFUSION_TUNING or ~/.cache/prefusion/tuning.json. Remove it to forget them
   score     a CLIP reward model on pictures in memory: preparing them, scoring them
@@ -41,6 +41,7 @@ Examples:
   prefusion bench kernels --dtype bf16
   prefusion bench forward --model stable-diffusion-v1-5 --height 256 --width 256 --batch-size 2
   prefusion bench forward --model folder-with-unet-config --random-weights
+  prefusion bench train --model stable-diffusion-v1-5 --objective diffusion-dpo,mapo --adapter full --dtype bf16
   prefusion bench tune --model stable-diffusion-v1-5 --dtype bf16 --batch-size 2
   prefusion bench generate --model assets/shapes --steps 10 --output bench.json)";
 
@@ -48,22 +49,25 @@ void add_options(CLI::App& app, BenchCommand& command) {
   auto& o = command.bench;
   std::vector<std::string> names;
   for (const auto& [name, part] : parts()) names.push_back(name);
-  app.add_option("what", o.what, "kernels, forward, tune, generate or score")->required()->check(CLI::IsMember(names));
+  app.add_option("what", o.what, "kernels, forward, train, tune, generate or score")
+      ->required()
+      ->check(CLI::IsMember(names));
   app.add_option("--model", o.model, "Model folder in diffusers layout; for score, the folder of a CLIP model");
   app.add_flag(
       "--random-weights", o.random_weights,
-      "forward: a network of the folder's config.json with random weights, which the folder then need not have");
+      "forward, train, tune: a network of the folder's config.json with random weights, which the folder then need not "
+      "have");
   app.add_flag("--no-backward", o.no_backward, "forward: only that, which needs no memory for gradients");
   app.add_option("--height", o.height_px, "Pixels; 0 is the model's own size (score: 512)")->capture_default_str();
   app.add_option("--width", o.width_px, "Pixels; 0 is the model's own size (score: 512)")->capture_default_str();
-  app.add_option("--batch-size", o.batch_size, "Items, pictures at a time")
+  app.add_option("--batch-size", o.batch_size, "Items, pictures at a time; train: groups")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{1}, int64_t{100'000}));
-  app.add_option("--tokens", o.num_tokens, "forward, tune: text tokens")
+  app.add_option("--tokens", o.num_tokens, "forward, train, tune: text tokens")
       ->capture_default_str()
       ->check(CLI::Range(1, 100'000));
   app.add_option("--pooled-width", o.pooled_width,
-                 "forward, tune: width of the pooled text states of a model whose config does not say it (SDXL)")
+                 "forward, train, tune: width of the pooled text states of a model whose config does not say it (SDXL)")
       ->capture_default_str()
       ->check(CLI::Range(1, 100'000));
   app.add_option("--steps", o.num_inference_steps, "generate: sampling steps")
@@ -71,6 +75,14 @@ void add_options(CLI::App& app, BenchCommand& command) {
       ->check(CLI::Range(int64_t{1}, int64_t{100'000}));
   app.add_option("--guidance-scale", o.guidance_scale, "generate: 1 or less is none")->capture_default_str();
   app.add_option("--prompt", o.prompt, "generate, score: the prompt")->capture_default_str();
+  app.add_option("--objective", o.objectives, "train: objectives on data, separated by commas")
+      ->delimiter(',')
+      ->default_str("diffusion-dpo");
+  app.add_option_function<std::string>(
+         "--adapter", [&o](const std::string& name) { o.trains_all = name == "full"; },
+         "train: lora (default), or full, which trains all weights and has a second network as reference")
+      ->check(CLI::IsMember({"lora", "full"}));
+  app.add_flag("--gradient-checkpointing", o.gradient_checkpointing, "train: recompute activations");
   app.add_option("--only", o.only, "kernels: those whose name contains this text");
   app.add_option("--warmup", o.repeats.warmup, "Runs that do not count")
       ->capture_default_str()
@@ -89,9 +101,13 @@ void check_request(const BenchOptions& options) {
   const bool needs_model = options.what != "kernels";
   check_usage(needs_model != options.model.empty(),
               needs_model ? "bench " + options.what + ": --model is missing" : "bench kernels: takes no --model");
-  check_usage(!options.random_weights || options.what == "forward" || options.what == "tune",
-              "--random-weights: only of bench forward and tune");
+  check_usage(!options.random_weights || options.what == "forward" || options.what == "train" || options.what == "tune",
+              "--random-weights: only of bench forward, train and tune");
   check_usage(!options.no_backward || options.what == "forward", "--no-backward: only of bench forward");
+  const bool has_training =
+      options.objectives != BenchOptions().objectives || options.trains_all || options.gradient_checkpointing;
+  check_usage(!has_training || options.what == "train",
+              "--objective, --adapter, --gradient-checkpointing: only of bench train");
   check_usage(options.only.empty() || !needs_model, "--only: only of bench kernels");
 }
 
@@ -120,7 +136,7 @@ void run(const BenchCommand& command, const CLI::App&) {
 }  // namespace
 
 void add_bench(CLI::App& root) {
-  add_command<BenchCommand>(root, "bench", "Times kernels, denoisers, generation and scoring on this machine",
+  add_command<BenchCommand>(root, "bench", "Times kernels, denoisers, training, generation and scoring on this machine",
                             add_options, run);
 }
 

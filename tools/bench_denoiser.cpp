@@ -10,18 +10,6 @@
 namespace prefusion::tools {
 namespace {
 
-std::shared_ptr<unet::Denoiser> open_denoiser(const BenchOptions& options) {
-  const auto folder = unet::denoiser_folder(options.model);
-  if (!options.random_weights) return unet::load_denoiser(folder, options.dtype, options.device);
-  const auto config = folder / "config.json";
-  auto denoiser = unet::make_denoiser(read_json(config).dump(), config.string());
-  const at::NoGradGuard no_grad;
-  at::manual_seed(options.seed);
-  for (at::Tensor& parameter : denoiser->parameters()) parameter.normal_(0.0, 0.02);
-  denoiser->to(options.device, options.dtype);
-  return denoiser;
-}
-
 // Pixels a latent stands for: the autoencoder's factor, or 8, which nearly all have, in a folder without one.
 int64_t pixels_of_latent(const std::filesystem::path& model) {
   const auto config = model / "vae" / "config.json";
@@ -40,7 +28,19 @@ int64_t latent_size(int64_t size_px, int64_t own, int64_t factor, int64_t patch,
 
 }  // namespace
 
-DenoiserPass::DenoiserPass(const BenchOptions& options) : denoiser_(open_denoiser(options)) {
+std::shared_ptr<unet::Denoiser> open_bench_denoiser(const BenchOptions& options) {
+  const auto folder = unet::denoiser_folder(options.model);
+  if (!options.random_weights) return unet::load_denoiser(folder, options.dtype, options.device);
+  const auto config = folder / "config.json";
+  auto denoiser = unet::make_denoiser(read_json(config).dump(), config.string());
+  const at::NoGradGuard no_grad;
+  at::manual_seed(options.seed);
+  for (at::Tensor& parameter : denoiser->parameters()) parameter.normal_(0.0, 0.02);
+  denoiser->to(options.device, options.dtype);
+  return denoiser;
+}
+
+DenoiserPass::DenoiserPass(const BenchOptions& options) : denoiser_(open_bench_denoiser(options)) {
   const unet::DenoiserInfo& info = denoiser_->info();
   const int64_t factor = pixels_of_latent(options.model), patch = info.size_multiple;
   const int64_t height = latent_size(options.height_px, info.sample_size, factor, patch, "--height");

@@ -10,6 +10,9 @@
 
 namespace prefusion::tools {
 
+// The denoiser of --model, or one of its config with random weights, the same for the same seed.
+std::shared_ptr<unet::Denoiser> open_bench_denoiser(const BenchOptions& options);
+
 // A denoiser of --model on random input of the size that is asked for.
 class DenoiserPass {
  public:
@@ -20,6 +23,10 @@ class DenoiserPass {
   void forward_and_backward() const;  // for all weights
   // "1 x 64 x 64 latents"
   std::string shape_text() const;
+
+  const std::shared_ptr<unet::Denoiser>& denoiser() const { return denoiser_; }
+  const at::Tensor& noisy_latents() const { return noisy_latents_; }        // [B, C, h, w]
+  const unet::Conditioning& conditioning() const { return conditioning_; }  // a row for each
 
  private:
   at::Tensor predict() const;

@@ -24,6 +24,9 @@ struct BenchOptions {
   int64_t num_inference_steps = 20;
   double guidance_scale = 7.5;
   std::string prompt = "a photo of a red fox in the snow";
+  std::vector<std::string> objectives = {"diffusion-dpo"};
+  bool trains_all = false;  // all weights instead of a LoRA
+  bool gradient_checkpointing = false;
   std::string only;  // kernels whose name contains it
   Repeats repeats;
   uint64_t seed = 0;
@@ -37,6 +40,10 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options);
 
 // One pass of a denoiser on random input: forward alone, and, if wanted, forward and backward for all weights.
 std::vector<BenchRow> bench_denoiser(const BenchOptions& options);
+
+// Training steps of objectives on random groups: noise, reference, policy, backward pass, optimizer; and, where the
+// reference's errors could be cached, the same without its pass.
+std::vector<BenchRow> bench_training(const BenchOptions& options);
 
 // The paths of kernels/attention at every shape of a denoiser's attentions; the fastest are entered into the table that
 // attention() asks.

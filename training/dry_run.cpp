@@ -11,40 +11,13 @@
 #include "core/progress.h"
 #include "losses/registry.h"
 #include "nn/layers.h"
+#include "training/synthetic_batch.h"
 
 namespace prefusion::training {
 namespace {
 
 double gigabytes(size_t bytes) {
   return static_cast<double>(bytes) / 1e9;
-}
-
-// Random latents and text states of the run's shapes, and what else the objective asks of a batch.
-EncodedBatch synthetic_batch(const EncodedData& data, int64_t batch_size, at::Device device, int64_t items,
-                             const losses::ObjectiveInfo& needs) {
-  EncodedBatch batch;
-  std::vector<int64_t> shape = {batch_size, items};
-  for (const int64_t size : data.latent_shape()) shape.push_back(size);
-  batch.mean = at::randn(shape).to(device);
-  batch.std = at::ones_like(batch.mean);
-  batch.prompts = data.example_prompt().map(
-      [&](const at::Tensor& part) { return part.repeat_interleave(batch_size, 0).to(device); });
-  if (const at::Tensor ids = data.example_time_ids(); ids.defined()) {
-    batch.time_ids = ids.to(device).expand({batch_size, items, -1});
-  }
-  batch.labels = at::zeros({batch_size, items}).to(device);
-  batch.labels.select(1, 0).fill_(1);
-  batch.is_caption_dropped = at::zeros({batch_size}, at::kBool).to(device);
-  if (needs.needs_scores) batch.scores = batch.labels;
-  if (needs.needs_mask) batch.masks = at::ones_like(batch.mean.narrow(2, 0, 1));
-  if (needs.needs_item_prompts)
-    batch.item_prompts =
-        batch.prompts.map([&](const at::Tensor& part) { return at::stack(std::vector<at::Tensor>(items, part), 1); });
-  for (int64_t i = 0; i < batch_size; ++i) batch.groups.push_back({i, 0});
-  batch.prompt_texts.resize(static_cast<size_t>(batch_size));
-  if (needs.needs_item_prompts) batch.item_prompt_texts.resize(static_cast<size_t>(batch_size * items));
-  batch.users.resize(static_cast<size_t>(batch_size));
-  return batch;
 }
 
 }  // namespace
@@ -78,7 +51,9 @@ void dry_run(const TrainStep& step, Optimizer& optimizer, const Policy& policy, 
              const std::function<EncodedBatch(const EncodedBatch&)>& complete) {
   const auto& objective = losses::find_objective(options.objective);
   const int64_t items = data.items_per_group();
-  const EncodedBatch batch = synthetic_batch(data, options.batch_size, device, items, objective.info);
+  const ItemShape shape{
+      .latents = data.latent_shape(), .prompt = data.example_prompt(), .time_ids = data.example_time_ids()};
+  const EncodedBatch batch = synthetic_batch(shape, options.batch_size, items, objective.info, device);
   double seconds = 0;
   constexpr int kSteps = 2;  // the first one allocates, the second is measured
   // A cached reference leaves two numbers a pair.

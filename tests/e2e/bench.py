@@ -81,6 +81,27 @@ def others(prefusion, world, scratch):
     check(whole["flops"] == parts, f"{whole['flops']} operations of pictures, {parts} of latents and decoding")
 
 
+def training(prefusion, world, scratch):
+    """A reference costs one pass of the denoiser over all items, unless its errors are cached."""
+    model = world / "models" / "epsilon"
+    shape = dict(model=model, height=64, width=80, tokens=9)
+
+    def passes(items):
+        return bench(prefusion, scratch, "forward", batch_size=items, no_backward=True, **shape)["rows"][0]["flops"]
+
+    for adapter in ("lora", "full"):
+        report = bench(prefusion, scratch, "train", objective="mapo,diffusion-dpo,rankdpo,sft", adapter=adapter, batch_size=2, **shape)
+        rows = {row["name"].strip().removeprefix("step of ").split(",")[0]: row for row in report["rows"]}
+        cached = " with its reference cached"
+        check(set(rows) == {"mapo", "sft", "diffusion-dpo", "diffusion-dpo" + cached, "rankdpo", "rankdpo" + cached}, f"{list(rows)}")
+        flops = {name: row["flops"] for name, row in rows.items()}
+        for name, items in (("diffusion-dpo", 4), ("rankdpo", 8)):
+            check(flops[name] - flops[name + cached] == passes(items), f"{adapter}, {name}: {flops}, a pass {passes(items)}")
+        check(flops["mapo"] == flops["diffusion-dpo" + cached], f"{adapter}: {flops}")
+        check(2 * flops["sft"] == flops["mapo"], f"{adapter}: {flops}")
+        check(rows["mapo"]["groups_per_second"] > 0 and rows["mapo"]["name"].endswith("2 groups of 2"), f"{rows['mapo']}")
+
+
 def tune(prefusion, world, scratch):
     """The fastest way of every attention is remembered, obeyed by later runs, and refused when its file is broken."""
     table = scratch / "deep" / "tuning.json"
@@ -113,10 +134,14 @@ def refusals(prefusion, world, scratch):
         ("--no-backward: only of bench forward", ["tune", "--model", "x", "--no-backward"]),
         ("no kernel has that in its name", ["kernels", "--only", "nothing"]),
         ("this model takes multiples of", ["forward", "--model", str(world / "models" / "epsilon"), "--height", "63"]),
+        ("--adapter", ["forward", "--model", "x", "--adapter", "full"]),
+        ("learns from its own samples", ["train", "--model", "x", "--objective", "ddpo"]),
+        ("trains an adapter of its own", ["train", "--model", "x", "--objective", "ppd"]),
+        ("unknown objective 'nothing'", ["train", "--model", "x", "--objective", "nothing"]),
         ("training", ["training"]),
     ):
         error = prefusion.run_command([prefusion.binary, "bench", *arguments], 2)
         check(expected in error, f"bench {arguments}: {error}")
 
 
-main({"forward": forward, "others": others, "tune": tune, "refusals": refusals})
+main({"forward": forward, "others": others, "training": training, "tune": tune, "refusals": refusals})
