@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <future>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 
@@ -220,11 +221,7 @@ std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& 
   const size_t num_kept = jobs.size() - open.size();
   Progress progress("generate", static_cast<int64_t>(jobs.size()), "image", options.shows_progress);
   progress.set_start(static_cast<int64_t>(num_kept));
-  for (size_t begin = 0; begin < open.size();) {
-    const size_t end = batch_end(open, begin, static_cast<size_t>(options.batch_size), prepared);
-    std::vector<pipelines::ImageRequest> requests;
-    for (size_t i = begin; i < end; ++i) requests.push_back(open[i]->request);
-    const at::Tensor images = make_batch(prepared, requests, preview);
+  const auto write = [&](const at::Tensor& images, size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
       const std::string settings = settings_of(*open[i]);
       const std::string png = images::encode_png(images[static_cast<int64_t>(i - begin)]);
@@ -232,8 +229,19 @@ std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& 
                  insert_png_text(png, {{"parameters", parameters_text(settings)}, {"prefusion", settings}}));
     }
     progress.update(static_cast<int64_t>(num_kept + end));
+  };
+  // A batch is written while the next one is made. Leaving early waits for it.
+  std::future<void> writing;
+  for (size_t begin = 0; begin < open.size();) {
+    const size_t end = batch_end(open, begin, static_cast<size_t>(options.batch_size), prepared);
+    std::vector<pipelines::ImageRequest> requests;
+    for (size_t i = begin; i < end; ++i) requests.push_back(open[i]->request);
+    const at::Tensor images = make_batch(prepared, requests, preview);
+    if (writing.valid()) writing.get();
+    writing = std::async(std::launch::async, write, images, begin, end);
     begin = end;
   }
+  if (writing.valid()) writing.get();
   if (!options.contact_sheet.empty() && !jobs.empty()) write_contact_sheet(options, jobs);
 
   std::vector<std::filesystem::path> files;
