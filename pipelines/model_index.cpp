@@ -125,7 +125,10 @@ constexpr PipelineClass kClasses[] = {
     {"StableDiffusionXLInpaintPipeline", ModelFamily::kStableDiffusionXl, read_stable_diffusion_xl_from_picture,
      PipelineUse::kAny},
     {"StableDiffusion3Img2ImgPipeline", ModelFamily::kStableDiffusion3, read_stable_diffusion_3, PipelineUse::kAny},
+    {"StableDiffusion3InpaintPipeline", ModelFamily::kStableDiffusion3, read_stable_diffusion_3, PipelineUse::kAny},
     {"FluxImg2ImgPipeline", ModelFamily::kFlux, read_flux, PipelineUse::kAny},
+    {"FluxInpaintPipeline", ModelFamily::kFlux, read_flux, PipelineUse::kAny},
+    {"FluxFillPipeline", ModelFamily::kFlux, read_flux, PipelineUse::kAny},
 };
 
 const PipelineClass& find_class(const std::string& name, const std::string& where, PipelineUse use) {

@@ -66,7 +66,8 @@ void SamplingRun::step() {
     last_prediction_ = unet::without_variances(last_prediction_, latents_.size(1));
   }
   const schedulers::NoiseSource noise = [this](const at::Tensor& like) { return draw_noise(generators_, like); };
-  const at::Tensor next = restore_kept(scheduler_->step(last_prediction_, position_, latents_, noise));
+  at::Tensor next = restore_kept(scheduler_->step(last_prediction_, position_, latents_, noise));
+  if (position_ + 1 == num_calls()) next = as_decoded(next);
   if (options_.on_step) {
     options_.on_step({.index = position_,
                       .count = num_calls(),
@@ -85,6 +86,14 @@ at::Tensor SamplingRun::restore_kept(const at::Tensor& next) const {
   const at::Tensor kept =
       is_last ? start_.picture_latents : scheduler_->add_noise(start_.picture_latents, start_.noise, position_ + 1);
   return ((1 - start_.mask) * kept + start_.mask * next).to(next.scalar_type());
+}
+
+at::Tensor SamplingRun::as_decoded(const at::Tensor& latents) const {
+  const bool leaves_out_shift =
+      pipeline_->components().family == ModelFamily::kStableDiffusion3 && options_.start.mask.defined();
+  if (!leaves_out_shift) return latents;
+  const vae::AutoencoderKLConfig& config = pipeline_->components().autoencoder->config();
+  return latents - config.shift_factor * config.scaling_factor;
 }
 
 at::Tensor SamplingRun::predict(const at::Tensor& timesteps) const {

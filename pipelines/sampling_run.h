@@ -55,6 +55,10 @@ class SamplingRun {
   // Latents after call number `position_` with what the mask keeps put back.
   at::Tensor restore_kept(const at::Tensor& next) const;
 
+  // The last latents as decode() is to have them. diffusers' inpainting pipeline of SD3 decodes without the
+  // autoencoder's shift (0.42 and before; its issue 13611): its pictures, a shade off, are those made here.
+  at::Tensor as_decoded(const at::Tensor& latents) const;
+
   TextToImage* pipeline_;
   GenerateOptions options_;
   std::unique_ptr<schedulers::Scheduler> scheduler_;

@@ -9,10 +9,6 @@
 namespace prefusion::pipelines {
 namespace {
 
-bool has_repainting(ModelFamily family) {
-  return family == ModelFamily::kStableDiffusion || family == ModelFamily::kStableDiffusionXl;
-}
-
 // One draw from the posterior of a picture for every item.
 at::Tensor sample_latents(const vae::AutoencoderKL& autoencoder, const vae::Posterior& posterior,
                           const std::vector<at::Generator>& generators, const at::Tensor& like) {
@@ -36,14 +32,24 @@ void check_start(const TextToImage& pipeline, const GenerateOptions& options) {
   }
   check_usage(start.strength > 0 && start.strength <= 1, "--strength must be above 0 and at most 1, found ",
               start.strength);
-  check_usage(!has_mask || has_repainting(pipeline.components().family),
-              "--mask-image is for Stable Diffusion 1.x, 2.x and SDXL; this model is of another family");
   const ImageSize size = pipeline.image_size(options);
   const std::vector<int64_t> expected = {1, 3, size.height_px, size.width_px};
   check_usage(start.pixel_values.sizes() == expected, "the start picture must be ", shape_text(expected), ", found ",
               shape_text(start.pixel_values.sizes()));
   check_usage(!has_mask || start.mask.sizes() == at::IntArrayRef({1, 1, size.height_px, size.width_px}),
               "the mask must have the size of the start picture, found ", shape_text(start.mask.sizes()));
+}
+
+// What an inpainting denoiser is told beside the noisy latents: the mask at their size and the masked picture or, in
+// FLUX.1 Fill, the masked picture and every pixel of the mask. `mask` is [1, 1, H, W], `latent_mask` [1, 1, h, w].
+at::Tensor told_of_mask(const TextToImage& pipeline, const at::Tensor& masked_latents, const at::Tensor& mask,
+                        const at::Tensor& latent_mask) {
+  const auto rows = [&](const at::Tensor& x) {
+    return x.to(masked_latents).expand({masked_latents.size(0), -1, -1, -1});
+  };
+  if (pipeline.components().family != ModelFamily::kFlux) return at::cat({rows(latent_mask), masked_latents}, 1);
+  const at::Tensor pixels = at::pixel_unshuffle(mask, pipeline.components().autoencoder->scale_factor_px());
+  return at::cat({masked_latents, rows(pixels)}, 1);
 }
 
 }  // namespace
@@ -88,8 +94,9 @@ SamplingStart start_sampling(const TextToImage& pipeline, const schedulers::Sche
   vae::AutoencoderKL& autoencoder = *pipeline.components().autoencoder;
   const at::Tensor pixel_values = start.pixel_values.to(like.device());
   const bool has_mask = start.mask.defined();
-  // With a mask full strength means pure noise; without, the picture stays as faint as the schedule's end makes it.
-  const bool is_pure_noise = has_mask && start.strength == 1.0;
+  // With a mask full strength means pure noise, but for FLUX; else the picture stays as faint as the schedule's end
+  // makes it.
+  const bool is_pure_noise = has_mask && start.strength == 1.0 && pipeline.components().family != ModelFamily::kFlux;
   at::Tensor picture;
   if (!is_pure_noise || !pipeline.is_inpainting()) {
     picture = sample_latents(autoencoder, autoencoder.encode(pixel_values), generators, like);
@@ -109,7 +116,7 @@ SamplingStart start_sampling(const TextToImage& pipeline, const schedulers::Sche
   }
   const at::Tensor masked = pixel_values * (mask < 0.5);
   const at::Tensor masked_latents = sample_latents(autoencoder, autoencoder.encode(masked), generators, like);
-  result.added_channels = at::cat({result.mask.expand({like.size(0), -1, -1, -1}), masked_latents}, 1);
+  result.added_channels = told_of_mask(pipeline, masked_latents, mask, result.mask);
   return result;
 }
 

@@ -22,7 +22,7 @@ struct SamplingStart {
   at::Tensor mask;             // [1, 1, h, w], 1 where the picture is repainted; undefined: everywhere
   at::Tensor picture_latents;  // [B, C, h, w], what stays where the mask is 0; undefined where the denoiser is told
   at::Tensor noise;            // [B, C, h, w], that brings picture_latents to the level of a call
-  at::Tensor added_channels;   // [B, 1 + C, h, w], what an inpainting denoiser is told: mask and masked picture
+  at::Tensor added_channels;   // [B, M + C, h, w], what an inpainting denoiser is told: mask and masked picture
 
   // These items of the batch alone (int64 [M], on the device of the latents).
   void keep_items(const at::Tensor& items);
@@ -31,7 +31,7 @@ struct SamplingStart {
 // The latents that sampling starts from, in dtype and device of `like`: noise, or the start picture brought to the
 // noise level that its strength asks for, as the img2img and inpainting pipelines of diffusers do it and with their
 // draws in their order. `scheduler` has its timesteps. Usage error for a strength that leaves no step, for a mask
-// without a model that can repaint, and for an inpainting model without a mask.
+// without a picture, and for an inpainting model without a mask.
 SamplingStart start_sampling(const TextToImage& pipeline, const schedulers::Scheduler& scheduler,
                              const GenerateOptions& options, const std::vector<at::Generator>& generators,
                              const at::Tensor& like);

@@ -64,7 +64,8 @@ TextToImage::TextToImage(PipelineComponents components) : components_(std::move(
   const int64_t channels = components_.autoencoder->config().latent_channels;
   check_input(info.in_channels == channels || is_inpainting(), "the denoiser takes ", info.in_channels,
               " channels, the autoencoder makes ", channels,
-              "; only text-to-image models and inpainting models (twice as many and one) are supported");
+              "; only text-to-image models and inpainting models (as many for the masked picture, and the mask) are "
+              "supported");
   check_input(info.out_channels == channels || info.out_channels == 2 * channels, "the denoiser gives ",
               info.out_channels, " channels, expected ", channels);
   const text::PromptWidths widths = components_.prompt_encoder->widths();
@@ -87,7 +88,11 @@ TextToImage::TextToImage(PipelineComponents components) : components_(std::move(
 }
 
 bool TextToImage::is_inpainting() const {
-  return components_.denoiser->info().in_channels == 2 * components_.autoencoder->config().latent_channels + 1;
+  // FLUX.1 Fill sees the mask in all its pixels, others at the size of the latents.
+  const int64_t factor = components_.autoencoder->scale_factor_px();
+  const int64_t mask_channels = components_.family == ModelFamily::kFlux ? factor * factor : 1;
+  const int64_t latent_channels = components_.autoencoder->config().latent_channels;
+  return components_.denoiser->info().in_channels == 2 * latent_channels + mask_channels;
 }
 
 int64_t TextToImage::size_unit_px() const {

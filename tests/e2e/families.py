@@ -84,6 +84,28 @@ def psnr(found, expected):
     return float("inf") if error == 0 else 10 * numpy.log10(255**2 / error)
 
 
+def white_latents(mask):
+    """[8, 8], 1 where a mask for pictures of 64 pixels is white."""
+    white = numpy.array(Image.open(mask).resize((64, 64), Image.LANCZOS).convert("L")) >= 128
+    return torch.tensor(white[::8, ::8]).float()
+
+
+def put_back(scheduler, clean, noise, mask):
+    """Inpainting for pipelines that have none: every step keeps what is outside the mask at the noise of the step's end."""
+    step = scheduler.step
+
+    def masked_step(prediction, timestep, sample, **arguments):
+        result = step(prediction, timestep, sample, **arguments)
+        later = scheduler.timesteps[scheduler.timesteps < timestep][:1]
+        kept = scheduler.add_noise(clean, noise, later) if len(later) > 0 else clean
+        if isinstance(result, tuple):
+            return ((1 - mask) * kept + mask * result[0], *result[1:])
+        result.prev_sample = (1 - mask) * kept + mask * result.prev_sample
+        return result
+
+    scheduler.step = masked_step
+
+
 def generate(prefusion, world, scratch, name):
     folder = world / "families" / "models" / name
     inspected = subprocess.run([prefusion.binary, "inspect", str(folder)], capture_output=True, text=True)
