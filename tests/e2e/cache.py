@@ -1,6 +1,6 @@
 """`prefusion cache`, and what runs of `prefusion align` find in its cache.
 
-cache.py BINARY WORLD CASE, with WORLD from make_sd_world.py.
+cache.py BINARY WORLD CASE, with WORLD from make_sd_world.py and WORLD/families from make_families.py.
 """
 
 import json
@@ -68,6 +68,27 @@ def nothing_anew(prefusion, world, scratch):
         check(encoded(log) == (0, 0, 0), f"{name}: {log}")
         check(not more or computed(log)[0] == 0, f"{name}: {log}")
         check_same_losses(scratch / name, scratch / "live", 2e-5)
+
+
+def families(prefusion, world, scratch):
+    """The same for each family: text states of several encoders, pooled ones, masks, and the sizes of pictures."""
+    from dit import make_model
+    from family_objectives import with_classes
+
+    for name in ("sdxl", "sd3", "flux", "pixart", "dit"):
+        folder = scratch / name
+        folder.mkdir()
+        options = {**data_options(world), "eval_data": None, "resolution": 64, "eval_groups": 0}
+        options["model"] = make_model(folder / "model", name) if name == "dit" else world / "families" / "models" / name
+        if name == "dit":
+            options["data"] = with_classes(world / "pairs.parquet", folder)
+        log = prefusion.run("cache", **options, cache=folder / "cache", reference_errors=1)
+        check(encoded(log)[0] == 4 * GROUPS and computed(log) == (GROUPS, 0), f"{name}: {log}")
+        run = {**options, "batch_size": BATCH, "steps": STEPS_OF_A_PASS, "lr": 1e-4, "kappa": 20, "log_every": 1, "eval_every": 0}
+        prefusion.run("align", **run, no_cache=True, output=folder / "live")
+        log = prefusion.run("align", **run, reference="cached", reference_draws=1, cache=folder / "cache", output=folder / "cached")
+        check(encoded(log) == (0, 0, 0) and computed(log)[0] == 0, f"{name}: {log}")
+        check_same_losses(folder / "cached", folder / "live", 2e-4)  # six steps of AdamW let rounding grow
 
 
 def other_data(prefusion, world, scratch):
@@ -191,5 +212,5 @@ def refused_early(prefusion, world, scratch):
     check((scratch / "more" / name).read_bytes() == (scratch / "again" / name).read_bytes(), "run.toml is another run")
 
 
-CASES = (refused_early, nothing_anew, other_data, draws_in_turn, sweep, interrupted, refusals)
+CASES = (refused_early, nothing_anew, families, other_data, draws_in_turn, sweep, interrupted, refusals)
 main({case.__name__: case for case in CASES})

@@ -131,4 +131,5 @@ def refusals(prefusion, world, scratch):
     check("id2label" in text.splitlines()[-1], text)
 
 
-main({"pictures": pictures, "steps": steps, "refusals": refusals})
+if __name__ == "__main__":
+    main({"pictures": pictures, "steps": steps, "refusals": refusals})

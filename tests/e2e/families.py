@@ -7,6 +7,7 @@ generate_NAME or align_NAME of a model there.
 import copy
 import json
 import pathlib
+import shutil
 import subprocess
 
 from support import check, check_near, main, read_metrics
@@ -229,22 +230,26 @@ def check_conditioning(name, pipeline, trace, captions):
         check(bool((trace["time_ids"] == torch.tensor([64, 64, 1])).all()), f"sizes {trace['time_ids']}")
 
 
-def recompute(name, pipeline, network, reference, trace, timesteps, kappa):
-    """Loss of the step, with its graph; predictions and errors are compared with the trace."""
-    groups, k = trace["timesteps"].shape
+def predict(name, network, trace, timesteps):
+    """Of a network, for the items of a trace: [groups * items, C, h, w]."""
+    k = trace["timesteps"].shape[1]
     repeated = lambda key: trace[key].repeat_interleave(k, 0) if key in trace else None
     ids = trace["time_ids"].flatten(0, 1).float() if "time_ids" in trace else None
-    inputs = (trace["noisy_latents"].flatten(0, 1), timesteps, repeated("encoder_hidden_states"), repeated("pooled"),
-              repeated("encoder_mask"), ids)
-    target = trace["target"].flatten(0, 1)
+    return forward(name, network, trace["noisy_latents"].flatten(0, 1), timesteps, repeated("encoder_hidden_states"),
+                   repeated("pooled"), repeated("encoder_mask"), ids)
 
-    def errors(net):
-        prediction = forward(name, net, *inputs)
-        return prediction, (prediction - target).pow(2).mean(dim=(1, 2, 3)).view(groups, k)
 
-    prediction, error = errors(network)
+def error_of(prediction, trace):
+    """[groups, items]"""
+    return (prediction - trace["target"].flatten(0, 1)).pow(2).mean(dim=(1, 2, 3)).view(trace["timesteps"].shape)
+
+
+def recompute(name, pipeline, network, reference, trace, timesteps, kappa):
+    """Loss of the step, with its graph; predictions and errors are compared with the trace."""
+    prediction = predict(name, network, trace, timesteps)
+    error = error_of(prediction, trace)
     with torch.no_grad():
-        error_ref = errors(reference)[1]
+        error_ref = error_of(predict(name, reference, trace, timesteps), trace)
     check_near(trace["prediction"].flatten(0, 1), prediction.detach(), 5e-5, "prediction")
     check_near(trace["error"], error.detach(), 1e-5, "error")
     check_near(trace["error_ref"], error_ref, 1e-5, "error_ref")
@@ -252,6 +257,18 @@ def recompute(name, pipeline, network, reference, trace, timesteps, kappa):
     loss = -torch.nn.functional.logsigmoid(kappa * (score[:, 0] - score[:, 1])).mean()
     check_near(trace["loss"], loss.detach(), 1e-4, "loss")
     return loss
+
+
+def write_near(pipeline, source, folder):
+    """The model of `source` with a denoiser that differs a little."""
+    shutil.copytree(source, folder)
+    network = copy.deepcopy(denoiser(pipeline))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.02 * weight.abs().mean() * torch.randn(weight.shape, generator=generator))
+    network.save_pretrained(folder / denoiser_name(pipeline))
+    return folder
 
 
 def lora_weights(path, component):

@@ -1,17 +1,18 @@
-"""Runs of `prefusion align` on own samples of flow models (SD3, FLUX.1), SDXL and PixArt, recomputed from traces.
+"""Runs of `prefusion align` on own samples of flow models (SD3, FLUX.1), SDXL, PixArt and DiT, recomputed from traces.
 
-flow_traces.py BINARY WORLD CASE, with WORLD/families from make_families.py. A case is a model there. As in
+flow_traces.py BINARY WORLD CASE, with WORLD/families from make_families.py. A case is a model there, or dit. As in
 online_traces.py each run is of two optimizer steps of two micro-steps, of all weights. Of the first step, whose weights are
 the folder's, predictions and gradients are recomputed with diffusers' transformer and the maths of the flow's SDE (or of
 DDIM) in fp64; of both, the loss from traced numbers. diffusion-dpo trains on the best and the worst sample of each prompt.
 """
 
+import json
 import math
-import shutil
 
 import torch
 from diffusers import DDPMScheduler
-from families import GUIDANCE, check_inputs, denoiser, denoiser_name, forward, load
+from dit import make_model
+from families import GUIDANCE, check_inputs, denoiser, forward, load, write_near
 from online_checks import check_gradient, micro_losses
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -35,6 +36,7 @@ CASES = {
     "pixart": [dict(objective="flow-grpo", eta=0.8), dict(objective="diffusion-nft"),
                dict(objective="diffusion-dpo", kappa=50, eta=0, empty_prompt_rate=0.4)],
     "sdxl": [dict(objective="diffusion-dpo", kappa=50, inner_epochs=2)],
+    "dit": [dict(objective="flow-grpo", eta=0.8), dict(objective="diffusion-dpo", kappa=50, empty_prompt_rate=0.4)],
 }
 
 
@@ -45,7 +47,7 @@ class Model:
         self.folder, self.name = folder, name
         self.pipeline = load(folder)
         self.network = denoiser(self.pipeline).eval()
-        self.is_flow = not name.startswith("pixart")
+        self.is_flow = name.startswith(("sd3", "flux"))
 
     def predict(self, noisy, timesteps, trace, members, guidance):
         """Guided, for rows [B * members] of a trace with B groups."""
@@ -206,23 +208,19 @@ def check_groups(name, model, other, trace, params, step):
 CHECKS = {"diffusion-nft": check_forward, "diffusion-dpo": check_groups}
 
 
-def near_reference(model, folder):
-    """The same model with a denoiser that differs a little."""
-    shutil.copytree(model.folder, folder)
-    network = denoiser(load(folder))
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.add_(0.02 * weight.abs().mean() * torch.randn(weight.shape, generator=generator))
-    network.save_pretrained(folder / denoiser_name(model.pipeline))
-    return Model(folder, model.name)
+def make_dit(folder):
+    """A model whose classes are called as the prompts are."""
+    path = make_model(folder, "dit") / "model_index.json"
+    labels = {str(7 * number): prompt for number, prompt in enumerate(PROMPTS)}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": labels}))
+    return folder
 
 
 def run_case(name):
     def case(prefusion, world, scratch):
         (scratch / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
-        model = Model(world / "families" / "models" / name, name)
-        other = near_reference(model, scratch / "reference")
+        model = Model(make_dit(scratch / "model") if name == "dit" else world / "families" / "models" / name, name)
+        other = Model(write_near(model.pipeline, model.folder, scratch / "reference"), name)
         for number, changes in enumerate(CASES[name]):
             objective = changes["objective"]
             options = COMMON | dict(model=model.folder, prompts=scratch / "prompts.txt") | changes
