@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every check that needs no model: format, include direction, spelling of the contracts, and (--tidy) lint.
+# Every check that needs no model: format, include direction, spelling of the contracts, tests the documentation names, and
+# (--tidy) lint.
 #   scripts/check.sh             what continuous integration runs
 #   scripts/check.sh --tidy      with clang-tidy over all sources (minutes)
 #   scripts/check.sh --sanitize  builds with AddressSanitizer and UBSan and runs the unit and malformed-file tests
@@ -21,6 +22,11 @@ check_includes() {
 check_contracts() {
   echo "== contracts"
   python3 scripts/check_contracts.py
+}
+
+check_named_tests() {
+  echo "== named tests"
+  python3 scripts/check_named_tests.py
 }
 
 check_tidy() {
@@ -45,6 +51,7 @@ check_sanitize() {
 check_format
 check_includes
 check_contracts
+check_named_tests
 for argument in "$@"; do
   case "$argument" in
     --tidy) check_tidy ;;
