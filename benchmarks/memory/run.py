@@ -13,15 +13,16 @@ import argparse
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from peak_memory import peak_of, said_peaks
+
 REFERENCE = ROOT / "tests" / "reference"
 RESOLUTION = 256
 
@@ -100,40 +101,15 @@ def make_models(work):
     return folders, world / "pairs.parquet"
 
 
-def peak_of(command):
-    """Largest resident bytes of the process, its own alone, and its standard output."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    peak = 0
-
-    def watch():
-        nonlocal peak
-        while process.poll() is None:
-            try:
-                found = re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path(f"/proc/{process.pid}/status").read_text())
-            except OSError:
-                return
-            peak = max(peak, int(found[1]) * 1024) if found else peak
-            time.sleep(0.01)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    output, errors = process.communicate()
-    watcher.join()
-    if process.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{errors}")
-    return peak, output
-
-
 def measure(prefusion, folder, data, work, trained, recomputes):
     common = [prefusion, "align", "--model", folder, "--data", data, "--resolution", RESOLUTION, *trained, "--batch-size", 1,
               "--steps", 3, "--eval-every", 0, "--no-hflip", "--threads", 1, "--quiet", "--lr", 1e-5]
     common += ["--gradient-checkpointing"] if recomputes else []
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         output = ["--output", pathlib.Path(scratch) / "run"]
-        _, said = peak_of([str(part) for part in [*common, *output, "--dry-run"]])
-        actual, _ = peak_of([str(part) for part in [*common, *output]])
-    peaks = [float(re.search(line + r" +([\d.]+) GB", said)[1]) for line in ("before the steps", "peak memory")]
-    return *peaks, actual / 1e9
+        said = peak_of([*common, *output, "--dry-run"])[2]
+        actual = peak_of([*common, *output])[0]
+    return *said_peaks(said), actual / 1e9
 
 
 def main():
