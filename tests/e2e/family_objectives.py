@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from support import check, check_near, main
 from trace_checks import params_of
 
-MODELS = ("sdxl", "sd3", "sd35", "flux", "pixart", "dit")
+MODELS = ("sdxl", "sd3", "flux", "pixart", "dit")
 STEPS = 2
 # objective, data, items of a group, options
 RUNS = (("mapo", "pairs.parquet", 2, dict(reference="none")), ("kto", "unpaired.jsonl", 1, dict(kappa=12)),
