@@ -38,8 +38,11 @@ std::shared_ptr<text::PromptEncoder> load_prompt_encoder(const std::filesystem::
               "weights in prompts (--prompt-syntax weighted) are for Stable Diffusion 1.x, 2.x and SDXL, not for ",
               index.class_name);
   const char* instead = index.family == ModelFamily::kDit ? " takes names of classes" : " reads long prompts by T5";
-  check_usage(has_clip_alone || options.long_prompts == text::LongPrompts::kTruncate,
-              "--long-prompts chunk is for Stable Diffusion 1.x, 2.x and SDXL; ", index.class_name, instead);
+  check_usage(has_clip_alone || options.long_prompts == text::LongPrompts::kTruncate, "--long-prompts ",
+              text::long_prompts_name(options.long_prompts), " is for Stable Diffusion 1.x, 2.x and SDXL; ",
+              index.class_name, instead);
+  check_usage(options.long_prompts != text::LongPrompts::kSegments || options.syntax == text::PromptSyntax::kPlain,
+              "--long-prompts segments does not go with --prompt-syntax weighted: sentences are cut out of plain text");
   switch (index.family) {
     case ModelFamily::kStableDiffusion: return shared(text::SdPromptEncoder::load(model_dir, dtype, device, options));
     case ModelFamily::kStableDiffusionXl:

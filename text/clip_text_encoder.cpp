@@ -30,11 +30,17 @@ ClipTextOutput ClipTextEncoder::encode(const std::vector<std::string>& prompts, 
 
 ClipTextOutput ClipTextEncoder::encode_recorded(const std::vector<std::string>& prompts, bool obeys_mask_option) {
   for (const std::string& prompt : prompts) warn_if_truncated(prompt);
+  const at::Tensor mask = masks_padding(obeys_mask_option) ? tokenizer_.attention_mask_batch(prompts) : at::Tensor();
+  return run(tokenizer_.tokenize_batch(prompts), mask);
+}
+
+bool ClipTextEncoder::masks_padding(bool obeys_mask_option) const {
+  return obeys_mask_option && model_->config().use_attention_mask;
+}
+
+ClipTextOutput ClipTextEncoder::run(const at::Tensor& ids, const at::Tensor& mask) {
   const at::Device device = model_->parameters().front().device();
-  const at::Tensor input_ids = tokenizer_.tokenize_batch(prompts).to(device);  // [B, L]
-  const bool is_masked = obeys_mask_option && model_->config().use_attention_mask;
-  const at::Tensor mask = is_masked ? tokenizer_.attention_mask_batch(prompts).to(device) : at::Tensor();
-  return model_->forward(input_ids, mask);
+  return model_->forward(ids.to(device), mask.defined() ? mask.to(device) : mask);
 }
 
 at::Tensor ClipTextEncoder::layer_output(const ClipTextOutput& output, int64_t layers_left_out) const {
@@ -50,50 +56,69 @@ ClipPromptOutput ClipTextEncoder::encode_prompts(const std::vector<std::string>&
   if (options.syntax == PromptSyntax::kPlain && options.long_prompts == LongPrompts::kTruncate) {
     return {.states = encode_recorded(prompts, obeys_mask_option)};
   }
+  if (options.long_prompts == LongPrompts::kSegments) return encode_segments(prompts, obeys_mask_option);
   std::vector<WeightedTokens> tokens;
   for (const std::string& prompt : prompts) {
     tokens.push_back(weighted_tokens(tokenizer_, prompt, options.syntax));
     if (options.long_prompts == LongPrompts::kTruncate) {
-      warn_of(prompt, tokenizer_.cut_off(tokens.back().ids));
+      warn_of(prompt, tokenizer_.cut_off(tokens.back().ids), room());
       tokens.back() = cut_to_fit(tokenizer_, tokens.back());
     }
   }
   const TokenChunks chunks = split_into_chunks(tokenizer_, tokens, least_chunks);
-  const at::Device device = model_->parameters().front().device();
-  const bool is_masked = obeys_mask_option && model_->config().use_attention_mask;
-  const ClipTextOutput rows = model_->forward(chunks.ids.to(device), is_masked ? chunks.mask.to(device) : at::Tensor());
+  const ClipTextOutput rows = run(chunks.ids, masks_padding(obeys_mask_option) ? chunks.mask : at::Tensor());
   ClipPromptOutput output{.states = join_chunks(rows, chunks.per_prompt)};
-  if (options.syntax == PromptSyntax::kWeighted) output.weights = chunks.weights.to(device);
+  if (options.syntax == PromptSyntax::kWeighted) output.weights = chunks.weights.to(rows.last_hidden_state.device());
+  return output;
+}
+
+ClipPromptOutput ClipTextEncoder::encode_segments(const std::vector<std::string>& prompts, bool obeys_mask_option) {
+  for (const std::string& prompt : prompts) {
+    if (warned_.contains(prompt)) continue;
+    warn_of(prompt, cut_off_segments(tokenizer_, prompt),
+            concat(room(), " a sentence, or ", kSegmentStates, " states in all"));
+  }
+  ClipPromptOutput output{.segments = split_into_segments(tokenizer_, prompts, model_->config().has_projection)};
+  const SegmentRows& segments = *output.segments;
+  output.states = run(segments.ids, masks_padding(obeys_mask_option) ? segments.mask : at::Tensor());
+  output.states.pooled = pooled_of_segments(output.states.pooled, segments);
+  output.states.text_embeds = pooled_of_segments(output.states.text_embeds, segments);
   return output;
 }
 
 int64_t ClipTextEncoder::truncated_tokens(const std::string& prompt, const PromptEncoderOptions& options) const {
   if (options.long_prompts == LongPrompts::kChunk) return 0;
+  if (options.long_prompts == LongPrompts::kSegments) return std::ssize(cut_off_segments(tokenizer_, prompt));
   return static_cast<int64_t>(tokenizer_.cut_off(weighted_tokens(tokenizer_, prompt, options.syntax).ids).size());
 }
 
 int64_t ClipTextEncoder::num_chunks(const std::string& prompt, const PromptEncoderOptions& options) const {
-  if (options.long_prompts == LongPrompts::kTruncate) return 1;
+  if (options.long_prompts != LongPrompts::kChunk) return 1;
   return chunks_of(tokenizer_, weighted_tokens(tokenizer_, prompt, options.syntax));
 }
 
 void ClipTextEncoder::warn_if_truncated(const std::string& prompt) {
-  if (!warned_.contains(prompt)) warn_of(prompt, tokenizer_.cut_off(tokenizer_.encode(prompt)));
+  if (!warned_.contains(prompt)) warn_of(prompt, tokenizer_.cut_off(tokenizer_.encode(prompt)), room());
 }
 
-void ClipTextEncoder::warn_of(const std::string& prompt, const std::vector<int64_t>& cut) {
+std::string ClipTextEncoder::room() const {
+  return concat(tokenizer_.model_max_length(), " tokens");
+}
+
+void ClipTextEncoder::warn_of(const std::string& prompt, const std::vector<int64_t>& cut, const std::string& room) {
   if (cut.empty() || warned_.contains(prompt)) return;
   // A bound on memory over millions of prompts; past it a warning may repeat.
   constexpr size_t kMaxRemembered = 10000;
   if (warned_.size() >= kMaxRemembered) warned_.clear();
   warned_.insert(prompt);
-  log_warn("prompt is longer than ", tokenizer_.model_max_length(), " tokens; cut off: '", tokenizer_.decode(cut), "'");
+  log_warn("prompt is longer than ", room, "; cut off: '", tokenizer_.decode(cut), "'");
 }
 
 void add_to(ContentHasher& hash, const PromptEncoderOptions& options) {
   hash.add(concat("clip skip ", options.clip_skip));
   if (options.syntax == PromptSyntax::kWeighted) hash.add("weighted, version 1");
   if (options.long_prompts == LongPrompts::kChunk) hash.add("chunks, version 1");
+  if (options.long_prompts == LongPrompts::kSegments) hash.add("segments, version 1");
 }
 
 void ClipTextEncoder::add_to(ContentHasher& hash) const {

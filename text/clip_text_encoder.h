@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -14,17 +15,22 @@
 #include "text/clip_tokenizer.h"
 #include "text/prompt_chunks.h"
 #include "text/prompt_encoder.h"
+#include "text/prompt_segments.h"
 
 namespace prefusion::text {
 
 // The states of prompts that may have weights and be encoded in K chunks: of [B, K L, D] instead of [B, L, D], with the
-// pooled ones of the first chunk.
+// pooled ones of the first chunk. Or in segments: states are then those of rows that finish() puts together.
 struct ClipPromptOutput {
   ClipTextOutput states;
-  at::Tensor weights;  // [B, K L] fp32, undefined where all are 1
+  at::Tensor weights;                   // [B, K L] fp32, undefined where all are 1
+  std::optional<SegmentRows> segments;  // where the states are theirs
 
-  // States [B, K L, D] of a layer under the weights (weigh_states).
-  at::Tensor weigh(const at::Tensor& layer) const { return weights.defined() ? weigh_states(layer, weights) : layer; }
+  // States of a layer as the denoiser gets them: under the weights (weigh_states), or of segments the joined ones.
+  at::Tensor finish(const at::Tensor& layer) const {
+    if (segments) return join_segments(layer, *segments);
+    return weights.defined() ? weigh_states(layer, weights) : layer;
+  }
 };
 
 // Adds what options change of what an encoder of prompts gives.
@@ -68,8 +74,13 @@ class ClipTextEncoder {
   const std::shared_ptr<ClipTextModel>& model() const { return model_; }
 
  private:
+  ClipPromptOutput encode_segments(const std::vector<std::string>& prompts, bool obeys_mask_option);
+  bool masks_padding(bool obeys_mask_option) const;
+  // ids int64 [B, L], mask the same or undefined, wherever they are.
+  ClipTextOutput run(const at::Tensor& ids, const at::Tensor& mask);
   void warn_if_truncated(const std::string& prompt);
-  void warn_of(const std::string& prompt, const std::vector<int64_t>& cut);
+  void warn_of(const std::string& prompt, const std::vector<int64_t>& cut, const std::string& room);
+  std::string room() const;  // of a row, in words
 
   ClipTokenizer tokenizer_;
   std::shared_ptr<ClipTextModel> model_;

@@ -6,6 +6,22 @@
 
 namespace prefusion::text {
 
+const char* long_prompts_name(LongPrompts long_prompts) {
+  switch (long_prompts) {
+    case LongPrompts::kTruncate: return "truncate";
+    case LongPrompts::kChunk: return "chunk";
+    case LongPrompts::kSegments: return "segments";
+  }
+  return "";
+}
+
+LongPrompts parse_long_prompts(const std::string& name) {
+  for (const LongPrompts known : {LongPrompts::kTruncate, LongPrompts::kChunk, LongPrompts::kSegments}) {
+    if (name == long_prompts_name(known)) return known;
+  }
+  fail_usage("--long-prompts ", name, ": expected truncate, chunk or segments");
+}
+
 PromptStates PromptEncoder::encode(const std::vector<std::string>& prompts, int64_t least_chunks) {
   const at::NoGradGuard no_grad;
   return encode_prompts(prompts, least_chunks);

@@ -14,8 +14,13 @@ namespace prefusion::text {
 enum class PromptSyntax { kPlain, kWeighted };
 
 // What happens to tokens for which a CLIP encoder has no room: cut off, or encoded in chunks of its length whose states
-// stand one after the other.
-enum class LongPrompts { kTruncate, kChunk };
+// stand one after the other (text/prompt_chunks.h). Or every prompt, long or short, is encoded sentence by sentence
+// (text/prompt_segments.h).
+enum class LongPrompts { kTruncate, kChunk, kSegments };
+
+// By the name on the command line: "truncate", "chunk" or "segments". Usage error for another.
+LongPrompts parse_long_prompts(const std::string& name);
+const char* long_prompts_name(LongPrompts long_prompts);
 
 struct PromptEncoderOptions {
   // How many more of the last layers of CLIP encoders to leave out than the model does. For SD 1.x and 2.x the final

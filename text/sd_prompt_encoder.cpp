@@ -24,14 +24,14 @@ SdPromptEncoder::SdPromptEncoder(ClipTextEncoder encoder, const PromptEncoderOpt
 
 PromptStates SdPromptEncoder::encode_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) {
   const ClipPromptOutput output = encoder_.encode_prompts(prompts, options_, least_chunks, /*obeys_mask_option=*/true);
-  if (options_.clip_skip == 0) return {.encoder_hidden_states = output.weigh(output.states.last_hidden_state)};
+  if (options_.clip_skip == 0) return {.encoder_hidden_states = output.finish(output.states.last_hidden_state)};
   const at::Tensor layer = encoder_.layer_output(output.states, options_.clip_skip);
-  return {.encoder_hidden_states = output.weigh(encoder_.model()->final_layer_norm(layer))};
+  return {.encoder_hidden_states = output.finish(encoder_.model()->final_layer_norm(layer))};
 }
 
 PromptStates SdPromptEncoder::encode_negative_prompts(const std::vector<std::string>& prompts, int64_t least_chunks) {
   const ClipPromptOutput output = encoder_.encode_prompts(prompts, options_, least_chunks, /*obeys_mask_option=*/true);
-  return {.encoder_hidden_states = output.weigh(output.states.last_hidden_state)};
+  return {.encoder_hidden_states = output.finish(output.states.last_hidden_state)};
 }
 
 std::string SdPromptEncoder::compute_content_key() const {

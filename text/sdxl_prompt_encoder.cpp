@@ -62,7 +62,7 @@ PromptStates SdxlPromptEncoder::encode_with(const std::vector<std::string>& prom
   std::vector<at::Tensor> parts;
   const auto encode = [&](ClipTextEncoder& encoder) {
     ClipPromptOutput output = encoder.encode_prompts(prompts, options_, least_chunks, /*obeys_mask_option=*/false);
-    parts.push_back(output.weigh(encoder.layer_output(output.states, 1 + clip_skip)));
+    parts.push_back(output.finish(encoder.layer_output(output.states, 1 + clip_skip)));
     return output.states.text_embeds;
   };
   if (first_) encode(*first_);

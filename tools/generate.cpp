@@ -54,9 +54,10 @@ void add_prompt_options(CLI::App& app, GenerateCommand& command) {
       ->check(CLI::IsMember({"plain", "weighted"}));
   app.add_option("--long-prompts", command.long_prompts,
                  "Of more tokens than CLIP reads at once (75): truncate, or chunk, which encodes one piece after the "
-                 "other (Stable Diffusion 1.x, 2.x, SDXL)")
+                 "other. segments: every prompt sentence by sentence, in 240 states, for models trained so (LongAlign, "
+                 "arXiv 2410.11817). Both for Stable Diffusion 1.x, 2.x, SDXL")
       ->capture_default_str()
-      ->check(CLI::IsMember({"truncate", "chunk"}));
+      ->check(CLI::IsMember({"truncate", "chunk", "segments"}));
   app.add_option("--clip-skip", o.text.clip_skip, "Last layers of the text encoder to leave out")
       ->capture_default_str()
       ->check(CLI::Range(0, 1000));
@@ -172,9 +173,9 @@ void add_options(CLI::App& app, GenerateCommand& command) {
 void run(const GenerateCommand& command, const CLI::App&) {
   GenerateImagesOptions options = command.images;
   options.seed = command.seed;
-  using text::LongPrompts, text::PromptSyntax;
+  using text::PromptSyntax;
   options.text.syntax = command.prompt_syntax == "weighted" ? PromptSyntax::kWeighted : PromptSyntax::kPlain;
-  options.text.long_prompts = command.long_prompts == "chunk" ? LongPrompts::kChunk : LongPrompts::kTruncate;
+  options.text.long_prompts = text::parse_long_prompts(command.long_prompts);
   options.shard = parse_shard(command.shard);
   options.sampling.guidance.interval = parse_interval(command.guidance_interval);
   options.shows_progress = !command.quiet;

@@ -59,7 +59,9 @@ std::string settings_json(const GenerateImagesOptions& options, const pipelines:
     settings["guidance_percentile"] = sampling.guidance.mimic_percentile;
   }
   if (options.text.syntax == text::PromptSyntax::kWeighted) settings["prompt_syntax"] = "weighted";
-  if (options.text.long_prompts == text::LongPrompts::kChunk) settings["long_prompts"] = "chunk";
+  if (options.text.long_prompts != text::LongPrompts::kTruncate) {
+    settings["long_prompts"] = text::long_prompts_name(options.text.long_prompts);
+  }
   if (!options.start.init_image.empty()) {
     settings["init_image"] = file_settings(options.start.init_image);
     settings["strength"] = options.start.strength_or_default();

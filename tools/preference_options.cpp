@@ -44,6 +44,12 @@ void add_record_options(CLI::App& app, training::AlignOptions& o) {
   app.add_option("--empty-prompt-rate", o.empty_prompt_rate, "Share of prompts replaced by the empty one")
       ->capture_default_str()
       ->group(group);
+  app.add_option("--long-prompts", o.long_prompts,
+                 "truncate: prompts are cut off at what CLIP reads, 75 tokens; segments: every prompt is encoded "
+                 "sentence by sentence, in 240 states (LongAlign; SD 1.x, 2.x, SDXL; docs/generate.md)")
+      ->check(CLI::IsMember({"truncate", "segments"}))
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--distilled-guidance", o.distilled_guidance,
                  "Guidance scale a model distilled under guidance (FLUX.1 dev) is told in training")
       ->check(CLI::NonNegativeNumber)

@@ -103,10 +103,11 @@ struct AlignOptions {
   bool random_crop = false;
   bool no_hflip = false;
   double empty_prompt_rate = 0.2;
-  double distilled_guidance = 3.5;  // that a model distilled under guidance (FLUX.1 dev) is told
-  double max_bad = 0.01;            // share of records that may be unreadable before the run stops
-  int64_t workers = 1;              // threads that read and decode pictures
-  std::filesystem::path cache;      // folder of the latent cache; empty: OUTPUT/cache
+  std::string long_prompts = "truncate";  // or segments (text/prompt_encoder.h)
+  double distilled_guidance = 3.5;        // that a model distilled under guidance (FLUX.1 dev) is told
+  double max_bad = 0.01;                  // share of records that may be unreadable before the run stops
+  int64_t workers = 1;                    // threads that read and decode pictures
+  std::filesystem::path cache;            // folder of the latent cache; empty: OUTPUT/cache
   bool no_cache = false;
 
   // Keeping track

@@ -10,6 +10,7 @@
 #include "data/mask.h"
 #include "nn/layers.h"
 #include "pipelines/load_prompt_encoder.h"
+#include "training/prompt_options.h"
 #include "training/weights_key.h"
 #include "unet/denoiser.h"
 
@@ -29,8 +30,7 @@ GroupEncoder::GroupEncoder(const AlignOptions& options, at::ScalarType dtype, at
     : device_(device), vae_(vae::load_autoencoder(options.model / "vae", dtype, device)) {
   const pipelines::ModelIndex index = pipelines::read_model_index(options.model);
   time_ids_ = time_ids_of(index.family, options.model);
-  prompt_encoder_ =
-      pipelines::load_prompt_encoder(options.model, index, dtype, device, {.streams_weights = options.stream_weights});
+  prompt_encoder_ = pipelines::load_prompt_encoder(options.model, index, dtype, device, prompt_options(options));
   transform_ = {.resolution = options.resolution > 0 ? options.resolution : native_resolution(options, *vae_),
                 .random_crop = options.random_crop,
                 .hflip = !options.no_hflip,

@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "pipelines/load_prompt_encoder.h"
 #include "schedulers/scheduler_config.h"
+#include "training/prompt_options.h"
 #include "vae/autoencoder_kl.h"
 
 namespace prefusion::training {
@@ -12,9 +13,9 @@ pipelines::TextToImage load_pipeline(const AlignOptions& options, std::shared_pt
                                      at::ScalarType dtype, at::Device device,
                                      std::shared_ptr<text::PromptEncoder> prompt_encoder, pipelines::ImageSize size) {
   const pipelines::ModelIndex index = pipelines::read_model_index(options.model);
-  if (!prompt_encoder)
-    prompt_encoder = pipelines::load_prompt_encoder(options.model, index, dtype, device,
-                                                    {.streams_weights = options.stream_weights});
+  if (!prompt_encoder) {
+    prompt_encoder = pipelines::load_prompt_encoder(options.model, index, dtype, device, prompt_options(options));
+  }
   pipelines::TextToImage pipeline({
       .family = index.family,
       .denoiser = std::move(denoiser),

@@ -83,6 +83,7 @@ Json run_fingerprint(const AlignOptions& options, const losses::ObjectiveParams&
                       {"weight_decay", options.weight_decay},
                       {"ema", options.ema},
                       {"distilled_guidance", options.distilled_guidance},
+                      {"long_prompts", options.long_prompts},
                       {"spike_factor", options.spike_factor},
                       {"start", start_key(policy)}};
   fingerprint.update(adapter_json(options));

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "pipelines/load_prompt_encoder.h"
+#include "training/prompt_options.h"
 
 namespace prefusion::training {
 namespace {
@@ -25,7 +26,7 @@ std::shared_ptr<TextPolicy> TextPolicy::make(const AlignOptions& options, at::Sc
                                              at::Generator generator) {
   auto policy = std::make_shared<TextPolicy>();
   const pipelines::ModelIndex index = pipelines::read_model_index(options.model);
-  policy->encoder_ = pipelines::load_prompt_encoder(options.model, index, dtype, device);
+  policy->encoder_ = pipelines::load_prompt_encoder(options.model, index, dtype, device, prompt_options(options));
   check_usage(policy->encoder_->can_be_trained(), "--train-text-encoder: ", options.model.string(),
               " is not of Stable Diffusion 1.x, 2.x or XL; the text encoders of other families are not trained");
   const auto add = [&](const std::shared_ptr<text::ClipTextModel>& model) -> std::shared_ptr<nn::LoraAdapter> {

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import time
 
+import pyarrow.parquet
 import torch
 from safetensors.torch import load_file
-from support import check, check_near, main, read_metrics
+from support import check, check_near, encoded_segments, main, read_metrics
 
 GROUPS = 24  # of pairs.parquet, without its ties
 BATCH = 4
@@ -212,5 +213,40 @@ def refused_early(prefusion, world, scratch):
     check((scratch / "more" / name).read_bytes() == (scratch / "again" / name).read_bytes(), "run.toml is another run")
 
 
-CASES = (refused_early, nothing_anew, families, other_data, draws_in_turn, sweep, interrupted, refusals)
+def segments(prefusion, world, scratch):
+    """Prompts in segments are other entries than prompts cut off; a run gets their states from the cache."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    folder = world / "models" / "epsilon"
+    table = pyarrow.parquet.read_table(world / "pairs.parquet")
+    captions = [f"{caption}. It is old? Two\nboats lie there, e.g. a red one" for caption in table["caption"].to_pylist()]
+    pyarrow.parquet.write_table(table.set_column(table.schema.get_field_index("caption"), "caption", [captions]), scratch / "long.parquet")
+    options = dict(model=folder, data=scratch / "long.parquet", eval_groups=0, seed=6)
+    cache = scratch / "cache"
+    check(encoded(prefusion.run("cache", **options, cache=cache))[1] == 25, "24 prompts and the empty one")
+    log = prefusion.run("cache", **options, cache=cache, long_prompts="segments")
+    check(encoded(log) == (0, 25, 0), log)
+    run = dict(options, cache=cache, batch_size=BATCH, lr=1e-3, eval_every=0, save_every=1, empty_prompt_rate=0.4, trace_steps=2)
+    del run["eval_groups"]
+    log = prefusion.run("align", **run, steps=2, long_prompts="segments", trace=scratch / "trace", output=scratch / "run")
+    check(encoded(log) == (0, 0, 0), log)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
+    known = torch.cat([encoded_segments(tokenizer, encoder, caption)[0] for caption in [*captions, ""]])
+    matches = set()
+    for step in (1, 2):
+        for found in load_file(scratch / "trace" / f"step-{step:06}.safetensors")["encoder_hidden_states"]:
+            distances = (known - found).abs().flatten(1).amax(dim=1)
+            check(distances.min() < 1e-4, f"text states of no prompt: {distances.min()}")
+            matches.add(int(distances.argmin()))
+    check(len(matches) > 2 and len(captions) in matches, f"prompts {matches}: one that was dropped, and others")
+    text = prefusion.run("align", exit_code=2, **run, steps=3, resume="auto", output=scratch / "run")
+    check("long_prompts" in text.splitlines()[-1], text)
+    prefusion.run("align", **run, steps=1, long_prompts="segments", train_text_encoder=True, rank=2, output=scratch / "text")
+    check(read_metrics(scratch / "text")[0]["grad_norm"] > 0, "no gradient")
+    text = prefusion.run("align", exit_code=2, **run, steps=1, long_prompts="chunk", output=scratch / "x")
+    check("--long-prompts" in text.splitlines()[-1], text)
+
+
+CASES = (refused_early, nothing_anew, families, other_data, draws_in_turn, sweep, interrupted, segments, refusals)
 main({case.__name__: case for case in CASES})

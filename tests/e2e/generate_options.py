@@ -8,7 +8,7 @@ import json
 import re
 
 from families import PROMPT, load, psnr
-from support import check, main
+from support import check, encoded_segments, main
 
 import numpy
 import torch
@@ -256,6 +256,10 @@ LONG = "the quick brown fox jumps over the lazy dog near an old stone bridge, " 
 WEIGHTED = r"a (red:1.4) circle, ((very [big] (dog))) near \(the\) [river:x] (old, stone: 0.5 ) bridge"
 
 
+DESCRIPTION = ("A dog sits by an old bridge. Is it red? The quick brown fox jumps over the lazy dog near a stone bridge and goes on and on, "
+               "e.g. to Mr. Smith.\nNo end")
+
+
 def count_chunks(tokenizer, prompt, is_weighted):
     room = tokenizer.model_max_length - 2
     return max(1, -(-len(tokens_and_weights(tokenizer, prompt, is_weighted)[0]) // room))
@@ -267,24 +271,32 @@ def prompts(prefusion, world, scratch, name):
     is_xl = name != "epsilon"
     encoders = [(pipeline.tokenizer, pipeline.text_encoder)] + ([(pipeline.tokenizer_2, pipeline.text_encoder_2)] if is_xl else [])
     hidden = (lambda o: o.hidden_states[-2]) if is_xl else (lambda o: o.last_hidden_state)
-    for prompt, negative, is_weighted, is_chunked in (
-        (WEIGHTED, "(dogs:1.2), [cats]", True, False), (LONG, "dogs", False, True), (LONG + WEIGHTED, LONG + "(x)", True, True),
-        ("a dog", LONG, False, True), ("a red circle", "dogs", True, True), (LONG + WEIGHTED, "(dogs)", True, False),
-    )[: 3 if is_xl else 6]:
+    for prompt, negative, is_weighted, kind in (
+        (WEIGHTED, "(dogs:1.2), [cats]", True, "truncate"), (LONG, "dogs", False, "chunk"), (LONG + WEIGHTED, LONG + "(x)", True, "chunk"),
+        (DESCRIPTION, "dogs", False, "segments"), (LONG * 10, DESCRIPTION, False, "segments"),
+        ("a dog", LONG, False, "chunk"), ("a red circle", "dogs", True, "chunk"), (LONG + WEIGHTED, "(dogs)", True, "truncate"),
+        ("no mark", "", False, "segments"),
+    )[: 5 if is_xl else 9]:
         chunks = 1
-        if is_chunked:
+        if kind == "chunk":
             chunks = max(count_chunks(t, text, is_weighted) for t, _ in encoders for text in (prompt, negative))
         told = {}
         for key, text in (("prompt_embeds", prompt), ("negative_prompt_embeds", negative)):
-            parts = [encode(t, e, text, is_weighted, chunks, hidden) for t, e in encoders]
+            if kind == "segments":
+                parts = [encoded_segments(t, e, text, hidden) for t, e in encoders]
+            else:
+                parts = [encode(t, e, text, is_weighted, chunks, hidden) for t, e in encoders]
             told[key] = torch.cat([states for states, _ in parts], dim=-1)
             if is_xl:
                 told[key.replace("prompt_embeds", "pooled_prompt_embeds")] = parts[-1][1]
         expected = pipeline(**told, num_inference_steps=3, guidance_scale=4.0, height=64, width=64,
                             generator=torch.Generator().manual_seed(6)).images[0]
         options = dict(model=folder, prompt=prompt, negative_prompt=negative, steps=3, guidance_scale=4.0, seed=6, height=64, width=64,
-                       prompt_syntax="weighted" if is_weighted else "plain", long_prompts="chunk" if is_chunked else "truncate")
-        found = check_picture(prefusion, scratch, numpy.array(expected), options, f"{chunks} chunks, weighted {is_weighted}")
+                       prompt_syntax="weighted" if is_weighted else "plain", long_prompts=kind)
+        found = check_picture(prefusion, scratch, numpy.array(expected), options, f"{kind}, {chunks} chunks, weighted {is_weighted}")
+        if kind == "segments":
+            settings = json.loads(Image.open(scratch / "found.png").info["prefusion"])
+            check(settings["long_prompts"] == "segments", str(settings))
     check(found.std() > 5, "the picture is flat: the comparison tells nothing")
     (scratch / "many.txt").write_text("a dog\n" + LONG + "\na cat\n")
     many = dict(model=folder, prompts=scratch / "many.txt", steps=2, seed=6, height=64, width=64, long_prompts="chunk")
@@ -294,9 +306,11 @@ def prompts(prefusion, world, scratch, name):
         one, other = (picture(scratch / kind / f"{i:05}-000.png") for kind in ("many", "single"))
         check(psnr(one, other) > 50, f"prompt {i} depends on the others of its batch")
     refused = dict(model=world / "families" / "models" / "sd3", prompt="a dog", output=scratch / "x.png")
-    for flag in (dict(prompt_syntax="weighted"), dict(long_prompts="chunk")):
+    for flag in (dict(prompt_syntax="weighted"), dict(long_prompts="chunk"), dict(long_prompts="segments")):
         text = prefusion.run("generate", exit_code=2, **refused, **flag)
         check("StableDiffusion3Pipeline" in text.splitlines()[-1], text)
+    text = prefusion.run("generate", exit_code=2, **dict(refused, model=folder), prompt_syntax="weighted", long_prompts="segments")
+    check("segments" in text.splitlines()[-1] and "weighted" in text.splitlines()[-1], text)
 
 
 # ---- many pictures

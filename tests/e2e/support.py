@@ -89,6 +89,23 @@ def encoded_captions(model, captions):
         return encoder(ids).last_hidden_state
 
 
+def encoded_segments(tokenizer, encoder, prompt, hidden=lambda output: output.last_hidden_state):
+    """States of a prompt's sentences, each encoded by itself as LongAlign does it, and the pooled ones of the prompt cut off."""
+    import torch
+
+    def ids_of(text, **options):
+        return tokenizer(text, truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt", **options).input_ids
+
+    with torch.no_grad():
+        states = []
+        for sentence in [part + "." for part in re.split(r'"!|\.|\?|;"', prompt) if part] or [prompt]:
+            ids = ids_of(sentence)
+            states.append(hidden(encoder(ids, output_hidden_states=True))[0][ids[0] != tokenizer.eos_token_id])
+        empty = hidden(encoder(ids_of("", padding="max_length"), output_hidden_states=True))[0][-60:].mean(0, keepdim=True)
+        pooled = encoder(ids_of(prompt, padding="max_length"))[0]
+    return torch.cat([*states, empty.expand(240, -1)])[None, :240], pooled
+
+
 def read_metrics(folder):
     return [json.loads(line) for line in (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()]
 

@@ -4,11 +4,13 @@ Usage: make_text.py OUTPUT
   OUTPUT/models/<name>/            config.json, model.safetensors
   OUTPUT/models/<name>.safetensors input_ids, last_hidden_state, hidden_states.N, pooled, text_embeds, grad.<key>, bf16
   OUTPUT/pipeline/                 tokenizer/ and text_encoder/ of a diffusers model
-  OUTPUT/pipeline.safetensors      clip_skip.none, clip_skip.0, clip_skip.1, ... for OUTPUT/prompts.json
+  OUTPUT/pipeline.safetensors      clip_skip.none, clip_skip.0, clip_skip.1, ... for OUTPUT/prompts.json, and segments,
+                                   segments.skip, segments.masked for OUTPUT/segments.json
 """
 
 import json
 import pathlib
+import re
 import shutil
 import sys
 
@@ -117,6 +119,27 @@ def make_whole_clip(root):
     save_file(expected, root / "models" / "whole_clip.safetensors")
 
 
+SEGMENT_PROMPTS = [
+    "a red circle", "A dog sits here. Two cats? Yes; no", "", "...", "Mr. Smith, e.g. an old man. ", "it's 8k! wow!! \"!he said;\" then",
+    "two\nlines.\n\nand more", "words without an end " * 12, "a word <|endoftext|> in between. and after",
+    "The quick brown fox jumps over the lazy dog near the old bridge. " * 30,
+]
+
+
+@torch.no_grad()
+def segments(tokenizer, encoder, prompt, length=240, padding_length=60, states=lambda output: output.last_hidden_state[0]):
+    """LongAlign's encoding of a caption, a sentence at a time and without padding, which no state that is kept can see."""
+    sentences = [sentence + "." for sentence in re.split(r'"!|\.|\?|;"', prompt) if sentence] or [prompt]
+    kept = []
+    for sentence in sentences:
+        ids = tokenizer(sentence, truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
+        kept.append(states(encoder(ids, output_hidden_states=True))[ids[0] != tokenizer.eos_token_id])
+    empty = tokenizer("", padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
+    mask = {"attention_mask": empty.attention_mask} if getattr(encoder.config, "use_attention_mask", False) else {}
+    padding = states(encoder(empty.input_ids, output_hidden_states=True, **mask))[-padding_length:].mean(0, keepdim=True)
+    return torch.cat([*kept, padding.expand(length, -1)])[:length]
+
+
 def make_pipeline(root):
     vocab, merges = train(600)
     folder = root / "pipeline"
@@ -140,9 +163,14 @@ def make_pipeline(root):
         for skip in (None, 0, 1, 2, 3):
             embeds, _ = pipeline.encode_prompt(prompts, "cpu", 1, False, clip_skip=skip)
             expected[f"clip_skip.{'none' if skip is None else skip}"] = embeds.contiguous().clone()
+        rows = lambda **options: torch.stack([segments(tokenizer, encoder, prompt, **options) for prompt in SEGMENT_PROMPTS])
+        expected["segments"] = rows()
+        expected["segments.skip"] = rows(states=lambda output: encoder.final_layer_norm(output.hidden_states[-2])[0])
         encoder.config.use_attention_mask = True
         embeds, _ = pipeline.encode_prompt(prompts, "cpu", 1, False)
         expected["masked"] = embeds.contiguous().clone()
+        expected["segments.masked"] = rows()
+        write_json(root / "segments.json", SEGMENT_PROMPTS)
     save_file(expected, root / "pipeline.safetensors")
     shutil.copytree(folder, root / "pipeline_masked")
     path = root / "pipeline_masked" / "text_encoder" / "config.json"

@@ -12,12 +12,12 @@
 #include "core/json_config.h"
 #include "core/safetensors.h"
 #include "images/image_decode.h"
-#include "reward_models/denscore.h"
 #include "reward_models/scorer.h"
 #include "tests/core/expect_error.h"
 #include "tests/support/python_reference.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tensor_near.h"
+#include "text/sentences.h"
 
 namespace prefusion::reward_models {
 namespace {
@@ -241,7 +241,7 @@ TEST_F(CrossRewardReference, DenscoreAveragesTheSentences) {
     Scorer scorer(parse_reward_specs({spec("denscore", name)}, {}), {});
     EXPECT_LT(error(scorer.score_pictures(pictures_, captions_), reference.at("scores")), 1e-5);
     for (size_t i = 0; i < captions_.size(); ++i) {
-      EXPECT_EQ(static_cast<int64_t>(split_caption(captions_[i]).size()),
+      EXPECT_EQ(static_cast<int64_t>(text::split_caption(captions_[i]).size()),
                 reference.at("counts")[static_cast<int64_t>(i)].item<int64_t>());
     }
   }

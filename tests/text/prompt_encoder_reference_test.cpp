@@ -48,6 +48,50 @@ TEST(PromptEncoderReference, HidesPaddingWhereTheConfigAsksForIt) {
   EXPECT_TRUE(near(states(encoder), expected.at("masked"), 1e-5));
 }
 
+SdPromptEncoder load_segments(const std::string& folder, int64_t clip_skip = 0) {
+  return SdPromptEncoder::load(text_reference() / folder, at::kFloat, at::kCPU,
+                               {.clip_skip = clip_skip, .long_prompts = LongPrompts::kSegments});
+}
+
+TEST(PromptEncoderReference, SegmentsAreSentencesEncodedByThemselves) {
+  const TensorMap expected = read_safetensors(text_reference() / "pipeline.safetensors");
+  const auto texts = read_json(text_reference() / "segments.json").get<std::vector<std::string>>();
+  SdPromptEncoder encoder = load_segments("pipeline");
+  const at::Tensor batch = encoder.encode(texts).encoder_hidden_states;
+  EXPECT_EQ(batch.size(1), 240);
+  EXPECT_TRUE(near(batch, expected.at("segments"), 1e-5));
+  EXPECT_TRUE(near(encoder.encode_negative(texts).encoder_hidden_states, batch, 1e-5));
+  EXPECT_TRUE(near(encoder.encode({texts[1]}).encoder_hidden_states[0], batch[1], 1e-5));
+  for (const std::string& text : texts) EXPECT_EQ(encoder.num_chunks(text), 1);
+  SdPromptEncoder skipping = load_segments("pipeline", 1);
+  EXPECT_TRUE(near(skipping.encode(texts).encoder_hidden_states, expected.at("segments.skip"), 1e-5));
+  SdPromptEncoder masked = load_segments("pipeline_masked");
+  EXPECT_TRUE(near(masked.encode(texts).encoder_hidden_states, expected.at("segments.masked"), 1e-5));
+}
+
+TEST(PromptEncoderReference, SegmentOfOneShortSentenceBeginsAsThePlainPromptDoes) {
+  SdPromptEncoder segments = load_segments("pipeline");
+  SdPromptEncoder plain = load(text_reference() / "pipeline");
+  const auto count = static_cast<int64_t>(plain.tokenizer().encode("a red circle.").size());
+  EXPECT_TRUE(near(segments.encode({"a red circle"}).encoder_hidden_states.slice(1, 0, count + 1),
+                   plain.encode({"a red circle."}).encoder_hidden_states.slice(1, 0, count + 1), 1e-5));
+  EXPECT_NE(segments.content_key(), plain.content_key());
+}
+
+TEST(PromptEncoderReference, SegmentsSayWhatIsCutOff) {
+  SdPromptEncoder encoder = load_segments("pipeline");
+  const auto count = [&](const std::string& text) { return std::ssize(encoder.tokenizer().encode(text)); };
+  const std::string words = "word word word word word word word word word word word word word word word word";
+  const std::string longer = words + " word word word word word word";
+  EXPECT_EQ(encoder.truncated_tokens("A dog. A cat. " + words), std::max<int64_t>(0, count(words + ".") - 22));
+  EXPECT_EQ(encoder.truncated_tokens(longer), count(longer + ".") - 22);
+  std::string many;  // sentences of one token and a full stop, each with a begin token
+  for (int i = 0; i < 81; ++i) many += "!.";
+  ASSERT_EQ(count("!."), 2);
+  EXPECT_EQ(encoder.truncated_tokens(many), 2);
+  EXPECT_EQ(encoder.truncated_tokens(many.substr(0, 160)), 0);
+}
+
 TEST(PromptEncoderReference, EncodingOneByOneEqualsTheBatch) {
   SdPromptEncoder encoder = load(text_reference() / "pipeline");
   const at::Tensor batch = states(encoder);
