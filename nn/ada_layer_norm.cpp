@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "kernels/layer_norm_modulate/layer_norm_modulate.h"
+
 namespace prefusion::nn {
 
 at::Tensor plain_layer_norm(const at::Tensor& input, double eps) {
@@ -10,6 +12,13 @@ at::Tensor plain_layer_norm(const at::Tensor& input, double eps) {
 
 at::Tensor Modulation::apply(const at::Tensor& normed) const {
   return at::addcmul(shift, normed, 1 + scale);
+}
+
+at::Tensor Modulation::apply_to_norm(const at::Tensor& states, double eps) const {
+  const at::ScalarType dtype = states.scalar_type();
+  if (scale.scalar_type() != dtype || shift.scalar_type() != dtype) return apply(plain_layer_norm(states, eps));
+  const std::vector<int64_t> sizes = {states.size(0), states.size(2)};  // one row may serve all items
+  return kernels::layer_norm_modulate(states, scale.squeeze(1).expand(sizes), shift.squeeze(1).expand(sizes), eps);
 }
 
 at::Tensor Modulation::add_gated(const at::Tensor& states, const at::Tensor& output) const {
@@ -37,7 +46,7 @@ AdaLayerNormContinuousImpl::AdaLayerNormContinuousImpl(int64_t dim, int64_t embe
 at::Tensor AdaLayerNormContinuousImpl::forward(const at::Tensor& input, const at::Tensor& embedding) {
   const at::Tensor projected = linear->forward(at::silu(embedding)).unsqueeze(1);  // [B, 1, 2 * dim]
   const std::vector<at::Tensor> parts = projected.chunk(2, /*dim=*/2);
-  return Modulation{.shift = parts[1], .scale = parts[0]}.apply(plain_layer_norm(input, eps_));
+  return Modulation{.shift = parts[1], .scale = parts[0]}.apply_to_norm(input, eps_);
 }
 
 }  // namespace prefusion::nn

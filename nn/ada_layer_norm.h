@@ -24,6 +24,8 @@ struct Modulation {
 
   // normed [B, N, D] * (1 + scale) + shift
   at::Tensor apply(const at::Tensor& normed) const;
+  // The same of plain_layer_norm(states): in one pass where all are of one dtype.
+  at::Tensor apply_to_norm(const at::Tensor& states, double eps = 1e-6) const;
   // states [B, N, D] + gate * output
   at::Tensor add_gated(const at::Tensor& states, const at::Tensor& output) const;
 };

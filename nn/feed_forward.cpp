@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "core/error.h"
-#include "nn/lean_ops.h"
+#include "kernels/geglu/geglu.h"
 
 namespace prefusion::nn {
 
@@ -31,7 +31,7 @@ FeedForwardImpl::FeedForwardImpl(int64_t dim, const std::string& activation, int
 at::Tensor FeedForwardImpl::forward(const at::Tensor& hidden_states) {
   const at::Tensor projected = proj_->forward(hidden_states);
   switch (kind_) {
-    case Kind::kGeglu: return out_->forward(gated_gelu(projected));
+    case Kind::kGeglu: return out_->forward(kernels::geglu(projected));
     case Kind::kGelu: return out_->forward(at::gelu(projected));
     case Kind::kGeluTanh: return out_->forward(at::gelu(projected, "tanh"));
     case Kind::kQuickGelu: return out_->forward(projected * at::sigmoid(1.702 * projected));

@@ -12,8 +12,10 @@ namespace prefusion::nn {
 
 // Two linear layers with a gate or an activation between; the parameters are net.0.proj and net.2. `activation`:
 //   geglu              value * gelu(gate), both from one projection ("GLU Variants Improve Transformer", arXiv
-//   2002.05202) gelu               erf form gelu-approximate   tanh form geglu-approximate  x * sigmoid(1.702 x);
-//   despite its name there is no gate
+//                      2002.05202)
+//   gelu               erf form
+//   gelu-approximate   tanh form
+//   geglu-approximate  x * sigmoid(1.702 x); despite its name there is no gate
 // Input error for another, naming it.
 class FeedForwardImpl : public torch::nn::Module {
  public:

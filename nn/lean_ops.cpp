@@ -77,26 +77,6 @@ class GroupNormSilu : public Function<GroupNormSilu> {
   }
 };
 
-class GatedGelu : public Function<GatedGelu> {
- public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& input) {
-    context->save_for_backward({input});
-    const auto halves = input.chunk(2, /*dim=*/-1);
-    at::Tensor output = at::gelu(halves[1]);
-    return output.mul_(halves[0]);
-  }
-
-  static variable_list backward(AutogradContext* context, variable_list gradients) {
-    const at::Tensor input = context->get_saved_variables()[0];
-    const auto halves = input.chunk(2, /*dim=*/-1);
-    at::Tensor gradient = at::empty(input.sizes(), input.options());
-    auto of_halves = gradient.chunk(2, /*dim=*/-1);
-    at::mul_out(of_halves[0], gradients[0], at::gelu(halves[1]));
-    of_halves[1].copy_(at::gelu_backward(gradients[0] * halves[0], halves[1]));
-    return {gradient};
-  }
-};
-
 bool needs_gradient(const at::Tensor& tensor) {
   return tensor.defined() && tensor.requires_grad();
 }
@@ -116,10 +96,6 @@ at::Tensor frozen_conv2d(const at::Tensor& input, const at::Tensor& weight, cons
 at::Tensor group_norm_silu(const at::Tensor& input, int64_t num_groups, const at::Tensor& weight,
                            const at::Tensor& bias, double eps) {
   return GroupNormSilu::apply(input.contiguous(input.suggest_memory_format()), weight, bias, num_groups, eps);
-}
-
-at::Tensor gated_gelu(const at::Tensor& input) {
-  return GatedGelu::apply(input);
 }
 
 }  // namespace prefusion::nn

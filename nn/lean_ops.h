@@ -19,7 +19,4 @@ at::Tensor frozen_conv2d(const at::Tensor& input, const at::Tensor& weight, cons
 at::Tensor group_norm_silu(const at::Tensor& input, int64_t num_groups, const at::Tensor& weight,
                            const at::Tensor& bias, double eps);
 
-// a * gelu(b) of input [..., 2 d] = (a, b), as in GEGLU (arXiv 2002.05202): the input alone is kept.
-at::Tensor gated_gelu(const at::Tensor& input);
-
 }  // namespace prefusion::nn

@@ -1,7 +1,9 @@
 #include <ATen/ATen.h>
 
 #include "core/rng.h"
+#include "kernels/geglu/geglu.h"
 #include "kernels/item_error/item_error.h"
+#include "kernels/layer_norm_modulate/layer_norm_modulate.h"
 #include "kernels/noise_and_target/noise_and_target.h"
 #include "nn/lean_ops.h"
 #include "tools/bench_parts.h"
@@ -95,21 +97,76 @@ void bench_group_norm(std::vector<BenchRow>& rows, int64_t channels, int64_t sid
               options);
 }
 
-void bench_gated_gelu(std::vector<BenchRow>& rows, int64_t tokens, int64_t width, const BenchOptions& options) {
+// What `ours` and `theirs` compute from inputs that need gradients: a pass forward alone, and one with the gradients.
+// Bytes are what has to be moved.
+struct Operations {
+  std::string name;
+  std::function<at::Tensor()> ours, theirs;
+  std::vector<at::Tensor> inputs;
+  double forward_bytes = 0, backward_bytes = 0;
+};
+
+void add_contests(std::vector<BenchRow>& rows, const Operations& operations, const BenchOptions& options) {
+  const auto forward = [](const std::function<at::Tensor()>& operation) {
+    return [operation] {
+      const at::NoGradGuard no_grad;
+      operation();
+    };
+  };
+  const auto both = [inputs = operations.inputs](const std::function<at::Tensor()>& operation) {
+    return [operation, inputs] { differentiate(operation(), inputs); };
+  };
+  add_contest(rows,
+              {.name = operations.name + ", forward",
+               .ours = forward(operations.ours),
+               .theirs = forward(operations.theirs),
+               .bytes = operations.forward_bytes},
+              options);
+  add_contest(rows,
+              {.name = operations.name + ", forward and backward",
+               .ours = both(operations.ours),
+               .theirs = both(operations.theirs),
+               .bytes = operations.forward_bytes + operations.backward_bytes},
+              options);
+}
+
+void bench_geglu(std::vector<BenchRow>& rows, int64_t tokens, int64_t width, const BenchOptions& options) {
   const at::Tensor input =
       at::randn({2, tokens, 2 * width}, at::TensorOptions().device(options.device).dtype(options.dtype))
           .requires_grad_();
+  const double bytes = static_cast<double>(input.nbytes());
   const auto composed = [=] {
     const auto halves = input.chunk(2, -1);
     return halves[0] * at::gelu(halves[1]);
   };
-  const std::string name = "gated gelu, 2 of " + std::to_string(tokens) + " x " + std::to_string(width);
-  add_contest(rows,
-              {.name = name + ", forward and backward",
-               .ours = [=] { differentiate(nn::gated_gelu(input), {input}); },
-               .theirs = [=] { differentiate(composed(), {input}); },
-               .bytes = 4.0 * static_cast<double>(input.nbytes())},
-              options);
+  add_contests(rows,
+               {.name = "geglu, 2 of " + std::to_string(tokens) + " x " + std::to_string(width),
+                .ours = [=] { return kernels::geglu(input); },
+                .theirs = composed,
+                .inputs = {input},
+                .forward_bytes = 1.5 * bytes,
+                .backward_bytes = 2.5 * bytes},
+               options);
+}
+
+void bench_modulated_norm(std::vector<BenchRow>& rows, int64_t tokens, int64_t width, const BenchOptions& options) {
+  const auto like = at::TensorOptions().device(options.device).dtype(options.dtype);
+  const at::Tensor input = at::randn({2, tokens, width}, like).requires_grad_();
+  const at::Tensor scale = at::randn({2, width}, like).requires_grad_();
+  const at::Tensor shift = at::randn({2, width}, like).requires_grad_();
+  const double bytes = static_cast<double>(input.nbytes());
+  const auto composed = [=] {
+    const at::Tensor normed = at::layer_norm(input, {width}, /*weight=*/{}, /*bias=*/{}, 1e-6);
+    return at::addcmul(shift.unsqueeze(1), normed, 1 + scale.unsqueeze(1));
+  };
+  add_contests(rows,
+               {.name = "modulated layer norm, 2 of " + std::to_string(tokens) + " x " + std::to_string(width),
+                .ours = [=] { return kernels::layer_norm_modulate(input, scale, shift); },
+                .theirs = composed,
+                .inputs = {input, scale, shift},
+                .forward_bytes = 2 * bytes,
+                .backward_bytes = 3 * bytes},
+               options);
 }
 
 // Attention is ATen's: a row shows how close it comes to a matrix product.
@@ -142,7 +199,14 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options) {
   }
   bench_group_norm(rows, 320, 64, options);
   bench_group_norm(rows, 1280, 16, options);
-  bench_gated_gelu(rows, 1024, 2560, options);
+  // The feed-forward layers of Stable Diffusion 1 at 512 pixels.
+  bench_geglu(rows, 4096, 1280, options);
+  bench_geglu(rows, 1024, 2560, options);
+  bench_geglu(rows, 256, 5120, options);
+  // PixArt and SD3 medium at 512 pixels, FLUX.1 at 1024.
+  bench_modulated_norm(rows, 1024, 1152, options);
+  bench_modulated_norm(rows, 1024, 1536, options);
+  bench_modulated_norm(rows, 4096, 3072, options);
   // The largest of Stable Diffusion 1 at 512 pixels, self and cross; SDXL's at 1024 pixels.
   bench_attention(rows, 8, 4096, 4096, 40, options);
   bench_attention(rows, 8, 4096, 77, 40, options);

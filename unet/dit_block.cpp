@@ -42,10 +42,11 @@ DitBlockImpl::DitBlockImpl(const DitConfig& config) : norm_eps_(config.norm_eps)
 
 at::Tensor DitBlockImpl::forward(const at::Tensor& tokens, const at::Tensor& timesteps, const at::Tensor& classes) {
   const std::vector<nn::Modulation> branches = norm1->forward(norm1->emb->forward(timesteps, classes));
-  const at::Tensor attended = attn1->forward(branches[0].apply(nn::plain_layer_norm(tokens)));
+  const at::Tensor attended = attn1->forward(branches[0].apply_to_norm(tokens));
   const at::Tensor states = branches[0].add_gated(tokens, attended);
-  const at::Tensor normed = norm3 ? norm3->forward(states) : nn::plain_layer_norm(states, norm_eps_);
-  return branches[1].add_gated(states, ff->forward(branches[1].apply(normed)));
+  const at::Tensor modulated =
+      norm3 ? branches[1].apply(norm3->forward(states)) : branches[1].apply_to_norm(states, norm_eps_);
+  return branches[1].add_gated(states, ff->forward(modulated));
 }
 
 }  // namespace prefusion::unet

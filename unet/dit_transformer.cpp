@@ -75,7 +75,7 @@ at::Tensor DiTTransformer2DModel::forward(const at::Tensor& noisy_latents, const
   const at::Tensor embedding = (*transformer_blocks)[0]->norm1->emb->forward(per_item, classes);
   const std::vector<at::Tensor> parts = proj_out_1->forward(at::silu(embedding)).unsqueeze(1).chunk(2, /*dim=*/2);
   const nn::Modulation last{.shift = parts[0], .scale = parts[1]};
-  tokens = proj_out_2->forward(last.apply(nn::plain_layer_norm(tokens)));
+  tokens = proj_out_2->forward(last.apply_to_norm(tokens));
   return nn::join_patches(tokens, noisy_latents.size(2) / config_.patch_size,
                           noisy_latents.size(3) / config_.patch_size, config_.patch_size);
 }

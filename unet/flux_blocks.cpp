@@ -21,7 +21,7 @@ nn::HeadTransform turned_by(const nn::RotaryEmbedding& rotary) {
 at::Tensor finish_stream(const at::Tensor& states, const at::Tensor& attended,
                          const std::vector<nn::Modulation>& modulations, nn::FeedForward& feed_forward) {
   const at::Tensor mixed = states + modulations[0].gate * attended;
-  const at::Tensor fed = feed_forward->forward(modulations[1].apply(nn::plain_layer_norm(mixed)));
+  const at::Tensor fed = feed_forward->forward(modulations[1].apply_to_norm(mixed));
   return mixed + modulations[1].gate * fed;
 }
 
@@ -42,9 +42,8 @@ FluxStreams FluxDoubleBlockImpl::forward(const FluxStreams& streams, const at::T
                                          const nn::RotaryEmbedding& rotary) {
   const auto of_image = norm1->forward(embedding);
   const auto of_prompt = norm1_context->forward(embedding);
-  const nn::JointStates attended =
-      attn->forward(of_image[0].apply(nn::plain_layer_norm(streams.image)),
-                    of_prompt[0].apply(nn::plain_layer_norm(streams.prompt)), turned_by(rotary));
+  const nn::JointStates attended = attn->forward(of_image[0].apply_to_norm(streams.image),
+                                                 of_prompt[0].apply_to_norm(streams.prompt), turned_by(rotary));
   return {.image = finish_stream(streams.image, attended.hidden_states, of_image, ff),
           .prompt = within_half(finish_stream(streams.prompt, attended.context, of_prompt, ff_context))};
 }
@@ -63,7 +62,7 @@ FluxSingleBlockImpl::FluxSingleBlockImpl(int64_t num_heads, int64_t head_dim) {
 at::Tensor FluxSingleBlockImpl::forward(const at::Tensor& tokens, const at::Tensor& embedding,
                                         const nn::RotaryEmbedding& rotary) {
   const nn::Modulation modulation = norm->forward(embedding).front();
-  const at::Tensor normed = modulation.apply(nn::plain_layer_norm(tokens));
+  const at::Tensor normed = modulation.apply_to_norm(tokens);
   const at::Tensor fed = at::gelu(proj_mlp->forward(normed), "tanh");
   const at::Tensor attended = attn->forward(normed, /*context=*/{}, turned_by(rotary)).hidden_states;
   const at::Tensor projected = proj_out->forward(at::cat({attended, fed}, /*dim=*/2));

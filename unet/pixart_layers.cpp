@@ -23,8 +23,8 @@ at::Tensor embed(nn::TimestepEmbedding& network, const at::Tensor& values) {
   return network->forward(sinusoids.to(network->linear_1->weight.scalar_type()));
 }
 
-at::Tensor normed(nn::LayerNorm& norm, const at::Tensor& tokens, double eps) {
-  return norm ? norm->forward(tokens) : nn::plain_layer_norm(tokens, eps);
+at::Tensor modulated(const nn::Modulation& modulation, nn::LayerNorm& norm, const at::Tensor& tokens, double eps) {
+  return norm ? modulation.apply(norm->forward(tokens)) : modulation.apply_to_norm(tokens, eps);
 }
 
 }  // namespace
@@ -72,9 +72,9 @@ at::Tensor PixArtBlockImpl::forward(const at::Tensor& tokens, const PixArtInputs
   const std::vector<at::Tensor> parts = (scale_shift_table + inputs.modulations).chunk(kModulations, /*dim=*/1);
   const nn::Modulation first{.shift = parts[0], .scale = parts[1], .gate = parts[2]};
   const nn::Modulation last{.shift = parts[3], .scale = parts[4], .gate = parts[5]};
-  at::Tensor states = first.gate * attn1->forward(first.apply(normed(norm1, tokens, norm_eps_))) + tokens;
+  at::Tensor states = first.gate * attn1->forward(modulated(first, norm1, tokens, norm_eps_)) + tokens;
   states = attn2->forward(states, inputs.text, inputs.user_states, inputs.text_bias) + states;
-  return last.gate * ff->forward(last.apply(normed(norm2, states, norm_eps_))) + states;
+  return last.gate * ff->forward(modulated(last, norm2, states, norm_eps_)) + states;
 }
 
 void PixArtBlockImpl::init_own_weights(at::Generator generator) {

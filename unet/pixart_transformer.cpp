@@ -105,7 +105,7 @@ at::Tensor PixArtTransformer2DModel::forward(const at::Tensor& noisy_latents, co
   const std::vector<at::Tensor> shift_scale =
       (scale_shift_table + modulation.embedding.unsqueeze(1)).chunk(2, /*dim=*/1);
   const nn::Modulation last{.shift = shift_scale[0], .scale = shift_scale[1]};
-  tokens = proj_out->forward(last.apply(nn::plain_layer_norm(tokens, kNormOutEps)));
+  tokens = proj_out->forward(last.apply_to_norm(tokens, kNormOutEps));
   return nn::join_patches(tokens, noisy_latents.size(2) / config_.patch_size,
                           noisy_latents.size(3) / config_.patch_size, config_.patch_size);
 }

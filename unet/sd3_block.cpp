@@ -11,7 +11,7 @@ constexpr const char* kFeedForward = "gelu-approximate";
 
 // The branch behind the attention: states + gate * feed_forward(modulated norm of the states).
 at::Tensor add_feed_forward(const at::Tensor& states, nn::FeedForward& feed_forward, const nn::Modulation& modulation) {
-  return modulation.add_gated(states, feed_forward->forward(modulation.apply(nn::plain_layer_norm(states))));
+  return modulation.add_gated(states, feed_forward->forward(modulation.apply_to_norm(states)));
 }
 
 }  // namespace
@@ -48,15 +48,15 @@ nn::JointStates SD3Block::forward(const at::Tensor& hidden_states, const at::Ten
     normed_context = norm1_last_context_->forward(context, embedding);
   } else {
     context_modulation = norm1_context_->forward(embedding);
-    normed_context = context_modulation[0].apply(nn::plain_layer_norm(context));
+    normed_context = context_modulation[0].apply_to_norm(context);
   }
-  const at::Tensor normed = nn::plain_layer_norm(hidden_states);
-  const nn::JointStates attended = attn->forward(patch_modulation[0].apply(normed), normed_context);
+  const nn::JointStates attended = attn->forward(patch_modulation[0].apply_to_norm(hidden_states), normed_context);
 
   nn::JointStates result{.hidden_states = patch_modulation[0].add_gated(hidden_states, attended.hidden_states)};
   if (attn2) {
     const nn::Modulation& dual = patch_modulation[2];
-    result.hidden_states = dual.add_gated(result.hidden_states, attn2->forward(dual.apply(normed)).hidden_states);
+    const at::Tensor dual_attended = attn2->forward(dual.apply_to_norm(hidden_states)).hidden_states;
+    result.hidden_states = dual.add_gated(result.hidden_states, dual_attended);
   }
   result.hidden_states = add_feed_forward(result.hidden_states, ff, patch_modulation[1]);
   if (is_last_) return result;

@@ -3,13 +3,7 @@
 #include <cstdint>
 
 #include "core/philox.h"
-
-// Before a loop whose bounds are known: what it indexes shall live in registers.
-#ifdef __CUDACC__
-#define PREFUSION_UNROLL _Pragma("unroll")
-#else
-#define PREFUSION_UNROLL
-#endif
+#include "kernels/inlining.h"
 
 // How attention is cut into blocks: sizes, and where things lie in shared memory. Plain arithmetic, for kernels and for
 // the emulation that tests them.

@@ -71,16 +71,6 @@ TEST(LeanOps, GroupNormSiluHasTheSameGradients) {
   expect_same(lean, plain, {random({3, 8, 5, 7}, 1), weight, bias}, {false, true, true});
 }
 
-TEST(LeanOps, GatedGeluHasTheSameGradient) {
-  const auto lean = [](const auto& x) { return gated_gelu(x[0]); };
-  const auto plain = [](const auto& x) {
-    const auto halves = x[0].chunk(2, -1);
-    return halves[0] * at::gelu(halves[1]);
-  };
-  expect_same(lean, plain, {random({2, 5, 12}, 1)}, {true});
-  expect_same(lean, plain, {random({6, 5, 2}, 1).transpose(0, 1)}, {true});
-}
-
 TEST(LeanOps, KeepsTooMuchOnlyWhereAFrozenWeightMeetsAGradient) {
   const at::Tensor weight = at::ones({2}), trained = at::ones({2}).set_requires_grad(true);
   EXPECT_TRUE(keeps_too_much(trained, weight, {}));
