@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include "core/rng.h"
+#include "kernels/adamw/adamw.h"
 #include "kernels/geglu/geglu.h"
 #include "kernels/item_error/item_error.h"
 #include "kernels/layer_norm_modulate/layer_norm_modulate.h"
@@ -169,6 +170,30 @@ void bench_modulated_norm(std::vector<BenchRow>& rows, int64_t tokens, int64_t w
                options);
 }
 
+// A step of AdamW on half-precision weights with fp32 masters, as many as a large layer has.
+void bench_adamw(std::vector<BenchRow>& rows, int64_t count, const BenchOptions& options) {
+  if (options.dtype == at::kFloat) return;  // ATen's is one pass already
+  const auto like = at::TensorOptions().device(options.device);
+  const at::Tensor master = at::randn({count}, like), parameter = master.to(options.dtype);
+  const at::Tensor gradient = at::randn({count}, like).to(options.dtype);
+  const at::Tensor exp_avg = at::zeros({count}, like), exp_avg_sq = at::zeros({count}, like),
+                   steps = at::ones({}, like);
+  const kernels::AdamWSettings s;
+  add_contest(rows,
+              {.name = "adamw with masters, " + std::to_string(count) + " weights",
+               .ours = [=] { kernels::adamw_step(parameter, master, gradient, exp_avg, exp_avg_sq, steps, s); },
+               .theirs =
+                   [=] {
+                     std::vector<at::Tensor> w = {master}, g = {gradient.to(at::kFloat)}, m = {exp_avg},
+                                             v = {exp_avg_sq};
+                     at::_fused_adamw_(w, g, m, v, {}, {steps}, s.lr, s.beta1, s.beta2, s.weight_decay, s.eps,
+                                       /*amsgrad=*/false, /*maximize=*/false);
+                     parameter.copy_(master);
+                   },
+               .bytes = 6.0 * static_cast<double>(master.nbytes()) + 2.0 * static_cast<double>(parameter.nbytes())},
+              options);
+}
+
 // Attention is ATen's: a row shows how close it comes to a matrix product.
 void bench_attention(std::vector<BenchRow>& rows, int64_t heads, int64_t queries, int64_t keys, int64_t width,
                      const BenchOptions& options) {
@@ -207,6 +232,7 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options) {
   bench_modulated_norm(rows, 1024, 1152, options);
   bench_modulated_norm(rows, 1024, 1536, options);
   bench_modulated_norm(rows, 4096, 3072, options);
+  bench_adamw(rows, 1 << 24, options);
   // The largest of Stable Diffusion 1 at 512 pixels, self and cross; SDXL's at 1024 pixels.
   bench_attention(rows, 8, 4096, 4096, 40, options);
   bench_attention(rows, 8, 4096, 77, 40, options);

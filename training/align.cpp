@@ -227,7 +227,9 @@ class AlignRun {
     steps_->on_gradients(step_number_ + 1, loss, norm);
     const double norm_value = norm.item<double>();
     if (guard_.judge(loss.item<double>(), norm_value, step_number_ + 1, ids) == StepVerdict::kTake) {
-      if (options_.max_grad_norm > 0) optimizer_->clip_gradients(norm, options_.max_grad_norm);
+      // A pass over all gradients, which most steps of a run in good order do not need.
+      const bool is_large = norm_value + Optimizer::kNormEps > options_.max_grad_norm;
+      if (options_.max_grad_norm > 0 && is_large) optimizer_->clip_gradients(norm, options_.max_grad_norm);
       optimizer_->step(lr);
       if (ema_) ema_->update(optimizer_->master_weights());
     }

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "core/error.h"
+#include "kernels/adamw/adamw.h"
 
 namespace prefusion::training {
 namespace {
@@ -52,7 +53,7 @@ at::Tensor Optimizer::grad_norm() const {
 
 void Optimizer::clip_gradients(const at::Tensor& norm, double max_norm) {
   at::NoGradGuard no_grad;
-  const at::Tensor factor = (max_norm / (norm + 1e-6)).clamp_max(1.0);
+  const at::Tensor factor = (max_norm / (norm + kNormEps)).clamp_max(1.0);
   for (auto& [name, parameter] : parameters_) {
     if (parameter.grad().defined()) parameter.mutable_grad().mul_(factor);
   }
@@ -101,20 +102,34 @@ AdamW::AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options)
 void AdamW::step(double lr) {
   at::NoGradGuard no_grad;
   std::vector<at::Tensor> weights, gradients, exp_avg, exp_avg_sq, steps;
+  const auto has_gradient = [&](size_t i) { return parameters_[i].tensor.grad().defined(); };
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    const at::Tensor& gradient = parameters_[i].tensor.grad();
-    if (!gradient.defined()) continue;
+    if (has_gradient(i)) steps.push_back(steps_[i]);
+  }
+  if (steps.empty()) return;
+  at::_foreach_add_(steps, 1);
+  steps.clear();
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!has_gradient(i)) continue;
+    const at::Tensor& parameter = parameters_[i].tensor;
+    if (parameter.scalar_type() != at::kFloat) {
+      kernels::adamw_step(parameter, masters_[i], parameter.grad(), exp_avg_[i], exp_avg_sq_[i], steps_[i],
+                          {.lr = lr,
+                           .beta1 = options_.beta1,
+                           .beta2 = options_.beta2,
+                           .eps = options_.eps,
+                           .weight_decay = options_.weight_decay});
+      continue;
+    }
     weights.push_back(masters_[i]);
-    gradients.push_back(gradient.to(at::kFloat));
+    gradients.push_back(parameter.grad());
     exp_avg.push_back(exp_avg_[i]);
     exp_avg_sq.push_back(exp_avg_sq_[i]);
     steps.push_back(steps_[i]);
   }
   if (weights.empty()) return;
-  at::_foreach_add_(steps, 1);
   at::_fused_adamw_(weights, gradients, exp_avg, exp_avg_sq, {}, steps, lr, options_.beta1, options_.beta2,
                     options_.weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
-  round_masters();
 }
 
 TensorMap AdamW::memory() const {

@@ -20,7 +20,8 @@ class Optimizer {
 
   // Global L2 norm of all gradients, as a 0-dim fp32 tensor (no host synchronisation).
   at::Tensor grad_norm() const;
-  // Scales all gradients so that their norm is at most max_norm, as torch.nn.utils.clip_grad_norm_.
+  // Scales all gradients by max_norm / (norm + kNormEps) where that is below 1, as torch.nn.utils.clip_grad_norm_.
+  static constexpr double kNormEps = 1e-6;
   void clip_gradients(const at::Tensor& norm, double max_norm);
 
   // Everything needed to go on bit for bit: what the optimizer remembers, masters, step counts.
