@@ -26,15 +26,18 @@ at::Tensor map_tiles(const at::Tensor& input, const TileGrid& grid,
   const int64_t step = std::max<int64_t>(1, grid.input_tile * 3 / 4);
   const int64_t extent = grid.output_tile / 4;
   const int64_t kept = grid.output_tile - extent;
+  // The neighbour above is the one without its fade to the left, the neighbour to the left the one with its fade from
+  // above: where four tiles meet, their weights are products of both fades, and sum to one.
   std::vector<at::Tensor> above, joined_rows;
   for (int64_t top = 0; top < input.size(2); top += step) {
     std::vector<at::Tensor> row, cropped;
+    at::Tensor left_neighbour;
     for (int64_t left = 0; left < input.size(3); left += step) {
-      at::Tensor tile = function(input.slice(2, top, top + grid.input_tile).slice(3, left, left + grid.input_tile));
-      if (!above.empty()) tile = fade(above[row.size()], tile, extent, /*dim=*/2);
-      if (!row.empty()) tile = fade(row.back(), tile, extent, /*dim=*/3);
-      row.push_back(tile);
-      cropped.push_back(tile.slice(2, 0, kept).slice(3, 0, kept));
+      row.push_back(function(input.slice(2, top, top + grid.input_tile).slice(3, left, left + grid.input_tile)));
+      const at::Tensor tile = above.empty() ? row.back() : fade(above[row.size() - 1], row.back(), extent, /*dim=*/2);
+      const at::Tensor joined = left_neighbour.defined() ? fade(left_neighbour, tile, extent, /*dim=*/3) : tile;
+      cropped.push_back(joined.slice(2, 0, kept).slice(3, 0, kept));
+      left_neighbour = tile;
     }
     joined_rows.push_back(at::cat(cropped, /*dim=*/3));
     above = std::move(row);

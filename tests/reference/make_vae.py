@@ -86,20 +86,58 @@ def make_case(folder, config, height, width):
     save_file({k: v.detach().contiguous() for k, v in tensors.items()}, folder / "case.safetensors")
 
 
+def fades(sizes, kept):
+    """The weight of every tile at each of its places along one side: up from 0 behind the one before, down to 0 under the next."""
+    weights = []
+    for number, size in enumerate(sizes):
+        weight = torch.ones(size)
+        if number > 0:
+            overlap = min(sizes[number - 1] - kept, size)
+            weight[:overlap] = torch.arange(overlap) / overlap
+        if number + 1 < len(sizes):
+            overlap = min(size - kept, sizes[number + 1])
+            weight[kept : kept + overlap] = 1 - torch.arange(overlap) / overlap
+            weight[kept + overlap :] = 0
+        weights.append(weight)
+    return weights
+
+
+def joined(function, inputs, tile, output_tile):
+    """`function` of overlapping tiles, weighted by the products of their fades along both sides."""
+    step, kept = tile * 3 // 4, output_tile - output_tile // 4
+    parts = [[function(inputs[:, :, top : top + tile, left : left + tile]) for left in range(0, inputs.shape[3], step)]
+             for top in range(0, inputs.shape[2], step)]
+    rows, columns = fades([row[0].shape[2] for row in parts], kept), fades([part.shape[3] for part in parts[0]], kept)
+    height, width = ((len(weights) - 1) * kept + len(weights[-1]) for weights in (rows, columns))
+    result = torch.zeros(*parts[0][0].shape[:2], height, width)
+    for i, row in enumerate(parts):
+        for j, part in enumerate(row):
+            weighted = rows[i][:, None] * columns[j] * part
+            result[:, :, i * kept : i * kept + part.shape[2], j * kept : j * kept + part.shape[3]] += weighted
+    return result
+
+
 def make_tiled(folder):
-    """Pictures of several tiles, the last ones of them narrow."""
+    """Pictures of several tiles, the last ones of them narrow. Diffusers joins its tiles like this but where four of them meet: there
+    it fades one of them twice, which leaves an edge."""
     generator = torch.Generator().manual_seed(5)
-    model = AutoencoderKL(**dict(TWO, sample_size=20))
+    side = 16
+    model = AutoencoderKL(**dict(TWO, sample_size=side))
     randomize(model, generator)
     model.save_pretrained(folder)
-    model.enable_tiling()
     pixel_values = torch.randn(1, 3, 34, 48, generator=generator)
     latents = torch.randn(1, 4, 17, 26, generator=generator)
+    unscaled = latents / model.config.scaling_factor
     with torch.no_grad():
-        mean = model.encode(pixel_values).latent_dist.mean
-        decoded = model.decode(latents / model.config.scaling_factor).sample
-        model.disable_tiling()
-        whole = model.decode(latents / model.config.scaling_factor).sample
+        mean = joined(lambda tile: model.encode(tile).latent_dist.mean, pixel_values, side, side // 2)
+        decoded = joined(lambda tile: model.decode(tile).sample, unscaled, side // 2, side)
+        whole = model.decode(unscaled).sample
+        model.enable_tiling()
+        diffusers = model.decode(unscaled).sample
+    far = torch.ones_like(whole, dtype=torch.bool)  # from where four tiles meet
+    for corner in range(side * 3 // 4, 100, side * 3 // 4):
+        far[:, :, :, corner : corner + side // 4] = False
+    assert (decoded - diffusers)[far].abs().max() < 1e-4, "tiles are not joined as diffusers joins two of them"
     save_file(dict(pixel_values=pixel_values, latents=latents, mean=mean, decoded=decoded, whole=whole), folder / "case.safetensors")
 
 
