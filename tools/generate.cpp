@@ -14,6 +14,7 @@ struct GenerateCommand : CommonOptions {
   GenerateImagesOptions images;
   std::string prompt_syntax = "plain";
   std::string long_prompts = "truncate";
+  std::string tiling = "auto";
   std::string shard = "0/1";
   std::string guidance_interval = "0,1";
 };
@@ -160,6 +161,11 @@ void add_options(CLI::App& app, GenerateCommand& command) {
   app.add_flag("--stream-weights", command.images.streams_weights,
                "Keep the weights of the denoiser's and T5's blocks in host memory and bring each layer's to the device "
                "when it is its turn: slower, for models that do not fit (docs/memory.md)");
+  app.add_option("--vae-tiling", command.tiling,
+                 "Encode and decode pictures in overlapping tiles, which bounds the memory it takes: auto (from 2048 x "
+                 "2048 pixels on), on, off")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "on", "off"}));
   add_prompt_options(app, command);
   add_sampling_options(app, command);
   add_start_options(app, command.images.start);
@@ -176,6 +182,7 @@ void run(const GenerateCommand& command, const CLI::App&) {
   using text::PromptSyntax;
   options.text.syntax = command.prompt_syntax == "weighted" ? PromptSyntax::kWeighted : PromptSyntax::kPlain;
   options.text.long_prompts = text::parse_long_prompts(command.long_prompts);
+  options.tiling = vae::parse_tiling(command.tiling, "--vae-tiling");
   options.shard = parse_shard(command.shard);
   options.sampling.guidance.interval = parse_interval(command.guidance_interval);
   options.shows_progress = !command.quiet;

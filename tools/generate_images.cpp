@@ -158,9 +158,14 @@ PreparedPipeline prepare(const GenerateImagesOptions& options) {
       .scheduler = {}};
   auto& [pipeline, sampling, size, scheduler] = prepared;
   const pipelines::PipelineComponents& components = pipeline.components();
+  components.autoencoder->set_tiling(options.tiling);
   check_guidance(options, pipeline);
   apply_start_picture(options.start, pipeline, sampling);
   size = pipeline.image_size(sampling);
+  if (components.autoencoder->uses_tiles(size.height_px, size.width_px)) {
+    log_info("the autoencoder works on tiles of ", components.autoencoder->config().sample_size,
+             " pixels (--vae-tiling)");
+  }
   scheduler = schedulers::scheduler_name(sampling.scheduler, components.scheduler_config);
   pipeline.make_scheduler(sampling)->set_timesteps(sampling.num_inference_steps);
   if (!options.base.empty()) {

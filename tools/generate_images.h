@@ -37,6 +37,7 @@ struct GenerateImagesOptions {
   std::string user;          // ID[:WEIGHT],...: whom the pictures are for; empty: the empty user
   text::PromptEncoderOptions text;
   bool streams_weights = false;  // weights of blocks stay in host memory
+  vae::Tiling tiling = vae::Tiling::kAuto;
   Shard shard;  // of the prompts
   PreviewOptions preview;
   std::filesystem::path output;         // FILE.png, or a folder

@@ -59,6 +59,9 @@ std::string settings_json(const GenerateImagesOptions& options, const pipelines:
     settings["guidance_percentile"] = sampling.guidance.mimic_percentile;
   }
   if (options.text.syntax == text::PromptSyntax::kWeighted) settings["prompt_syntax"] = "weighted";
+  if (options.tiling != vae::Tiling::kAuto) {
+    settings["vae_tiling"] = options.tiling == vae::Tiling::kOn ? "on" : "off";
+  }
   if (options.text.long_prompts != text::LongPrompts::kTruncate) {
     settings["long_prompts"] = text::long_prompts_name(options.text.long_prompts);
   }

@@ -38,7 +38,7 @@ at::ScalarType AutoencoderKL::dtype() const {
 bool AutoencoderKL::uses_tiles(int64_t height_px, int64_t width_px) const {
   if (tiling_ == Tiling::kOff || std::max(height_px, width_px) <= config_.sample_size) return false;
   if (config_.sample_size < scale_factor_px()) return false;  // a tile would not hold one latent
-  return tiling_ == Tiling::kOn || height_px * width_px > kAutoTilingPixels;
+  return tiling_ == Tiling::kOn || height_px * width_px >= kAutoTilingPixels;
 }
 
 Posterior AutoencoderKL::encode(const at::Tensor& pixel_values) {

@@ -45,12 +45,12 @@ class AutoencoderKL : public torch::nn::Module {
   at::ScalarType dtype() const;
 
   void set_tiling(Tiling tiling) { tiling_ = tiling; }
+  // Whether pictures of that size are worked on in tiles.
+  bool uses_tiles(int64_t height_px, int64_t width_px) const;
   // Recompute the activations of each resnet block in the backward pass instead of keeping them.
   void set_gradient_checkpointing(bool enabled) { gradient_checkpointing_ = enabled; }
 
  private:
-  bool uses_tiles(int64_t height_px, int64_t width_px) const;
-
   AutoencoderKLConfig config_;
   Tiling tiling_ = Tiling::kAuto;
   bool gradient_checkpointing_ = false;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/error.h"
+
 namespace prefusion::vae {
 namespace {
 
@@ -20,6 +22,13 @@ at::Tensor fade(const at::Tensor& neighbour, const at::Tensor& tile, int64_t ext
 }
 
 }  // namespace
+
+Tiling parse_tiling(const std::string& name, const std::string& flag) {
+  if (name == "auto") return Tiling::kAuto;
+  if (name == "on") return Tiling::kOn;
+  check_usage(name == "off", flag, " ", name, ": expected auto, on or off");
+  return Tiling::kOff;
+}
 
 at::Tensor map_tiles(const at::Tensor& input, const TileGrid& grid,
                      const std::function<at::Tensor(const at::Tensor&)>& function) {

@@ -362,6 +362,24 @@ def previews(prefusion, world, scratch):
         check("--preview" in text or "_class_name" in text, text)
 
 
+def tiles(prefusion, world, scratch):
+    """Joined side by side as diffusers joins them, where they are asked for."""
+    model = world / "models" / "epsilon"
+    pipeline = StableDiffusionPipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    options = dict(model=model, prompt=PROMPT, steps=2, guidance_scale=1, seed=3, height=64, width=176)
+    arguments = dict(num_inference_steps=2, guidance_scale=1, height=64, width=176)
+    expected = {}
+    for tiling in ("off", "on"):
+        if tiling == "on":
+            pipeline.vae.enable_tiling()
+        generator = torch.Generator().manual_seed(3)
+        expected[tiling] = numpy.array(pipeline(PROMPT, generator=generator, **arguments).images[0])
+        check_picture(prefusion, scratch, expected[tiling], dict(options, vae_tiling=tiling), f"tiles {tiling}")
+    check_picture(prefusion, scratch, expected["off"], options, "tiles auto")
+    check(psnr(expected["on"], expected["off"]) < 50, "tiles make no difference in this picture")
+
+
 def together(*runs):
     """One case of several: most of the time of a small one is Python's start."""
 
@@ -385,5 +403,5 @@ def prompts_sdxl(*arguments):
 main({
     "guidance": together(interval, mimic, negative_lora, alignment_strength),
     "prompts": together(prompts_sd, prompts_sdxl),
-    "many": together(shards, previews),
+    "many": together(shards, previews, tiles),
 })

@@ -121,6 +121,17 @@ TEST(AutoencoderTiling, LeavesNoEdgeWhereTilesMeet) {
   for (const int64_t dim : {2, 3}) EXPECT_LE(joined.diff(1, dim).abs().max().item<double>(), 2.0 / 4 + 1e-6);
 }
 
+TEST(AutoencoderTiling, AutoBeginsAt2048Pixels) {
+  const auto model = load_autoencoder(reference() / "tiled", at::kFloat, at::kCPU);
+  EXPECT_TRUE(model->uses_tiles(2048, 2048) && model->uses_tiles(1024, 4096));
+  EXPECT_FALSE(model->uses_tiles(2048, 2040) || model->uses_tiles(1024, 1024));
+  model->set_tiling(Tiling::kOn);
+  EXPECT_TRUE(model->uses_tiles(24, 16));
+  EXPECT_FALSE(model->uses_tiles(16, 16));
+  model->set_tiling(Tiling::kOff);
+  EXPECT_FALSE(model->uses_tiles(4096, 4096));
+}
+
 TEST(AutoencoderTiling, AutoLeavesOrdinaryPicturesWhole) {
   const at::NoGradGuard no_grad;
   const auto model = load_autoencoder(reference() / "tiled", at::kFloat, at::kCPU);
