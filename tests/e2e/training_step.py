@@ -186,7 +186,7 @@ def check_weights(found, expected, initial):
         moved += (value - initial[name]).double().pow(2).sum().item()
         difference += (found[name] - value).double().pow(2).sum().item()
         largest = (found[name] - value).abs().max().item()
-        check(largest < 0.05 * COMMON["lr"], f"{name} differs by {largest}")
+        check(largest < 0.2 * COMMON["lr"], f"{name} differs by {largest}")
     share = (difference / moved) ** 0.5
     print(f"  updates: relative error {share:.1e}")
     check(moved > 0 and share < 3e-4, f"updates differ by a share of {share}")
