@@ -78,9 +78,8 @@ void add_options(CLI::App& app, BenchCommand& command) {
   app.add_option("--objective", o.objectives, "train: objectives on data, separated by commas")
       ->delimiter(',')
       ->default_str("diffusion-dpo");
-  app.add_option_function<std::string>(
-         "--adapter", [&o](const std::string& name) { o.trains_all = name == "full"; },
-         "train: lora (default), or full, which trains all weights and has a second network as reference")
+  app.add_option("--adapter", o.adapter,
+                 "train: lora (default), or full, which trains all weights and has a second network as reference")
       ->check(CLI::IsMember({"lora", "full"}));
   app.add_flag("--gradient-checkpointing", o.gradient_checkpointing, "train: recompute activations");
   app.add_option("--only", o.only, "kernels: those whose name contains this text");
@@ -104,8 +103,7 @@ void check_request(const BenchOptions& options) {
   check_usage(!options.random_weights || options.what == "forward" || options.what == "train" || options.what == "tune",
               "--random-weights: only of bench forward, train and tune");
   check_usage(!options.no_backward || options.what == "forward", "--no-backward: only of bench forward");
-  const bool has_training =
-      options.objectives != BenchOptions().objectives || options.trains_all || options.gradient_checkpointing;
+  const bool has_training = !options.objectives.empty() || !options.adapter.empty() || options.gradient_checkpointing;
   check_usage(!has_training || options.what == "train",
               "--objective, --adapter, --gradient-checkpointing: only of bench train");
   check_usage(options.only.empty() || !needs_model, "--only: only of bench kernels");

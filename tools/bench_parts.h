@@ -24,8 +24,8 @@ struct BenchOptions {
   int64_t num_inference_steps = 20;
   double guidance_scale = 7.5;
   std::string prompt = "a photo of a red fox in the snow";
-  std::vector<std::string> objectives = {"diffusion-dpo"};
-  bool trains_all = false;  // all weights instead of a LoRA
+  std::vector<std::string> objectives;  // empty: diffusion-dpo
+  std::string adapter;                  // lora (empty is, too), or full: all weights
   bool gradient_checkpointing = false;
   std::string only;  // kernels whose name contains it
   Repeats repeats;

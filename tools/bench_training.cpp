@@ -55,7 +55,7 @@ class TrainingBench {
       : options_(options), pass_(options), schedule_(open_schedule(options, pass_.denoiser()->info())) {
     policy_.denoiser = pass_.denoiser();
     policy_.denoiser->set_gradient_checkpointing(options.gradient_checkpointing);
-    if (options.trains_all) {
+    if (options.adapter == "full") {
       for (const auto& item : policy_.denoiser->named_parameters()) {
         policy_.trainable.push_back({item.key(), item.value()});
       }
@@ -140,10 +140,12 @@ class TrainingBench {
 }  // namespace
 
 std::vector<BenchRow> bench_training(const BenchOptions& options) {
-  for (const std::string& name : options.objectives) find_offline_objective(name);
+  std::vector<std::string> names = options.objectives;
+  if (names.empty()) names = {"diffusion-dpo"};
+  for (const std::string& name : names) find_offline_objective(name);  // before the model is loaded
   TrainingBench bench(options);
   std::vector<BenchRow> rows;
-  for (const std::string& name : options.objectives) bench.add_rows(name, rows);
+  for (const std::string& name : names) bench.add_rows(name, rows);
   return rows;
 }
 

@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include "core/error.h"
-#include "kernels/adamw/adamw.h"
 
 namespace prefusion::training {
 namespace {
@@ -102,6 +101,8 @@ AdamW::AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options)
 void AdamW::step(double lr) {
   at::NoGradGuard no_grad;
   std::vector<at::Tensor> weights, gradients, exp_avg, exp_avg_sq, steps;
+  AdamWOptions settings = options_;
+  settings.lr = lr;
   const auto has_gradient = [&](size_t i) { return parameters_[i].tensor.grad().defined(); };
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (has_gradient(i)) steps.push_back(steps_[i]);
@@ -113,12 +114,7 @@ void AdamW::step(double lr) {
     if (!has_gradient(i)) continue;
     const at::Tensor& parameter = parameters_[i].tensor;
     if (parameter.scalar_type() != at::kFloat) {
-      kernels::adamw_step(parameter, masters_[i], parameter.grad(), exp_avg_[i], exp_avg_sq_[i], steps_[i],
-                          {.lr = lr,
-                           .beta1 = options_.beta1,
-                           .beta2 = options_.beta2,
-                           .eps = options_.eps,
-                           .weight_decay = options_.weight_decay});
+      kernels::adamw_step(parameter, masters_[i], parameter.grad(), exp_avg_[i], exp_avg_sq_[i], steps_[i], settings);
       continue;
     }
     weights.push_back(masters_[i]);

@@ -6,6 +6,7 @@
 
 #include "core/safetensors.h"
 #include "core/weights.h"
+#include "kernels/adamw/adamw.h"
 
 namespace prefusion::training {
 
@@ -66,16 +67,8 @@ class Optimizer {
   bool has_masters_ = false;
 };
 
-// AdamW with decoupled weight decay (arXiv 1711.05101), as torch.optim.AdamW.
-struct AdamWOptions {
-  double lr = 1e-5;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
-  double weight_decay = 1e-2;
-};
-
-// Moments are always fp32.
+// AdamW with decoupled weight decay (arXiv 1711.05101), as torch.optim.AdamW. Moments are always fp32.
+using AdamWOptions = kernels::AdamWSettings;
 class AdamW : public Optimizer {
  public:
   AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options);

@@ -118,9 +118,10 @@ Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device
 std::shared_ptr<unet::Denoiser> load_start_denoiser(const fs::path& folder, const AlignOptions& options,
                                                     at::ScalarType dtype, at::Device device) {
   const fs::path weights = unet::denoiser_folder(folder);
-  if (options.stream_weights) return unet::load_streamed_denoiser(weights, dtype, device);
-  auto denoiser = unet::load_denoiser(weights, dtype, device);
   const bool has_init = !options.init_lora.empty() && folder == options.model;
+  // An adapter that is merged makes weights anew, which then stay on the device.
+  if (options.stream_weights && !has_init) return unet::load_streamed_denoiser(weights, dtype, device);
+  auto denoiser = unet::load_denoiser(weights, dtype, device);
   if (has_init) {
     load_whole_lora(*denoiser, options.init_lora, "--init-lora");
     nn::merge_lora(*denoiser);

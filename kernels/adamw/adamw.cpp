@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "core/error.h"
+#include "kernels/dispatch.h"
 
 namespace prefusion::kernels {
 namespace {
@@ -62,8 +63,7 @@ void adamw_step(const at::Tensor& parameter, const at::Tensor& master, const at:
     detail::adamw_step_cuda(args);
 #endif
   } else {
-    check_run(!parameter.is_cuda(), kName, ": prefusion was built without CUDA; build it where nvcc is");
-    fail_run(kName, ": device ", parameter.device().str(), " is not supported");
+    fail_device(parameter.device(), kName);
   }
 }
 

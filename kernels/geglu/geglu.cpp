@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "kernels/dispatch.h"
 
 namespace prefusion::kernels {
 namespace {
@@ -24,12 +25,6 @@ void check_arguments(const at::Tensor& input) {
             " elements are too long");
 }
 
-[[noreturn]] void fail_device(const at::Device& device) {
-  check_run(!device.is_cuda(), kName,
-            ": prefusion was built without CUDA; build it where nvcc is, or use --device cpu");
-  fail_run(kName, ": device ", device.str(), " is not supported");
-}
-
 at::Tensor forward_dense(const at::Tensor& input) {
   std::vector<int64_t> sizes = input.sizes().vec();
   sizes.back() /= 2;
@@ -42,7 +37,7 @@ at::Tensor forward_dense(const at::Tensor& input) {
     detail::geglu_cuda(input, output);
 #endif
   } else {
-    fail_device(input.device());
+    fail_device(input.device(), kName);
   }
   return output;
 }
@@ -57,7 +52,7 @@ at::Tensor backward_dense(const at::Tensor& input, const at::Tensor& grad_output
     detail::geglu_backward_cuda(input, grad_output, grad_input);
 #endif
   } else {
-    fail_device(input.device());
+    fail_device(input.device(), kName);
   }
   return grad_input;
 }

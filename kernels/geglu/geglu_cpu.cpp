@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cpu_vector.h"
+#include "kernels/dispatch.h"
 #include "kernels/geglu/geglu.h"
 #include "kernels/geglu/geglu_math.h"
 
@@ -107,21 +108,14 @@ void backward(const at::Tensor& input_tensor, const at::Tensor& grad_output_tens
 }  // namespace
 
 void geglu_cpu(const at::Tensor& input, at::Tensor& output) {
-  switch (input.scalar_type()) {
-    case at::kDouble: return forward<double, double>(input, output);
-    case at::kBFloat16: return forward<at::BFloat16, float>(input, output);
-    case at::kHalf: return forward<at::Half, float>(input, output);
-    default: return forward<float, float>(input, output);
-  }
+  for_float_type(input.scalar_type(),
+                 [&](auto element, auto real) { forward<decltype(element), decltype(real)>(input, output); });
 }
 
 void geglu_backward_cpu(const at::Tensor& input, const at::Tensor& grad_output, at::Tensor& grad_input) {
-  switch (input.scalar_type()) {
-    case at::kDouble: return backward<double, double>(input, grad_output, grad_input);
-    case at::kBFloat16: return backward<at::BFloat16, float>(input, grad_output, grad_input);
-    case at::kHalf: return backward<at::Half, float>(input, grad_output, grad_input);
-    default: return backward<float, float>(input, grad_output, grad_input);
-  }
+  for_float_type(input.scalar_type(), [&](auto element, auto real) {
+    backward<decltype(element), decltype(real)>(input, grad_output, grad_input);
+  });
 }
 
 }  // namespace prefusion::kernels::detail

@@ -3,6 +3,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "kernels/cuda_launch.h"
+#include "kernels/dispatch.h"
 #include "kernels/geglu/geglu.h"
 #include "kernels/geglu/geglu_packets.h"
 
@@ -48,12 +49,9 @@ void launch(const at::Tensor& input_tensor, const at::Tensor& grad_output_tensor
 
 template <bool kBackward>
 void launch_for_dtype(const at::Tensor& input, const at::Tensor& grad_output, at::Tensor& output) {
-  switch (input.scalar_type()) {
-    case at::kDouble: return launch<kBackward, double, double>(input, grad_output, output);
-    case at::kBFloat16: return launch<kBackward, at::BFloat16, float>(input, grad_output, output);
-    case at::kHalf: return launch<kBackward, at::Half, float>(input, grad_output, output);
-    default: return launch<kBackward, float, float>(input, grad_output, output);
-  }
+  for_float_type(input.scalar_type(), [&](auto element, auto real) {
+    launch<kBackward, decltype(element), decltype(real)>(input, grad_output, output);
+  });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/error.h"
+#include "kernels/dispatch.h"
 
 namespace prefusion::kernels {
 namespace {
@@ -27,12 +28,6 @@ void check_arguments(const at::Tensor& prediction, const at::Tensor& target) {
             ": the target requires a gradient; only the prediction can");
 }
 
-[[noreturn]] void fail_device(const at::Device& device) {
-  check_run(!device.is_cuda(), kName,
-            ": prefusion was built without CUDA; build it where nvcc is, or use --device cpu");
-  fail_run(kName, ": device ", device.str(), " is not supported");
-}
-
 int64_t elements_per_item(const at::Tensor& tensor) {
   return tensor.numel() / std::max<int64_t>(1, tensor.size(0));
 }
@@ -47,7 +42,7 @@ at::Tensor forward_dense(const at::Tensor& prediction, const at::Tensor& target)
     detail::item_error_cuda(prediction, target, error, elements_per_item(prediction));
 #endif
   } else {
-    fail_device(prediction.device());
+    fail_device(prediction.device(), kName);
   }
   return error;
 }
@@ -62,7 +57,7 @@ at::Tensor backward_dense(const at::Tensor& prediction, const at::Tensor& target
     detail::item_error_backward_cuda(prediction, target, grad_error, grad_prediction, elements_per_item(prediction));
 #endif
   } else {
-    fail_device(prediction.device());
+    fail_device(prediction.device(), kName);
   }
   return grad_prediction;
 }

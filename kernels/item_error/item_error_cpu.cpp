@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/dispatch.h"
 #include "kernels/item_error/item_error.h"
 
 namespace prefusion::kernels::detail {
@@ -78,23 +79,16 @@ void backward(const at::Tensor& prediction_tensor, const at::Tensor& target_tens
 }  // namespace
 
 void item_error_cpu(const at::Tensor& prediction, const at::Tensor& target, at::Tensor& error, int64_t num_elements) {
-  switch (prediction.scalar_type()) {
-    case at::kDouble: return forward<double, double>(prediction, target, error, num_elements);
-    case at::kBFloat16: return forward<at::BFloat16, float>(prediction, target, error, num_elements);
-    case at::kHalf: return forward<at::Half, float>(prediction, target, error, num_elements);
-    default: return forward<float, float>(prediction, target, error, num_elements);
-  }
+  for_float_type(prediction.scalar_type(), [&](auto element, auto real) {
+    forward<decltype(element), decltype(real)>(prediction, target, error, num_elements);
+  });
 }
 
 void item_error_backward_cpu(const at::Tensor& prediction, const at::Tensor& target, const at::Tensor& grad_error,
                              at::Tensor& grad_prediction, int64_t num_elements) {
-  switch (prediction.scalar_type()) {
-    case at::kDouble: return backward<double, double>(prediction, target, grad_error, grad_prediction, num_elements);
-    case at::kBFloat16:
-      return backward<at::BFloat16, float>(prediction, target, grad_error, grad_prediction, num_elements);
-    case at::kHalf: return backward<at::Half, float>(prediction, target, grad_error, grad_prediction, num_elements);
-    default: return backward<float, float>(prediction, target, grad_error, grad_prediction, num_elements);
-  }
+  for_float_type(prediction.scalar_type(), [&](auto element, auto real) {
+    backward<decltype(element), decltype(real)>(prediction, target, grad_error, grad_prediction, num_elements);
+  });
 }
 
 }  // namespace prefusion::kernels::detail

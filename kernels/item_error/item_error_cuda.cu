@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "kernels/cuda_launch.h"
+#include "kernels/dispatch.h"
 #include "kernels/item_error/item_error.h"
 
 namespace prefusion::kernels::detail {
@@ -99,23 +100,16 @@ void backward(const at::Tensor& prediction, const at::Tensor& target, const at::
 }  // namespace
 
 void item_error_cuda(const at::Tensor& prediction, const at::Tensor& target, at::Tensor& error, int64_t num_elements) {
-  switch (prediction.scalar_type()) {
-    case at::kDouble: return forward<double, double>(prediction, target, error, num_elements);
-    case at::kBFloat16: return forward<at::BFloat16, float>(prediction, target, error, num_elements);
-    case at::kHalf: return forward<at::Half, float>(prediction, target, error, num_elements);
-    default: return forward<float, float>(prediction, target, error, num_elements);
-  }
+  for_float_type(prediction.scalar_type(), [&](auto element, auto real) {
+    forward<decltype(element), decltype(real)>(prediction, target, error, num_elements);
+  });
 }
 
 void item_error_backward_cuda(const at::Tensor& prediction, const at::Tensor& target, const at::Tensor& grad_error,
                               at::Tensor& grad_prediction, int64_t num_elements) {
-  switch (prediction.scalar_type()) {
-    case at::kDouble: return backward<double, double>(prediction, target, grad_error, grad_prediction, num_elements);
-    case at::kBFloat16:
-      return backward<at::BFloat16, float>(prediction, target, grad_error, grad_prediction, num_elements);
-    case at::kHalf: return backward<at::Half, float>(prediction, target, grad_error, grad_prediction, num_elements);
-    default: return backward<float, float>(prediction, target, grad_error, grad_prediction, num_elements);
-  }
+  for_float_type(prediction.scalar_type(), [&](auto element, auto real) {
+    backward<decltype(element), decltype(real)>(prediction, target, grad_error, grad_prediction, num_elements);
+  });
 }
 
 }  // namespace prefusion::kernels::detail

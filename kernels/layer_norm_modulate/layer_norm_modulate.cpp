@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "kernels/dispatch.h"
 
 namespace prefusion::kernels {
 namespace {
@@ -33,12 +34,6 @@ void check_arguments(const at::Tensor& input, const at::Tensor& scale, const at:
   check_modulation(input, shift, "shift");
 }
 
-[[noreturn]] void fail_device(const at::Device& device) {
-  check_run(!device.is_cuda(), kName,
-            ": prefusion was built without CUDA; build it where nvcc is, or use --device cpu");
-  fail_run(kName, ": device ", device.str(), " is not supported");
-}
-
 // Elements of a row adjacent, the rows wherever they are.
 at::Tensor with_dense_rows(const at::Tensor& modulation) {
   return modulation.stride(1) == 1 || modulation.size(1) == 1 ? modulation : modulation.contiguous();
@@ -50,7 +45,7 @@ void forward_dense(const detail::LayerNormModulateArgs& args) {
 #ifdef PREFUSION_HAS_CUDA
   if (args.input.is_cuda()) return detail::layer_norm_modulate_cuda(args);
 #endif
-  fail_device(args.input.device());
+  fail_device(args.input.device(), kName);
 }
 
 void backward_dense(const detail::LayerNormModulateGradArgs& args) {
@@ -58,7 +53,7 @@ void backward_dense(const detail::LayerNormModulateGradArgs& args) {
 #ifdef PREFUSION_HAS_CUDA
   if (args.forward.input.is_cuda()) return detail::layer_norm_modulate_backward_cuda(args);
 #endif
-  fail_device(args.forward.input.device());
+  fail_device(args.forward.input.device(), kName);
 }
 
 class LayerNormModulate : public torch::autograd::Function<LayerNormModulate> {

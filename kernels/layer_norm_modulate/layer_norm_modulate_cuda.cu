@@ -3,6 +3,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "kernels/cuda_launch.h"
+#include "kernels/dispatch.h"
 #include "kernels/layer_norm_modulate/layer_norm_modulate.h"
 #include "kernels/layer_norm_modulate/modulate_rows.h"
 
@@ -153,21 +154,13 @@ void backward(const LayerNormModulateGradArgs& args) {
 }  // namespace
 
 void layer_norm_modulate_cuda(const LayerNormModulateArgs& args) {
-  switch (args.input.scalar_type()) {
-    case at::kDouble: return forward<double, double>(args);
-    case at::kBFloat16: return forward<at::BFloat16, float>(args);
-    case at::kHalf: return forward<at::Half, float>(args);
-    default: return forward<float, float>(args);
-  }
+  for_float_type(args.input.scalar_type(),
+                 [&](auto element, auto real) { forward<decltype(element), decltype(real)>(args); });
 }
 
 void layer_norm_modulate_backward_cuda(const LayerNormModulateGradArgs& args) {
-  switch (args.forward.input.scalar_type()) {
-    case at::kDouble: return backward<double, double>(args);
-    case at::kBFloat16: return backward<at::BFloat16, float>(args);
-    case at::kHalf: return backward<at::Half, float>(args);
-    default: return backward<float, float>(args);
-  }
+  for_float_type(args.forward.input.scalar_type(),
+                 [&](auto element, auto real) { backward<decltype(element), decltype(real)>(args); });
 }
 
 }  // namespace prefusion::kernels::detail

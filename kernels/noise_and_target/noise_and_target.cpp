@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
+#include "kernels/dispatch.h"
 
 namespace prefusion::kernels {
 namespace {
@@ -35,11 +36,6 @@ void check_arguments(const at::Tensor& latents, const at::Tensor& streams, const
             " groups");
   check_scale(signal_scale, latents, "signal_scale");
   check_scale(noise_scale, latents, "noise_scale");
-}
-
-[[noreturn]] void fail_device(const at::Device& device, const char* op) {
-  check_run(!device.is_cuda(), op, ": prefusion was built without CUDA; build it where nvcc is, or use --device cpu");
-  fail_run(op, ": device ", device.str(), " is not supported");
 }
 
 }  // namespace

@@ -259,8 +259,10 @@ def recompute(name, pipeline, network, reference, trace, timesteps, kappa):
         return -torch.nn.functional.logsigmoid(kappa * (score[:, 0] - score[:, 1])).mean()
 
     check_near(trace["loss"], loss_of(trace["error"], trace["error_ref"]), 1e-4, "loss")
-    loss = loss_of(error, error_ref)  # kappa multiplies what is rounding in the errors
-    check_near(trace["loss"], loss.detach(), 1e-3, "loss of diffusers' predictions")
+    loss = loss_of(error, error_ref)
+    # kappa multiplies what is rounding in the errors.
+    rounding = 2e-7 * kappa * max(error.max(), error_ref.max()).item() / loss.item()
+    check_near(trace["loss"], loss.detach(), 1e-4 + rounding, "loss of diffusers' predictions")
     return loss
 
 

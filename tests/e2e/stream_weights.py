@@ -60,6 +60,26 @@ def steps(prefusion, world, scratch):
                 check(torch.allclose(found[key], expected[key], rtol=1e-4, atol=1e-6), f"{name}, {case}: {key} differs")
 
 
+def started(prefusion, world, scratch):
+    """A reference that is the start of a run keeps the adapter the run begins with."""
+    model = half_model(world, scratch, "sd")
+    common = dict(model=model, data=world / "pairs.parquet", steps=2, batch_size=2, resolution=64, eval_every=0, log_every=1, seed=3)
+    prefusion.run("align", **common, lr=1e-1, output=scratch / "lora")
+    folders = [scratch / kind for kind in ("streamed", "resident")]
+    for folder in folders:
+        prefusion.run("align", **common, lr=1e-2, kappa=200, init_lora=scratch / "lora", reference="frozen", reference_model=model,
+                      output=folder, stream_weights=folder is folders[0])
+    for streamed, resident in zip(*map(read_metrics, folders), strict=True):
+        check_near(streamed["error_chosen_ref"], resident["error_chosen_ref"], 1e-6, "error of the reference")
+    first = read_metrics(folders[0])[0]
+    check(abs(first["error_chosen"] - first["error_chosen_ref"]) < 1e-4 * first["error_chosen"], f"policy and reference differ: {first}")
+    plain = scratch / "plain"
+    prefusion.run("align", **common, lr=1e-2, kappa=200, init_lora=scratch / "lora", output=plain, reference="frozen",
+                  reference_model=world / "models" / "epsilon")
+    other = read_metrics(plain)[0]
+    check(abs(other["error_chosen_ref"] - first["error_chosen_ref"]) > 1e-3 * first["error_chosen"], "the adapter changes nothing")
+
+
 def refusals(prefusion, world, scratch):
     model = world / "models" / "epsilon"
     common = dict(model=model, data=world / "pairs.parquet", output=scratch / "run", steps=1, stream_weights=True)
@@ -71,4 +91,4 @@ def refusals(prefusion, world, scratch):
     check("--stream-weights" in text.splitlines()[-1] and "convert" in text.splitlines()[-1], text)
 
 
-main({"pictures": pictures, "steps": steps, "refusals": refusals})
+main({"pictures": pictures, "steps": steps, "started": started, "refusals": refusals})

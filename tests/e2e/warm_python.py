@@ -1,14 +1,13 @@
 """Runs test scripts in children of one process that has imported the reference libraries already: importing them takes
 longer than most tests do.
 
-warm_python.py start NAME                       starts the process in the background; it ends with its parent (ctest)
-warm_python.py run NAME SCRIPT ARGUMENTS...     as `python SCRIPT ARGUMENTS...`, which is what happens where it was not started
-warm_python.py stop NAME
+warm_python.py start FOLDER                       starts the process in the background; it ends with its parent (ctest)
+warm_python.py run FOLDER SCRIPT ARGUMENTS...     as `python SCRIPT ARGUMENTS...`, which is what happens where it was not started
+warm_python.py stop FOLDER
 
-NAME tells the processes of a machine apart: any text. A script that is interrupted takes its children with it.
+FOLDER gets the socket. A script that is interrupted takes its children with it.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -16,8 +15,8 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 
+SOCKET = "warm_python.sock"
 MESSAGE_BYTES = 1 << 17
 PRELOADED = ("numpy", "torch", "pyarrow.parquet", "PIL.Image", "safetensors.torch", "peft", "peft.utils", "transformers",
              "diffusers")
@@ -27,14 +26,15 @@ PRELOADED_NAMES = {"diffusers": ("AutoencoderKL", "DDPMScheduler", "DiffusionPip
                    "transformers": ("CLIPTextModel", "CLIPTokenizer", "T5EncoderModel")}
 
 
-def socket_path(name):
-    return pathlib.Path(tempfile.gettempdir()) / f"prefusion-{os.getuid()}-{hashlib.md5(name.encode()).hexdigest()[:12]}.sock"
+def socket_address(folder):
+    """By way of a descriptor, which stays open: addresses have 108 bytes, paths of build folders may have more."""
+    return f"/proc/self/fd/{os.open(folder, os.O_DIRECTORY)}/{SOCKET}"
 
 
-def connect(name):
+def connect(folder):
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        connection.connect(str(socket_path(name)))
+        connection.connect(socket_address(folder))
     except OSError:
         connection.close()
         return None
@@ -85,12 +85,12 @@ def run_script(request, descriptors):
 
 
 class Server:
-    def __init__(self, name, parent):
+    def __init__(self, folder, parent):
         self.parent = parent
-        self.path = socket_path(name)
+        self.path = pathlib.Path(folder).resolve() / SOCKET
         self.path.unlink(missing_ok=True)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.listener.bind(str(self.path))
+        self.listener.bind(socket_address(folder))
         self.listener.listen(64)
         self.children = {}  # connection to process
 
@@ -160,7 +160,7 @@ class Server:
         self.path.unlink(missing_ok=True)
 
 
-def start(name):
+def start(folder):
     parent = os.getppid()
     from_server, to_parent = os.pipe()
     if os.fork() > 0:
@@ -172,7 +172,7 @@ def start(name):
     for target in range(2):
         os.dup2(nowhere, target)
     preload()
-    server = Server(name, parent)
+    server = Server(folder, parent)
     os.dup2(nowhere, 2)
     os.write(to_parent, b"1")
     os.close(to_parent)
@@ -181,8 +181,8 @@ def start(name):
 
 # ---- those who ask it
 
-def run(name, arguments):
-    connection = connect(name)
+def run(folder, arguments):
+    connection = connect(folder)
     if connection is None:
         os.execv(sys.executable, [sys.executable, *arguments])
     request = dict(arguments=arguments, folder=os.getcwd(), environment=dict(os.environ))
@@ -194,13 +194,13 @@ def run(name, arguments):
     sys.exit(code if code >= 0 else 128 - code)
 
 
-def stop(name):
-    connection = connect(name)
+def stop(folder):
+    connection = connect(folder)
     if connection is not None:
         connection.send(json.dumps({}).encode())
         connection.recv(1)
 
 
 if __name__ == "__main__":
-    command, name = sys.argv[1:3]
-    {"start": lambda: start(name), "run": lambda: run(name, sys.argv[3:]), "stop": lambda: stop(name)}[command]()
+    command, folder = sys.argv[1:3]
+    {"start": lambda: start(folder), "run": lambda: run(folder, sys.argv[3:]), "stop": lambda: stop(folder)}[command]()

@@ -42,6 +42,19 @@ TEST(T5TextEncoderReference, StatesEqualThoseOfTheThreePipelines) {
   EXPECT_TRUE(pixart.mask.equal(expected.at("pixart.mask").to(at::kBool)));
 }
 
+// A cache filled without streaming serves runs with it.
+TEST(T5TextEncoderReference, StreamedWeightsHaveTheSameKey) {
+  const auto key = [](bool streams, at::ScalarType dtype) {
+    ContentHasher hash;
+    load({.max_length = 21, .streams_weights = streams}, t5_reference() / "pipeline", dtype).add_to(hash);
+    return hash.finish().hex();
+  };
+  for (const at::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    EXPECT_EQ(key(true, dtype), key(false, dtype)) << dtype;
+  }
+  EXPECT_NE(key(true, at::kHalf), key(true, at::kBFloat16));
+}
+
 TEST(T5TextEncoderReference, EncodingOneByOneEqualsTheBatch) {
   T5TextEncoder encoder = load(kPixArt);
   const T5TextStates batch = encoder.encode(prompts());

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include "core/error.h"
+
+// What the dispatchers of all operations share.
+namespace prefusion::kernels {
+
+// Calls run(T(), Real()): a value of the element type of a floating dtype and one of the type it is computed in, for
+// their types alone (.cu files are C++17, which has no template parameters of lambdas).
+template <typename Run>
+void for_float_type(at::ScalarType dtype, const Run& run) {
+  switch (dtype) {
+    case at::kDouble: return run(double(), double());
+    case at::kBFloat16: return run(at::BFloat16(), float());
+    case at::kHalf: return run(at::Half(), float());
+    default: return run(float(), float());
+  }
+}
+
+// Of tensors that no version of an operation takes.
+[[noreturn]] inline void fail_device(at::Device device, const char* op) {
+  check_run(!device.is_cuda(), op, ": prefusion was built without CUDA; build it where nvcc is, or use --device cpu");
+  fail_run(op, ": device ", device.str(), " is not supported");
+}
+
+}  // namespace prefusion::kernels
