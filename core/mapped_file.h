@@ -21,6 +21,11 @@ class MappedFile {
   size_t size() const { return size_; }
   std::string_view bytes() const { return {data_, size_}; }
 
+  // Takes the whole pages of [begin, begin + size) out of this process's resident memory, if they lie in a file mapped
+  // here; whether they do. They stay in the page cache and come back when they are read. What was written to them is
+  // lost, so this is for bytes that nobody writes.
+  static bool evict(const void* begin, size_t size);
+
  private:
   MappedFile() = default;
 

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/device.h"
+#include "core/host_memory.h"
 
 namespace prefusion {
 namespace {
@@ -43,6 +44,7 @@ void reset_peak_memory(at::Device device) {
     allocator->resetPeakStats(device.index());
     return;
   }
+  release_freed_memory();
   std::ofstream("/proc/self/clear_refs") << "5";
 }
 

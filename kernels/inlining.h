@@ -9,8 +9,10 @@
 #endif
 
 // Before a loop whose bounds are known: what it indexes shall live in registers.
-#ifdef __CUDA_ARCH__
+#if defined(__CUDA_ARCH__) || (defined(__clang__) && !defined(__CUDACC__))
 #define PREFUSION_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__) && !defined(__CUDACC__)
+#define PREFUSION_UNROLL _Pragma("GCC unroll 16")
 #else
 #define PREFUSION_UNROLL
 #endif

@@ -7,10 +7,20 @@
 #include <cmath>
 #include <optional>
 
+#include "core/mapped_file.h"
+#include "kernels/linear_rows/linear_rows.h"
 #include "nn/activation_checkpoint.h"
 
 namespace prefusion::nn {
 namespace {
+
+// From here on a weight's pages are worth a system call.
+constexpr size_t kLargeWeightBytes = size_t{1} << 20;
+
+// Texts one behind another, [T, D], in parts again.
+std::vector<at::Tensor> texts_of(const at::Tensor& rows, at::IntArrayRef lengths) {
+  return at::split_with_sizes(rows, lengths, 0);
+}
 
 class ClipAttentionImpl : public torch::nn::Module {
  public:
@@ -57,6 +67,25 @@ class ClipAttentionImpl : public torch::nn::Module {
     states.view({-1, states.size(-1)}).addmm_(attended.flatten(0, 1), out_proj->weight.t());
   }
 
+  // forward() of causal texts one behind another, [T, D] of fp32 on the CPU, without gradients.
+  at::Tensor forward_rows(const at::Tensor& rows, at::IntArrayRef lengths) {
+    const auto texts = [&](Linear& projection) {
+      return texts_of(kernels::linear_rows(rows, projection->weight, projection->bias), lengths);
+    };
+    const std::vector<at::Tensor> q = texts(q_proj), k = texts(k_proj), v = texts(v_proj);
+    std::vector<at::Tensor> attended;
+    for (size_t i = 0; i < q.size(); ++i) {
+      const auto heads = [&](const at::Tensor& text) {  // [1, heads, L, D / heads]
+        return text.unflatten(-1, {num_heads_, -1}).transpose(0, 1).unsqueeze(0);
+      };
+      const at::Tensor found =
+          at::scaled_dot_product_attention(heads(q[i]), heads(k[i]), heads(v[i]), {}, /*dropout_p=*/0.0,
+                                           /*is_causal=*/true);
+      attended.push_back(found.squeeze(0).transpose(0, 1).flatten(1));
+    }
+    return kernels::linear_rows(at::cat(attended), out_proj->weight, out_proj->bias);
+  }
+
   bool has_plain_layers() {
     for (Linear* layer : {&q_proj, &k_proj, &v_proj, &out_proj}) {
       if (!(*layer)->lora_branches().empty()) return false;
@@ -82,6 +111,14 @@ class ClipMlpImpl : public torch::nn::Module {
     const at::Tensor inner = activation_(fc1(normed.flatten(0, 1)));
     states.add_(fc2->bias);
     states.view({-1, states.size(-1)}).addmm_(inner, fc2->weight.t());
+  }
+
+  // forward() of texts one behind another, as that of attention. Each has its activation alone: of the last elements of
+  // a tensor it may be rounded in another way.
+  at::Tensor forward_rows(const at::Tensor& rows, at::IntArrayRef lengths) {
+    std::vector<at::Tensor> inner = texts_of(kernels::linear_rows(rows, fc1->weight, fc1->bias), lengths);
+    for (at::Tensor& text : inner) text = activation_(text);
+    return kernels::linear_rows(at::cat(inner), fc2->weight, fc2->bias);
   }
 
   bool has_plain_layers() { return fc1->lora_branches().empty() && fc2->lora_branches().empty(); }
@@ -117,6 +154,15 @@ class ClipEncoderLayerImpl : public torch::nn::Module {
     return kept;
   }
 
+  // forward() of causal texts one behind another, [T, D], where has_exact_rows().
+  at::Tensor forward_rows(const at::Tensor& rows, at::IntArrayRef lengths) {
+    const at::Tensor attended = rows + self_attn->forward_rows(layer_norm1(rows), lengths);
+    return attended + mlp->forward_rows(layer_norm2(attended), lengths);
+  }
+
+  bool has_exact_rows() {
+    return layer_norm1->weight.is_cpu() && layer_norm1->weight.scalar_type() == at::kFloat && has_plain_layers();
+  }
   bool has_plain_layers() { return self_attn->has_plain_layers() && mlp->has_plain_layers(); }
 
  private:
@@ -150,6 +196,29 @@ at::Tensor ClipEncoderImpl::forward_first_token(const at::Tensor& hidden_states)
   at::Tensor states = hidden_states.clone(at::MemoryFormat::Contiguous);
   for (int64_t i = 0; i + 1 < num_layers(); ++i) states = (*layers)[i]->forward_in_place(states, states.size(1));
   return (*layers)[num_layers() - 1]->forward_in_place(states, 1).select(1, 0);
+}
+
+void ClipEncoderImpl::forward_texts(int64_t layer, std::vector<at::Tensor>& states) {
+  const auto& block = (*layers)[static_cast<size_t>(layer)];
+  if (!block->has_exact_rows()) {
+    for (at::Tensor& text : states) text = block->forward(text, {.is_causal = true});
+    return;
+  }
+  std::vector<at::Tensor> texts;
+  std::vector<int64_t> lengths;
+  for (const at::Tensor& text : states) {
+    texts.push_back(text[0]);
+    lengths.push_back(text.size(1));
+  }
+  const std::vector<at::Tensor> passed = texts_of(block->forward_rows(at::cat(texts), lengths), lengths);
+  for (size_t i = 0; i < states.size(); ++i) states[i] = passed[i].unsqueeze(0);
+}
+
+void ClipEncoderImpl::evict_layer(int64_t layer) {
+  for (const at::Tensor& weight : (*layers)[static_cast<size_t>(layer)]->parameters()) {
+    const bool is_large = weight.is_cpu() && weight.is_contiguous() && weight.nbytes() >= kLargeWeightBytes;
+    if (is_large) MappedFile::evict(weight.const_data_ptr(), weight.nbytes());
+  }
 }
 
 }  // namespace prefusion::nn

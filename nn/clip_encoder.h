@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "nn/layers.h"
 #include "nn/module_list.h"
@@ -42,6 +43,14 @@ class ClipEncoderImpl : public torch::nn::Module {
   // The first token of what forward() gives without a mask, [B, L, D] -> [B, D]: what the last layer does to the other
   // tokens is left out, and without gradients the passes over memory between the matrix products are too.
   at::Tensor forward_first_token(const at::Tensor& hidden_states);
+
+  // One layer of several causal texts, each [1, L, D] of its own length, in place and without gradients. What becomes
+  // of one does not depend on the others, to the bit. On the CPU in fp32 the weights are read once for all of them.
+  void forward_texts(int64_t layer, std::vector<at::Tensor>& states);
+
+  // Takes a layer's large weights out of resident memory where they are views of a mapped file (MappedFile::evict):
+  // for a layer that is not needed for a while and whose weights nobody has written to.
+  void evict_layer(int64_t layer);
 
   // Whether layers keep their activations for the backward pass or compute them once more in it.
   void set_gradient_checkpointing(bool on) { is_recomputed_ = on; }

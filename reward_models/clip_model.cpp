@@ -1,6 +1,7 @@
 #include "reward_models/clip_model.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 
@@ -95,7 +96,13 @@ at::Tensor token_ids(const PromptTokenizer& tokenizer, const std::vector<std::st
 }
 
 at::Tensor ClipPromptEncoder::encode(const std::vector<std::string>& prompts) {
-  const at::Tensor ids = token_ids(tokenizer_, prompts).to(model_->parameters().front().device());
+  const at::Device device = model_->parameters().front().device();
+  if (device.is_cpu() && !c10::GradMode::is_enabled()) {
+    std::vector<at::Tensor> ids;
+    for (const std::string& prompt : prompts) ids.push_back(at::tensor(tokenizer_(prompt).ids, at::kLong).unsqueeze(0));
+    return model_->text_embeds_of_each(ids).to(at::kFloat);
+  }
+  const at::Tensor ids = token_ids(tokenizer_, prompts).to(device);
   return model_->forward(ids).text_embeds.to(at::kFloat);
 }
 

@@ -35,8 +35,9 @@ class ClipPromptEncoder {
   // Names everything that encode() depends on: weights, their dtype, tokenizer.
   const std::string& key() const { return key_; }
 
-  // fp32 [P, projection_dim], not normalised. A prompt gets the same features whatever else is in the call, and padding
-  // costs nothing: attention is causal, so that what follows the end token does not matter.
+  // fp32 [P, projection_dim] of P >= 1 prompts, not normalised. A prompt gets the same features whatever else is in the
+  // call: on a GPU because attention is causal, so that padding behind the end token does not matter; on the CPU, to
+  // the bit, because each goes alone through every layer.
   at::Tensor encode(const std::vector<std::string>& prompts);
 
   PromptFacts facts(const std::string& prompt) const;

@@ -60,12 +60,10 @@ class ConditionedPrompts {
 
   // fp32 [P, L + 1, D + 1]: a row a token, then one of the whole prompt; the last column is 1 where a token is seen.
   at::Tensor encode(const std::vector<std::string>& prompts) {
-    const text::ClipTextOutput output = forward(prompts);
-    const at::Tensor tokens = model_->project(output.last_hidden_state).to(at::kFloat);  // [P, L, D]
-    const at::Tensor whole = output.text_embeds.to(at::kFloat).unsqueeze(1);
-    const at::Tensor seen = is_seen(tokens).to(at::kFloat);
-    const at::Tensor column = at::cat({seen, at::zeros_like(seen.slice(1, 0, 1))}, 1).unsqueeze(-1);
-    return at::cat({at::cat({tokens, whole}, 1), column}, -1);
+    if (!model_->parameters().front().is_cpu()) return encode_together(prompts);
+    std::vector<at::Tensor> alone;
+    for (const std::string& prompt : prompts) alone.push_back(encode_together({prompt}));
+    return at::cat(alone);
   }
 
   PromptFacts facts(const std::string& prompt) const {
@@ -75,6 +73,15 @@ class ConditionedPrompts {
   }
 
  private:
+  at::Tensor encode_together(const std::vector<std::string>& prompts) {
+    const text::ClipTextOutput output = forward(prompts);
+    const at::Tensor tokens = model_->project(output.last_hidden_state).to(at::kFloat);  // [P, L, D]
+    const at::Tensor whole = output.text_embeds.to(at::kFloat).unsqueeze(1);
+    const at::Tensor seen = is_seen(tokens).to(at::kFloat);
+    const at::Tensor column = at::cat({seen, at::zeros_like(seen.slice(1, 0, 1))}, 1).unsqueeze(-1);
+    return at::cat({at::cat({tokens, whole}, 1), column}, -1);
+  }
+
   // Padding is part of the model: the public code pads to the full length and looks at the padding too.
   text::ClipTextOutput forward(const std::vector<std::string>& prompts) {
     return model_->forward(tokenizer_.tokenize_batch(prompts).to(model_->parameters().front().device()));

@@ -28,8 +28,8 @@ class RewardModel {
   // Whether scores depend on the prompt at all.
   virtual bool uses_prompts() const { return true; }
 
-  // Features of P prompts: [P, ...], equal whichever prompts share the call; undefined unless uses_prompts(). Input
-  // error for a prompt that is not UTF-8.
+  // Features of P >= 1 prompts: [P, ...], equal whichever prompts share the call, on the CPU to the bit; undefined
+  // unless uses_prompts(). Input error for a prompt that is not UTF-8.
   virtual at::Tensor prompt_features(const std::vector<std::string>& prompts) = 0;
   // Names everything that prompt_features() depends on: models with equal keys share a prompt's features. Empty: no
   // other model's are equal.

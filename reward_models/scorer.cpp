@@ -36,15 +36,6 @@ at::Tensor features_of(PictureTower& tower, const std::vector<at::Tensor>& prepa
   return features.index_select(0, at::tensor(rows, at::kLong).to(features.device()));
 }
 
-// Features of prompts [P, ...]. On the CPU each is encoded alone: no padding, and the bits of its features do not
-// depend on which prompts happen to be new together.
-at::Tensor encode_prompts(RewardModel& model, const std::vector<std::string>& prompts, at::Device device) {
-  if (!device.is_cpu()) return model.prompt_features(prompts);
-  std::vector<at::Tensor> rows;
-  for (const std::string& prompt : prompts) rows.push_back(model.prompt_features({prompt}));
-  return at::cat(rows);
-}
-
 std::vector<NamedReward> open_rewards(const std::vector<RewardSpec>& specs, const ScorerOptions& options) {
   SharedParts shared;
   const RewardContext context{.dtype = options.dtype, .device = options.device, .shared = &shared};
@@ -59,7 +50,7 @@ std::vector<NamedReward> open_rewards(const std::vector<RewardSpec>& specs, cons
 // forgotten first.
 class Scorer::PromptFeatures {
  public:
-  PromptFeatures(size_t max_bytes, at::Device device) : max_bytes_(max_bytes), device_(device) {}
+  explicit PromptFeatures(size_t max_bytes) : max_bytes_(max_bytes) {}
 
   // [N, ...] in the order of the prompts, each distinct new one encoded once.
   at::Tensor get(RewardModel& model, const std::vector<std::string>& prompts) {
@@ -70,7 +61,7 @@ class Scorer::PromptFeatures {
     for (const std::string& prompt : distinct) {
       if (!entries_.contains(prompt)) unknown.push_back(prompt);
     }
-    at::Tensor encoded = unknown.empty() ? at::Tensor() : encode_prompts(model, unknown, device_);
+    at::Tensor encoded = unknown.empty() ? at::Tensor() : model.prompt_features(unknown);
     std::vector<at::Tensor> features;
     int64_t next_unknown = 0;
     for (const std::string& prompt : distinct) {
@@ -105,7 +96,6 @@ class Scorer::PromptFeatures {
   }
 
   size_t max_bytes_;
-  at::Device device_;
   size_t bytes_ = 0;
   std::list<std::string> order_;  // most recently used first
   std::unordered_map<std::string, Entry> entries_;
@@ -150,9 +140,7 @@ void Scorer::check_prompts(const std::vector<std::string>& prompts) const {
 }
 
 void Scorer::forget_prompts() {
-  for (auto& features : prompts_) {
-    features = std::make_unique<PromptFeatures>(options_.prompt_cache_bytes, options_.device);
-  }
+  for (auto& features : prompts_) features = std::make_unique<PromptFeatures>(options_.prompt_cache_bytes);
 }
 
 PreparedPicture Scorer::prepare(const images::Picture& picture) const {

@@ -85,6 +85,19 @@ ClipTextOutput ClipTextModel::forward(const at::Tensor& input_ids, const at::Ten
   return output;
 }
 
+at::Tensor ClipTextModel::text_embeds_of_each(const std::vector<at::Tensor>& input_ids) {
+  std::vector<at::Tensor> states;
+  for (const at::Tensor& ids : input_ids) states.push_back(text_model->embeddings->forward(ids));
+  for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
+    text_model->encoder->forward_texts(layer, states);
+    text_model->encoder->evict_layer(layer);
+  }
+  for (size_t i = 0; i < states.size(); ++i) {
+    states[i] = text_projection(pool(final_layer_norm(states[i]), input_ids[i]));
+  }
+  return at::cat(states);
+}
+
 void ClipTextModel::set_gradient_checkpointing(bool enabled) {
   text_model->encoder->set_gradient_checkpointing(enabled);
 }

@@ -33,6 +33,12 @@ class ClipTextModel : public torch::nn::Module {
   // or undefined for all. Usage error for other shapes.
   ClipTextOutput forward(const at::Tensor& input_ids, const at::Tensor& attention_mask = {});
 
+  // text_embeds [P, projection_dim] of P >= 1 texts, each int64 [1, L] of its own length: what forward() gives each of
+  // them, and to the bit the same whichever texts share the call. Computed layer by layer, so that a layer's weights
+  // are read from memory once; large ones that are views of a mapped file leave resident memory behind each layer.
+  // Without gradients, for a model with a projection.
+  at::Tensor text_embeds_of_each(const std::vector<at::Tensor>& input_ids);
+
   // The final layer norm alone, for clip skip: [..., D] -> [..., D].
   at::Tensor final_layer_norm(const at::Tensor& hidden_states);
 

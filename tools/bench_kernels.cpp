@@ -5,6 +5,7 @@
 #include "kernels/geglu/geglu.h"
 #include "kernels/item_error/item_error.h"
 #include "kernels/layer_norm_modulate/layer_norm_modulate.h"
+#include "kernels/linear_rows/linear_rows.h"
 #include "kernels/noise_and_target/noise_and_target.h"
 #include "nn/lean_ops.h"
 #include "tools/bench_parts.h"
@@ -194,6 +195,23 @@ void bench_adamw(std::vector<BenchRow>& rows, int64_t count, const BenchOptions&
               options);
 }
 
+// Texts whose rows must not depend on their company: ours takes them together, ATen one by one.
+void bench_linear_rows(std::vector<BenchRow>& rows, int64_t inputs, int64_t outputs, const BenchOptions& options) {
+  if (options.device != at::kCPU) return;
+  const int64_t texts = 8, tokens = 15;
+  const at::Tensor input = at::randn({texts * tokens, inputs});
+  const at::Tensor weight = at::randn({outputs, inputs}), bias = at::randn({outputs});
+  add_contest(rows,
+              {.name = "linear rows, 8 of 15 x " + std::to_string(inputs) + " to " + std::to_string(outputs),
+               .ours = [=] { kernels::linear_rows(input, weight, bias); },
+               .theirs =
+                   [=] {
+                     for (const at::Tensor& text : input.split(tokens)) at::linear(text, weight, bias);
+                   },
+               .bytes = static_cast<double>(input.nbytes() + weight.nbytes())},
+              options);
+}
+
 // Attention is ATen's: a row shows how close it comes to a matrix product.
 void bench_attention(std::vector<BenchRow>& rows, int64_t heads, int64_t queries, int64_t keys, int64_t width,
                      const BenchOptions& options) {
@@ -233,6 +251,9 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options) {
   bench_modulated_norm(rows, 1024, 1536, options);
   bench_modulated_norm(rows, 4096, 3072, options);
   bench_adamw(rows, 1 << 24, options);
+  // The text tower of ViT-H/14.
+  bench_linear_rows(rows, 1024, 4096, options);
+  bench_linear_rows(rows, 4096, 1024, options);
   // The largest of Stable Diffusion 1 at 512 pixels, self and cross; SDXL's at 1024 pixels.
   bench_attention(rows, 8, 4096, 4096, 40, options);
   bench_attention(rows, 8, 4096, 77, 40, options);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/host_memory.h"
 #include "core/interrupt.h"
 #include "core/json_config.h"
 #include "tools/command.h"
@@ -61,6 +62,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  prefusion::keep_freed_memory();
   try {
     return run(argc, argv);
   } catch (const prefusion::Interrupted& interrupted) {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
+#include "core/host_memory.h"
 #include "core/logging.h"
 #include "core/step_clock.h"
 #include "losses/registry.h"
@@ -280,6 +281,7 @@ class PreferenceSteps : public StepSource {
         *data_, questions_of_training(*step_, requests_of_run(), options_, reference_batch_size(options_, device_)));
     step_ = make_step(nullptr);
     reference_.reset();
+    release_freed_memory();
   }
 
   Metadata trace_metadata() const {

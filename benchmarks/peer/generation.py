@@ -1,10 +1,11 @@
 """Times whole pictures of a Stable Diffusion 1.5 sized model in diffusers and in `prefusion generate`, in turn, on the CPU.
 
-    benchmarks/peer/generation.py [--rounds 3] [--size 256] [--steps 6] [--pictures 3] [--dtype fp32] [--threads 2]
+    benchmarks/peer/generation.py [--size 256] [--steps 6] [--pictures 6] [--dtype fp32] [--threads 2]
 
-All weights are random and the same for both (a folder of 4.3 GB below --work). A round makes two pictures and then
---pictures more with each program, one at a time: seconds a picture are the difference over those more, so that loading
-does not count. The pictures of both are compared too.
+All weights are random and the same for both (a folder of 4.3 GB below --work). Both make the same pictures one at a time,
+taking turns: while one makes a picture the other is stopped, so that both see the same machine. The first two of each, with
+which models are loaded, do not count. Printed are the medians of seconds a picture, and of the ratios of neighbouring
+pictures the median, quartiles and number. The pictures of both are compared too.
 """
 
 import argparse
@@ -15,21 +16,20 @@ import subprocess
 import sys
 import tempfile
 
-from processes import execute
+from processes import Stepped
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROMPT = "an astronaut riding a horse on the moon, oil painting"
 GUIDANCE = 7.5
-FIRST = 2  # pictures of the run that is subtracted
+FIRST = 2  # pictures that do not count
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "build" / "prefusion"))
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=256, help="pixels")
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--pictures", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=6, help="that count")
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--small", action="store_true", help="a tenth of the width: for trying this script")
@@ -86,11 +86,19 @@ def prefusion_command(options, folder, count):
             options.dtype, "--threads", options.threads, "--device", "cpu", "--quiet", "--output", folder / f"prefusion-{count}"]
 
 
-def seconds_a_picture(command_of, options, folder):
-    subprocess.run(["rm", "-rf", *folder.glob("prefusion-*")], check=True)
-    first, _ = execute(command_of(options, folder, FIRST))
-    whole, memory = execute(command_of(options, folder, FIRST + options.pictures))
-    return (whole - first) / options.pictures, memory
+def in_turns(options, folder):
+    """Of diffusers and prefusion: seconds of every picture that counts, peak bytes."""
+    subprocess.run(["rm", "-rf", *folder.glob("prefusion-*"), *folder.glob("diffusers-*.png")], check=True)
+    count = FIRST + options.pictures
+    patterns = ("diffusers-*.png", f"prefusion-{count}/*.png")
+    programs = [Stepped(command(options, folder, count)) for command in (diffusers_command, prefusion_command)]
+    seconds = [[], []]
+    for picture in range(count):
+        for side, program in enumerate(programs):
+            took = program.advance_until(lambda: len(list(folder.glob(patterns[side]))) > picture)
+            seconds[side] += [took] if picture >= FIRST else []
+            print(f"{('diffusers', 'prefusion')[side]}: {took:.2f} s", file=sys.stderr, flush=True)
+    return [(seconds[side], program.finish()) for side, program in enumerate(programs)]
 
 
 def signal_to_noise(options, folder):
@@ -115,16 +123,12 @@ def main():
         folder = pathlib.Path(options.work or scratch)
         if not (folder / "model").exists():
             make_model(options, folder)
-        rounds = []
-        for _ in range(options.rounds):
-            rounds.append([seconds_a_picture(command, options, folder) for command in (diffusers_command, prefusion_command)])
-            print(f"{rounds[-1][0][0]:.2f} and {rounds[-1][1][0]:.2f} s a picture", file=sys.stderr, flush=True)
-        ratios = [own[0] / theirs[0] for theirs, own in rounds]
-        seconds = [statistics.median(pair[side][0] for pair in rounds) for side in (0, 1)]
-        memory = [max(pair[side][1] for pair in rounds) / 1e9 for side in (0, 1)]
-        print(f"| {options.dtype}, {options.size} px, {options.steps} steps, guidance | {seconds[0]:.2f} | {seconds[1]:.2f} | "
-              f"{statistics.median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f}) | {memory[0]:.2f} | {memory[1]:.2f} | "
-              f"{signal_to_noise(options, folder):.0f} |")
+        theirs, own = in_turns(options, folder)
+        ratios = [b / a for a, b in zip(theirs[0], own[0])]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(f"| {options.dtype}, {options.size} px, {options.steps} steps, guidance | {statistics.median(theirs[0]):.2f} | "
+              f"{statistics.median(own[0]):.2f} | {middle:.2f} ({low:.2f} .. {high:.2f}), {len(ratios)} | {theirs[1] / 1e9:.2f} | "
+              f"{own[1] / 1e9:.2f} | {signal_to_noise(options, folder):.0f} |")
 
 
 main()

@@ -1,10 +1,11 @@
 """Times transformers' PickScore code and `prefusion score` side by side on the CPU, on a ViT-H/14 with random weights.
 
-    benchmarks/peer/score.py [--rounds 3] [--batch-size 8] [--batches 4] [--threads 2] [--dtype fp32]
+    benchmarks/peer/score.py [--rounds 3] [--batch-size 8] [--batches 5] [--threads 2] [--dtype fp32]
 
-Both score the same pictures in the same batches. Runs alternate. Pictures a second are those of all batches but the
-first, over the difference in time to a run of the first batch alone, so that loading does not count; memory is the
-largest resident set of the process. The scores of both are compared too.
+Both score the same pictures in the same batches, taking turns: while one scores a batch, the other is stopped, so that
+both see the same machine. The first batch of each, with which models are loaded, does not count. Printed are the median
+of pictures a second, and of the ratios of neighbouring batches their median, quartiles and number; memory is the largest
+resident set of the process. The scores of both are compared too.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from processes import execute
+from processes import Stepped
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -28,7 +29,7 @@ def parse_arguments():
     parser.add_argument("--binary", default=str(ROOT / "build" / "prefusion"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--batches", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--only", nargs="*", help="own, shared, three-rewards")
@@ -41,41 +42,57 @@ class Bench:
     def __init__(self, options, work):
         self.options, self.work = options, work
 
-    def logged(self, command, log):
-        """Seconds and peak bytes."""
-        with open(log, "wb") as output:
-            return execute(command, output, self.options.threads)
-
-    def transformers(self, manifest, count, log):
+    def transformers(self, manifest):
         options = self.options
-        return self.logged([options.python, HERE / "score_pictures.py", self.work / "model", self.work / f"{manifest}.jsonl",
-                            count, options.batch_size, options.dtype], log)
+        return [options.python, HERE / "score_pictures.py", self.work / "model", self.work / f"{manifest}.jsonl",
+                self.count(), options.batch_size, options.dtype]
 
-    def prefusion(self, manifest, count, log, rewards=("pickscore",)):
+    def prefusion(self, manifest, rewards=("pickscore",)):
         options = self.options
-        part = self.work / "part.jsonl"
-        part.write_text("".join((self.work / f"{manifest}.jsonl").read_text().splitlines(keepends=True)[:count]))
+        part = self.work / f"part-{manifest}.jsonl"
+        part.write_text("".join((self.work / f"{manifest}.jsonl").read_text().splitlines(keepends=True)[:self.count()]))
         flags = [flag for kind in rewards for flag in ("--reward", f"{kind}={self.work / 'model'}")]
-        return self.logged([options.binary, "score", *flags, "--input", part, "--batch-size", options.batch_size, "--dtype",
-                            options.dtype, "--threads", options.threads, "--device", "cpu", "--quiet"], log)
+        return [options.binary, "score", *flags, "--input", part, "--batch-size", options.batch_size, "--dtype", options.dtype,
+                "--threads", options.threads, "--device", "cpu", "--quiet"]
 
-    def rate(self, program, manifest, **arguments):
-        """Pictures a second, peak bytes, scores."""
-        size, count = self.options.batch_size, self.options.batch_size * self.options.batches
-        log = self.work / "scores.txt"
-        first, _ = program(manifest, size, log, **arguments)
-        whole, memory = program(manifest, count, log, **arguments)
-        lines = log.read_text().splitlines()
-        scores = [json.loads(line) for line in lines]
-        scores = [score["pickscore"] if isinstance(score, dict) else score for score in scores]
-        return (count - size) / (whole - first), memory, scores
+    def count(self):
+        return self.options.batch_size * self.options.batches
+
+    def in_turns(self, *commands):
+        """Of each command: seconds of every batch but the first, peak bytes, scores."""
+        programs = [Stepped(command, self.options.threads) for command in commands]
+        seconds, scores = [[] for _ in programs], [[] for _ in programs]
+        for batch in range(self.options.batches):
+            for i, program in enumerate(programs):
+                took, lines = program.advance(self.options.batch_size)
+                seconds[i] += [took] if batch > 0 else []
+                scores[i] += [score_of(line) for line in lines]
+        return [(seconds[i], program.finish(), scores[i]) for i, program in enumerate(programs)]
+
+
+def score_of(line):
+    value = json.loads(line)
+    return value["pickscore"] if isinstance(value, dict) else value
+
+
+def row_of(title, rounds, batch_size):
+    """A line of the table, of rounds of in_turns()."""
+    first, second = ([seconds for round_ in rounds for seconds in round_[i][0]] for i in (0, 1))
+    ratios = [a / b for a, b in zip(first, second)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    memory = [max(round_[i][1] for round_ in rounds) / 1e9 for i in (0, 1)]
+    difference = max(abs(x - y) for a, b in rounds for x, y in zip(a[2], b[2]))
+    return (f"| {title} | {batch_size / statistics.median(first):.3f} | {batch_size / statistics.median(second):.3f} "
+            f"| {middle:.2f} ({low:.2f} .. {high:.2f}), {len(ratios)} | {memory[0]:.2f} | {memory[1]:.2f} "
+            f"| {memory[1] / memory[0]:.2f} | {difference:.4f} |")
 
 
 def variants(bench):
-    yield "own", "one prompt a picture", "own", bench.transformers, bench.prefusion, {}
-    yield "shared", "ten pictures a prompt", "shared", bench.transformers, bench.prefusion, {}
-    # The second program of this row is prefusion too: three rewards on one tower beside one.
-    yield "three-rewards", "three rewards on one tower", "own", bench.prefusion, bench.prefusion, {"rewards": ("pickscore", "clip", "clip/b")}
+    yield "own", "one prompt a picture", bench.transformers("own"), bench.prefusion("own")
+    yield "shared", "ten pictures a prompt", bench.transformers("shared"), bench.prefusion("shared")
+    # The first program of this row is prefusion too: one reward beside three on one tower.
+    yield ("three-rewards", "three rewards on one tower", bench.prefusion("own"),
+           bench.prefusion("own", rewards=("pickscore", "clip", "clip/b")))
 
 
 def main():
@@ -87,22 +104,17 @@ def main():
         if not (work / "own.jsonl").exists():
             command = [options.python, HERE / "make_scorer.py", work, "--pictures", options.batch_size * options.batches]
             subprocess.run([str(part) for part in command] + (["--small"] if options.small else []), check=True)
-        for name, title, manifest, first, second, arguments in variants(bench):
+        for name, title, first, second in variants(bench):
             if options.only and name not in options.only:
                 continue
             rounds = []
             for round_ in range(options.rounds):
-                rounds.append((bench.rate(first, manifest), bench.rate(second, manifest, **arguments)))
-                (a, b) = rounds[-1]
-                print(f"round {round_ + 1} {name}: {a[0]:.3f} and {b[0]:.3f} pictures/s", file=sys.stderr, flush=True)
-            ratios = [b[0] / a[0] for a, b in rounds]
-            difference = max(abs(x - y) for a, b in rounds for x, y in zip(a[2], b[2]))
-            rows.append(f"| {title} | {statistics.median(a[0] for a, _ in rounds):.3f} | {statistics.median(b[0] for _, b in rounds):.3f} "
-                        f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f}) "
-                        f"| {max(a[1] for a, _ in rounds) / 1e9:.2f} | {max(b[1] for _, b in rounds) / 1e9:.2f} "
-                        f"| {max(b[1] for _, b in rounds) / max(a[1] for a, _ in rounds):.2f} | {difference:.4f} |")
+                rounds.append(bench.in_turns(first, second))
+                a, b = (statistics.median(seconds) for seconds, _, _ in rounds[-1])
+                print(f"round {round_ + 1} {name}: {a:.2f} and {b:.2f} s a batch", file=sys.stderr, flush=True)
+            rows.append(row_of(title, rounds, options.batch_size))
         print(f"{options.dtype}, batches of {options.batch_size}, {options.threads} threads; the last row compares prefusion with itself\n")
-        print("| case | transformers, pictures/s | prefusion | ratio (range) | GB | GB | ratio | largest difference of scores |")
+        print("| case | transformers, pictures/s | prefusion | ratio (quartiles), batches | GB | GB | ratio | largest difference of scores |")
         print("|---|---|---|---|---|---|---|---|")
         print("\n".join(rows))
     finally:

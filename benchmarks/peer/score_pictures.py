@@ -2,7 +2,7 @@
 
     score_pictures.py MODEL_FOLDER PROMPTS.jsonl COUNT BATCH DTYPE   (rows: {"image": path, "prompt": text})
 
-Prints a score a line.
+Prints a score a line, those of a batch as soon as they are there.
 """
 
 import json
@@ -28,8 +28,7 @@ def main():
             image = image / image.norm(dim=-1, keepdim=True)
             text = text / text.norm(dim=-1, keepdim=True)
             scores = model.logit_scale.exp() * (image * text).sum(-1)
-        for score in scores.tolist():
-            print(score)
+        print(*scores.tolist(), sep="\n", flush=True)
 
 
 main()

@@ -1,4 +1,3 @@
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/item.h>
 #include <c10/util/BFloat16.h>
@@ -8,6 +7,7 @@
 
 #include "kernels/adamw/adamw.h"
 #include "kernels/adamw/adamw_element.h"
+#include "kernels/parallel_for.h"
 
 namespace prefusion::kernels::detail {
 namespace {
@@ -41,7 +41,7 @@ void adamw_step_cpu(const AdamWArgs& args) {
   const AdamWFactors factors = adamw_factors(s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, args.count.item<double>());
   const bool is_bf16 = args.parameter.scalar_type() == at::kBFloat16;
   constexpr int64_t kGrain = 1 << 14;
-  at::parallel_for(0, args.parameter.numel(), kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(args.parameter.numel(), kGrain, [&](int64_t begin, int64_t end) {
     is_bf16 ? step_range<at::BFloat16>(args, factors, begin, end) : step_range<at::Half>(args, factors, begin, end);
   });
 }

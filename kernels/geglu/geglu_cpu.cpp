@@ -1,5 +1,4 @@
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 
@@ -7,6 +6,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/geglu/geglu.h"
 #include "kernels/geglu/geglu_math.h"
+#include "kernels/parallel_for.h"
 
 namespace prefusion::kernels::detail {
 namespace {
@@ -69,7 +69,7 @@ template <typename Span>
 void for_spans(int64_t rows, int64_t width, const Span& span) {
   const int64_t per_row = (width + kSpan - 1) / kSpan;
   const int64_t grain = std::max<int64_t>(1, kGrain / std::min(width, kSpan));
-  at::parallel_for(0, rows * per_row, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(rows * per_row, grain, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
       const int64_t column = index % per_row * kSpan;
       span(index / per_row, column, std::min(kSpan, width - column));

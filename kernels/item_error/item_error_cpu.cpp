@@ -1,11 +1,11 @@
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "kernels/dispatch.h"
 #include "kernels/item_error/item_error.h"
+#include "kernels/parallel_for.h"
 
 namespace prefusion::kernels::detail {
 namespace {
@@ -43,7 +43,7 @@ void forward(const at::Tensor& prediction_tensor, const at::Tensor& target_tenso
   const int64_t num_items = error_tensor.numel();
   const int64_t num_chunks = (num_elements + kChunk - 1) / kChunk;
   std::vector<double> sums(static_cast<size_t>(num_items * num_chunks));
-  at::parallel_for(0, num_items * num_chunks, /*grain_size=*/4, [&](int64_t begin, int64_t end) {
+  parallel_for(num_items * num_chunks, /*grain_size=*/4, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
       const int64_t first = index % num_chunks * kChunk;
       const int64_t offset = index / num_chunks * num_elements + first;
@@ -64,7 +64,7 @@ void backward(const at::Tensor& prediction_tensor, const at::Tensor& target_tens
   const Acc* target = target_tensor.const_data_ptr<Acc>();
   const Acc* grad_error = grad_error_tensor.const_data_ptr<Acc>();
   T* grad_prediction = grad_prediction_tensor.mutable_data_ptr<T>();
-  at::parallel_for(0, prediction_tensor.numel(), /*grain_size=*/16384, [&](int64_t begin, int64_t end) {
+  parallel_for(prediction_tensor.numel(), /*grain_size=*/16384, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end;) {
       const int64_t item = j / num_elements;
       const int64_t item_end = std::min(end, (item + 1) * num_elements);

@@ -1,5 +1,4 @@
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <vector>
@@ -7,6 +6,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/layer_norm_modulate/layer_norm_modulate.h"
 #include "kernels/layer_norm_modulate/modulate_row_cpu.h"
+#include "kernels/parallel_for.h"
 
 namespace prefusion::kernels::detail {
 namespace {
@@ -22,7 +22,7 @@ void forward(const LayerNormModulateArgs& args) {
   const int64_t scale_stride = args.scale.stride(0), shift_stride = args.shift.stride(0);
   const auto run = fastest(Forward<T, Real>::plain, Forward<T, Real>::avx2, Forward<T, Real>::avx512);
   const int64_t grain = std::max<int64_t>(1, kGrain / width);
-  at::parallel_for(0, args.input.size(0) * num_rows, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(args.input.size(0) * num_rows, grain, [&](int64_t begin, int64_t end) {
     std::vector<Real> row(static_cast<size_t>(width));
     for (int64_t index = begin; index < end; ++index) {
       const int64_t item = index / num_rows;
@@ -67,7 +67,7 @@ void backward(const LayerNormModulateGradArgs& args) {
   const int64_t scale_stride = args.forward.scale.stride(0);
   const auto run = fastest(Backward<T, Real>::plain, Backward<T, Real>::avx2, Backward<T, Real>::avx512);
   const int64_t grain = std::max<int64_t>(1, kGrain / (width * std::min(kModulateChunk, num_rows)));
-  at::parallel_for(0, input_tensor.size(0) * chunks, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(input_tensor.size(0) * chunks, grain, [&](int64_t begin, int64_t end) {
     std::vector<Real> normed(static_cast<size_t>(width)), grad(static_cast<size_t>(width));
     for (int64_t index = begin; index < end; ++index) {
       const int64_t item = index / chunks, first = index % chunks * kModulateChunk;

@@ -1,10 +1,10 @@
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 
 #include "core/philox.h"
 #include "kernels/noise_and_target/noise_and_target.h"
+#include "kernels/parallel_for.h"
 
 namespace prefusion::kernels::detail {
 namespace {
@@ -25,7 +25,7 @@ float target_value(float x, float n, float a, float s) {
 template <typename Visit>
 void for_each_block(const int64_t* streams, uint64_t seed, int64_t num_groups, int64_t num_elements, Visit visit) {
   const int64_t blocks = (num_elements + 3) / 4;
-  at::parallel_for(0, num_groups * blocks, kGrainBlocks, [&](int64_t begin, int64_t end) {
+  parallel_for(num_groups * blocks, kGrainBlocks, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
       const int64_t group = index / blocks;
       const int64_t block = index % blocks;

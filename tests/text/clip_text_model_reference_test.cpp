@@ -1,5 +1,6 @@
 // The text encoder against transformers' CLIPTextModel and CLIPTextModelWithProjection, live.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -91,6 +92,27 @@ TEST(ClipTextModelReference, GradientsMatch) {
       EXPECT_TRUE(near(parameter.value().grad(), gradient->second, 1e-4)) << parameter.key();
     }
     EXPECT_EQ(compared, static_cast<int>(model->parameters().size()));
+  }
+}
+
+TEST(ClipTextModelReference, TextsTogetherAreThoseAlone) {
+  for (const std::string& name : model_names()) {
+    SCOPED_TRACE(name);
+    const at::NoGradGuard no_gradients;
+    const auto model = load_clip_text_model(model_folder(name), at::kFloat, at::kCPU);
+    const at::Tensor ids = expected_of(name).at("input_ids");
+    if (!model->forward(ids).text_embeds.defined()) continue;
+    std::vector<at::Tensor> texts;
+    std::vector<at::Tensor> alone;
+    std::vector<at::Tensor> forwards;
+    for (int64_t length = ids.size(1); length >= 1; length = length / 2) {  // of several lengths
+      texts.push_back(ids.slice(0, 0, 1).slice(1, ids.size(1) - length));
+      alone.push_back(model->text_embeds_of_each({texts.back()}));
+      forwards.push_back(model->forward(texts.back()).text_embeds);
+    }
+    const at::Tensor together = model->text_embeds_of_each(texts);
+    EXPECT_TRUE(at::equal(together, at::cat(alone)));
+    EXPECT_TRUE(near(together, at::cat(forwards), 1e-5));
   }
 }
 
