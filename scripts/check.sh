@@ -29,6 +29,15 @@ check_named_tests() {
   python3 scripts/check_named_tests.py
 }
 
+# In a build without OpenMP, LibTorch's headers make loops on one thread of these.
+check_threads() {
+  echo "== threads"
+  if git grep -nE 'at::parallel_(for|reduce)\(' -- '*.h' '*.cpp' '*.cu'; then
+    echo "error: use kernels/parallel_for.h, which runs on LibTorch's threads" >&2
+    return 1
+  fi
+}
+
 check_tidy() {
   echo "== clang-tidy"
   sources | grep '\.cpp$' | grep -v '^tests/' | xargs -P "$(nproc)" -n 4 clang-tidy -p build --quiet
@@ -52,6 +61,7 @@ check_format
 check_includes
 check_contracts
 check_named_tests
+check_threads
 for argument in "$@"; do
   case "$argument" in
     --tidy) check_tidy ;;

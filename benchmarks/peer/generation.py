@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-from processes import Stepped
+from processes import Stepped, spread
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROMPT = "an astronaut riding a horse on the moon, oil painting"
@@ -125,9 +125,8 @@ def main():
             make_model(options, folder)
         theirs, own = in_turns(options, folder)
         ratios = [b / a for a, b in zip(theirs[0], own[0])]
-        low, middle, high = statistics.quantiles(ratios, n=4)
         print(f"| {options.dtype}, {options.size} px, {options.steps} steps, guidance | {statistics.median(theirs[0]):.2f} | "
-              f"{statistics.median(own[0]):.2f} | {middle:.2f} ({low:.2f} .. {high:.2f}), {len(ratios)} | {theirs[1] / 1e9:.2f} | "
+              f"{statistics.median(own[0]):.2f} | {spread(ratios)} | {theirs[1] / 1e9:.2f} | "
               f"{own[1] / 1e9:.2f} | {signal_to_noise(options, folder):.0f} |")
 
 

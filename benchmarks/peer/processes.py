@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -13,6 +14,14 @@ def start(command, output, threads):
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return subprocess.Popen([str(part) for part in command], stdout=output, stderr=subprocess.DEVNULL, env=environment)
+
+
+def spread(ratios):
+    """Median, quartiles and number, for a table."""
+    if len(ratios) < 2:
+        return f"{ratios[0]:.2f}, 1"
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.2f} ({low:.2f} .. {high:.2f}), {len(ratios)}"
 
 
 def execute(command, output=subprocess.DEVNULL, threads=None):

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from processes import Stepped
+from processes import Stepped, spread
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -35,7 +35,10 @@ def parse_arguments():
     parser.add_argument("--only", nargs="*", help="own, shared, three-rewards")
     parser.add_argument("--small", action="store_true", help="two layers a tower: for trying this script")
     parser.add_argument("--work", help="folder for model and pictures; kept when given")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.batches < 2:
+        parser.error("--batches: the first does not count, so there must be two")
+    return options
 
 
 class Bench:
@@ -79,11 +82,10 @@ def row_of(title, rounds, batch_size):
     """A line of the table, of rounds of in_turns()."""
     first, second = ([seconds for round_ in rounds for seconds in round_[i][0]] for i in (0, 1))
     ratios = [a / b for a, b in zip(first, second)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
     memory = [max(round_[i][1] for round_ in rounds) / 1e9 for i in (0, 1)]
     difference = max(abs(x - y) for a, b in rounds for x, y in zip(a[2], b[2]))
     return (f"| {title} | {batch_size / statistics.median(first):.3f} | {batch_size / statistics.median(second):.3f} "
-            f"| {middle:.2f} ({low:.2f} .. {high:.2f}), {len(ratios)} | {memory[0]:.2f} | {memory[1]:.2f} "
+            f"| {spread(ratios)} | {memory[0]:.2f} | {memory[1]:.2f} "
             f"| {memory[1] / memory[0]:.2f} | {difference:.4f} |")
 
 

@@ -2,6 +2,7 @@
 // transformers' CLIP, live.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -256,6 +257,25 @@ TEST_F(CrossRewardReference, BatchesDoNotChangeScores) {
   for (int64_t reward = 0; reward < 3; ++reward) {
     EXPECT_TRUE(near(single.select(1, reward), together.select(1, reward), 1e-5));
     EXPECT_TRUE(near(by_four.select(1, reward), together.select(1, reward), 1e-5));
+  }
+}
+
+// What lets a killed run go on byte for byte.
+TEST_F(CrossRewardReference, PromptsOnTheCpuDoNotDependOnTheirCompany) {
+  const c10::InferenceMode no_gradients;
+  const std::string clip = (root_ / "denscore" / "odd").string();
+  const std::vector<std::string> rewards = {spec("imagereward", "plain"), spec("mps", "plain"),
+                                            spec("denscore", "plain"), "pickscore=" + clip};
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const Scorer scorer(parse_reward_specs(rewards, {}), {.dtype = dtype});
+    for (size_t i = 0; i < rewards.size(); ++i) {
+      auto& model = const_cast<RewardModel&>(scorer.model(i));
+      const at::Tensor together = model.prompt_features(prompts_);
+      for (size_t p = 0; p < prompts_.size(); ++p) {
+        EXPECT_TRUE(at::equal(model.prompt_features({prompts_[p]})[0], together[static_cast<int64_t>(p)]))
+            << rewards[i] << ", " << c10::toString(dtype) << ": " << prompts_[p];
+      }
+    }
   }
 }
 
