@@ -1,6 +1,7 @@
 #include "nn/product_conv2d.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
@@ -38,6 +39,29 @@ at::Tensor channels_first(const at::Tensor& rows) {
   return rows.transpose(0, 1).flatten(1);
 }
 
+// weight [out, K] times columns [B, K, n], plus bias [out] -> [B, out, n]; rounded once. The weight passes once for all
+// items: few columns meet a large weight here.
+at::Tensor product_of_all(const at::Tensor& weight, const at::Tensor& columns, const std::optional<at::Tensor>& bias) {
+  const at::Tensor all = channels_first(columns);
+  const at::Tensor output = bias ? at::addmm(bias->unsqueeze(1), weight, all) : at::mm(weight, all);
+  return output.view({weight.size(0), columns.size(0), columns.size(2)}).transpose(0, 1).contiguous();
+}
+
+// The same, a product an item: its values depend on it alone. ATen's product of a matrix with a batch takes another way
+// than that with one item on some processors, and copies half-precision weights for every item.
+at::Tensor product_of_each(const at::Tensor& weight, const at::Tensor& columns, const std::optional<at::Tensor>& bias) {
+  const at::Tensor output = at::empty({columns.size(0), weight.size(0), columns.size(2)}, columns.options());
+  for (int64_t item = 0; item < columns.size(0); ++item) {
+    at::Tensor own = output[item];
+    if (bias) {
+      at::addmm_out(own, bias->unsqueeze(1), weight, columns[item]);
+    } else {
+      at::mm_out(own, weight, columns[item]);
+    }
+  }
+  return output;
+}
+
 class ProductConv2d : public Function<ProductConv2d> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& weight,
@@ -48,8 +72,9 @@ class ProductConv2d : public Function<ProductConv2d> {
     context->saved_data["stride"] = stride;
     context->saved_data["padding"] = padding;
     const Window window{weight.size(2), stride, padding};
-    at::Tensor output = at::matmul(weight.flatten(1), columns_of(input, window));
-    if (bias) output.add_(bias->view({-1, 1}));
+    const at::Tensor columns = columns_of(input, window), rows = weight.flatten(1);
+    const at::Tensor output =
+        window.is_pixel() ? product_of_each(rows, columns, bias) : product_of_all(rows, columns, bias);
     return output.view(
         {input.size(0), weight.size(0), window.positions(input.size(2)), window.positions(input.size(3))});
   }
@@ -74,17 +99,39 @@ class ProductConv2d : public Function<ProductConv2d> {
   }
 };
 
+bool has_bf16_units() {
+#if defined(__x86_64__)
+  static const bool has_units = __builtin_cpu_supports("avx512bf16");
+  return has_units;
+#else
+  return false;
+#endif
+}
+
+// Convolving a window back adds up to k * k numbers a pixel, which must not be rounded to bf16 one after the other as
+// columns are.
+bool is_without_gradient(const at::Tensor& input, const at::Tensor& weight) {
+  return !at::GradMode::is_enabled() || !(input.requires_grad() || weight.requires_grad());
+}
+
+// Pixels that come out up to which a product is faster, by benchmarks/peer/convolutions.py: 3 x 3 of 1280 channels gain
+// up to 256 pixels in fp32 and are level at 512. In bf16 they gain up to 128, from 2560 to 1280 up to 256.
+int64_t few_pixels(const at::Tensor& weight) {
+  constexpr int64_t kLargeWeight = 6'000'000, kHugeWeight = 25'000'000;
+  if (weight.numel() < kLargeWeight) return 0;
+  return weight.scalar_type() == at::kFloat || weight.numel() >= kHugeWeight ? 384 : 128;
+}
+
 }  // namespace
 
 bool is_faster_as_product(const at::Tensor& input, const at::Tensor& weight, int64_t stride, int64_t padding) {
-  // benchmarks/peer/convolutions.py: 3 x 3 of 1280 channels gain up to 256 pixels and are level at 512.
-  constexpr int64_t kLargeWeight = 6'000'000;
-  constexpr int64_t kFewPixels = 384;
-  if (!input.is_cpu() || input.scalar_type() != at::kFloat) return false;
+  if (!input.is_cpu()) return false;
+  const bool is_fast_bf16 =
+      input.scalar_type() == at::kBFloat16 && has_bf16_units() && is_without_gradient(input, weight);
+  if (input.scalar_type() != at::kFloat && !is_fast_bf16) return false;
   const Window window{weight.size(2), stride, padding};
   if (window.is_pixel()) return true;
-  const int64_t pixels = input.size(0) * window.positions(input.size(2)) * window.positions(input.size(3));
-  return weight.numel() >= kLargeWeight && pixels <= kFewPixels;
+  return input.size(0) * window.positions(input.size(2)) * window.positions(input.size(3)) <= few_pixels(weight);
 }
 
 at::Tensor product_conv2d(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias, int64_t stride,

@@ -65,13 +65,15 @@ TEST(ProductConv2d, TakesInputsOfAnyLayout) {
 }
 
 TEST(ProductConv2d, OfAPictureIsTheSameInAnyBatch) {
-  for (const auto& [channels, size] : {std::pair<int64_t, int64_t>{6, 5}, {64, 16}, {96, 33}, {320, 8}}) {
-    const at::Tensor input = random({5, channels, size, size + 1}, 1),
-                     weight = random({channels + 3, channels, 1, 1}, 2);
-    const at::Tensor together = product_conv2d(input, weight, {}, 1, 0);
-    for (int64_t i = 0; i < input.size(0); ++i) {
-      const at::Tensor alone = product_conv2d(input.slice(0, i, i + 1), weight, {}, 1, 0);
-      EXPECT_TRUE(at::equal(alone[0], together[i])) << channels << " channels, picture " << i;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const auto& [channels, size] : {std::pair<int64_t, int64_t>{6, 5}, {64, 16}, {96, 33}, {320, 8}}) {
+      const at::Tensor input = random({5, channels, size, size + 1}, 1).to(dtype),
+                       weight = random({channels + 3, channels, 1, 1}, 2).to(dtype);
+      const at::Tensor together = product_conv2d(input, weight, {}, 1, 0);
+      for (int64_t i = 0; i < input.size(0); ++i) {
+        const at::Tensor alone = product_conv2d(input.slice(0, i, i + 1), weight, {}, 1, 0);
+        EXPECT_TRUE(at::equal(alone[0], together[i])) << channels << " channels, picture " << i;
+      }
     }
   }
 }
@@ -95,13 +97,51 @@ TEST(ProductConv2d, IsForSinglePixelsAndForLargeWeightsThatMeetFew) {
   };
   EXPECT_TRUE(is_product({1, 64, 64, 64}, {32, 64, 1, 1}, 1, 0));
   EXPECT_FALSE(is_product({1, 64, 64, 64}, {32, 64, 1, 1}, 2, 0));
-  EXPECT_FALSE(is_product({1, 64, 64, 64}, {32, 64, 1, 1}, 1, 0, at::kBFloat16));
+  EXPECT_FALSE(is_product({1, 64, 64, 64}, {32, 64, 1, 1}, 1, 0, at::kHalf));
   EXPECT_TRUE(is_product({1, 1280, 8, 8}, {1280, 1280, 3, 3}, 1, 1));
   EXPECT_TRUE(is_product({4, 1280, 8, 8}, {1280, 1280, 3, 3}, 1, 1));
   EXPECT_FALSE(is_product({8, 1280, 8, 8}, {1280, 1280, 3, 3}, 1, 1));
   EXPECT_TRUE(is_product({1, 1280, 32, 32}, {1280, 1280, 3, 3}, 2, 1));  // 16 x 16 come out
   EXPECT_FALSE(is_product({1, 1280, 32, 32}, {1280, 1280, 3, 3}, 1, 1));
   EXPECT_FALSE(is_product({1, 320, 8, 8}, {320, 320, 3, 3}, 1, 1));
+}
+
+// A gradient into overlapping windows would be rounded at every addition.
+TEST(ProductConv2d, IsForBf16OnlyWithoutGradientsAndWithUnitsForIt) {
+  const at::Tensor input = at::empty({1, 1280, 8, 8}, at::kBFloat16);
+  at::Tensor weight = at::empty({1280, 1280, 3, 3}, at::kBFloat16);
+#if defined(__x86_64__)
+  const bool has_units = __builtin_cpu_supports("avx512bf16");
+#else
+  const bool has_units = false;
+#endif
+  EXPECT_EQ(is_faster_as_product(input, weight, 1, 1), has_units);
+  EXPECT_FALSE(is_faster_as_product(at::empty({3, 1280, 8, 8}, at::kBFloat16), weight, 1, 1));
+  weight.set_requires_grad(true);
+  EXPECT_FALSE(is_faster_as_product(input, weight, 1, 1));
+  EXPECT_FALSE(
+      is_faster_as_product(at::empty({1, 1280, 8, 8}, at::kBFloat16).set_requires_grad(true), weight.detach(), 1, 1));
+  const at::NoGradGuard no_grad;
+  EXPECT_EQ(is_faster_as_product(input, weight, 1, 1), has_units);
+}
+
+TEST(ProductConv2d, IsAsExactAsAConvolutionInHalfPrecision) {
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+    for (const auto& [window, batch] : {std::pair<int64_t, int64_t>{3, 3}, {1, 3}, {3, 1}, {1, 1}}) {
+      for (const bool has_bias : {true, false}) {
+        const at::Tensor input = random({batch, 70, 5, 6}, 1).to(dtype),
+                         weight = random({40, 70, window, window}, 2).to(dtype);
+        const at::Tensor bias = has_bias ? random({40}, 3).to(dtype) : at::Tensor();
+        const int64_t padding = window / 2;
+        const at::Tensor exact = at::conv2d(input.to(at::kDouble), weight.to(at::kDouble),
+                                            has_bias ? bias.to(at::kDouble) : bias, {1, 1}, {padding, padding});
+        const at::Tensor theirs = at::conv2d(input, weight, bias, {1, 1}, {padding, padding});
+        EXPECT_LE(tests::relative_error(product_conv2d(input, weight, bias, 1, padding), exact),
+                  1.1 * tests::relative_error(theirs, exact))
+            << c10::toString(dtype) << ", window " << window << ", batch " << batch << ", bias " << has_bias;
+      }
+    }
+  }
 }
 
 TEST(ProductConv2d, IsWhatLayersTake) {
