@@ -75,8 +75,9 @@ class ClipAttentionImpl : public torch::nn::Module {
     const std::vector<at::Tensor> q = texts(q_proj), k = texts(k_proj), v = texts(v_proj);
     std::vector<at::Tensor> attended;
     for (size_t i = 0; i < q.size(); ++i) {
-      const auto heads = [&](const at::Tensor& text) {  // [1, heads, L, D / heads]
-        return text.unflatten(-1, {num_heads_, -1}).transpose(0, 1).unsqueeze(0);
+      // [1, heads, L, D / heads], copied: matrix products may depend on where in memory their rows begin.
+      const auto heads = [&](const at::Tensor& text) {
+        return text.clone().unflatten(-1, {num_heads_, -1}).transpose(0, 1).unsqueeze(0);
       };
       const at::Tensor found =
           at::scaled_dot_product_attention(heads(q[i]), heads(k[i]), heads(v[i]), {}, /*dropout_p=*/0.0,

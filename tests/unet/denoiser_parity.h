@@ -58,9 +58,11 @@ inline void expect_prediction_and_all_gradients(const std::filesystem::path& fol
   size_t checked = 0;
   for (const auto& item : model->named_parameters()) {
     const at::Tensor expected = tensors.at("grad." + item.key());
-    // A norm of single channels cancels what is added before it: those gradients are rounding noise.
+    // A norm of single channels cancels what is added before it, and softmax a bias of the keys: those gradients are
+    // rounding noise, which differs between processors.
     const at::Tensor found = item.value().grad().defined() ? item.value().grad() : at::zeros_like(expected);
-    const double scale = std::max(1e-2, expected.abs().max().item<double>());
+    const double smallest = item.key().ends_with("to_k.bias") ? 0.1 : 1e-2;
+    const double scale = std::max(smallest, expected.abs().max().item<double>());
     EXPECT_LT((found - expected).abs().max().item<double>(), 1e-4 * scale) << item.key();
     ++checked;
   }
