@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "kernels/attention/attention.h"
+#include "kernels/rms_norm_rotary/rms_norm_rotary.h"
 
 namespace prefusion::nn {
 
@@ -48,23 +49,30 @@ JointAttentionImpl::Heads JointAttentionImpl::split(const at::Tensor& query, con
   return {by_head(query), by_head(key), by_head(value)};
 }
 
+at::Tensor JointAttentionImpl::place(const at::Tensor& heads, RMSNorm& norm, const RotaryEmbedding& rotary,
+                                     int64_t first) const {
+  const bool is_turned = rotary.cosines.defined();
+  const auto of_stream = [&](const at::Tensor& angles) {
+    return is_turned ? angles.narrow(0, first, heads.size(2)) : at::Tensor();
+  };
+  const RotaryEmbedding own{.cosines = of_stream(rotary.cosines), .sines = of_stream(rotary.sines)};
+  if (!norm) return is_turned ? apply_rotary(heads, own) : heads;
+  if (options_.head_dim % 2 != 0) return norm->forward(heads);  // nothing to turn: there are no pairs
+  return kernels::rms_norm_rotary(heads, norm->weight, norm->eps(), {own.cosines, own.sines});
+}
+
 JointStates JointAttentionImpl::forward(const at::Tensor& hidden_states, const at::Tensor& context,
-                                        const HeadTransform& transform) {
+                                        const RotaryEmbedding& rotary) {
   Heads heads = split(to_q->forward(hidden_states), to_k->forward(hidden_states), to_v->forward(hidden_states));
-  if (norm_q) heads.query = norm_q->forward(heads.query);
-  if (norm_k) heads.key = norm_k->forward(heads.key);
-  int64_t context_length = 0;
+  const int64_t context_length = options_.has_context ? context.size(1) : 0;
+  heads.query = place(heads.query, norm_q, rotary, context_length);
+  heads.key = place(heads.key, norm_k, rotary, context_length);
   if (options_.has_context) {
     Heads added = split(add_q_proj->forward(context), add_k_proj->forward(context), add_v_proj->forward(context));
-    if (norm_added_q) added.query = norm_added_q->forward(added.query);
-    if (norm_added_k) added.key = norm_added_k->forward(added.key);
-    context_length = context.size(1);
+    added.query = place(added.query, norm_added_q, rotary, 0);
+    added.key = place(added.key, norm_added_k, rotary, 0);
     heads = {at::cat({added.query, heads.query}, /*dim=*/2), at::cat({added.key, heads.key}, /*dim=*/2),
              at::cat({added.value, heads.value}, /*dim=*/2)};
-  }
-  if (transform) {
-    heads.query = transform(heads.query);
-    heads.key = transform(heads.key);
   }
   const at::Tensor mixed = kernels::attention(heads.query, heads.key, heads.value)
                                .transpose(1, 2)

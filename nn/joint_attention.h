@@ -5,10 +5,10 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
-#include <functional>
 
 #include "nn/layers.h"
 #include "nn/rms_norm.h"
+#include "nn/rotary_embedding.h"
 
 namespace prefusion::nn {
 
@@ -23,10 +23,6 @@ struct JointAttentionOptions {
   double norm_eps = 1e-6;
 };
 
-// Applied to the queries and to the keys of all tokens [B, heads, L + N, head_dim], the context's first: rotary
-// positions.
-using HeadTransform = std::function<at::Tensor(const at::Tensor&)>;
-
 struct JointStates {
   at::Tensor hidden_states;  // [B, N, dim]
   at::Tensor context;        // [B, L, dim]; undefined where there is none
@@ -38,15 +34,18 @@ class JointAttentionImpl : public torch::nn::Module {
  public:
   explicit JointAttentionImpl(const JointAttentionOptions& options);
 
-  // Without output projections the states are [B, N, num_heads * head_dim] (and L).
+  // Without output projections the states are [B, N, num_heads * head_dim] (and L). Queries and keys are turned by the
+  // angles of all L + N tokens, the context's first, where there are any.
   JointStates forward(const at::Tensor& hidden_states, const at::Tensor& context = {},
-                      const HeadTransform& transform = nullptr);
+                      const RotaryEmbedding& rotary = {});
 
  private:
   struct Heads {  // each [B, heads, N, head_dim]
     at::Tensor query, key, value;
   };
   Heads split(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) const;
+  // Queries or keys of a stream normalised and turned; its first token is number `first` of all.
+  at::Tensor place(const at::Tensor& heads, RMSNorm& norm, const RotaryEmbedding& rotary, int64_t first) const;
 
   JointAttentionOptions options_;
   Linear to_q{nullptr}, to_k{nullptr}, to_v{nullptr}, to_out_{nullptr};

@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "kernels/group_norm/group_norm.h"
+#include "nn/channels_last.h"
 #include "nn/lean_ops.h"
 #include "nn/patch_embedding.h"
 #include "nn/product_conv2d.h"
@@ -103,13 +105,21 @@ GroupNormImpl::GroupNormImpl(int64_t num_groups, int64_t num_channels, double ep
   bias = register_parameter("bias", parameter_storage({num_channels}));
 }
 
+at::Tensor GroupNormImpl::in_channels_last(const at::Tensor& input, const at::Tensor& added, bool with_silu) {
+  return kernels::group_norm(input, added, weight, bias,
+                             {.num_groups = num_groups_, .eps = eps_, .with_silu = with_silu});
+}
+
 at::Tensor GroupNormImpl::forward(const at::Tensor& input) {
+  if (is_channels_last(input)) return in_channels_last(input, /*added=*/{}, /*with_silu=*/false);
   return at::group_norm(input, num_groups_, weight, bias, eps_);
 }
 
-at::Tensor GroupNormImpl::forward_activated(const at::Tensor& input, Activation activation) {
-  if (activation == &silu) return group_norm_silu(input, num_groups_, weight, bias, eps_);
-  return activation(forward(input));
+at::Tensor GroupNormImpl::forward_activated(const at::Tensor& input, Activation activation, const at::Tensor& added) {
+  if (activation == &silu && is_channels_last(input)) return in_channels_last(input, added, /*with_silu=*/true);
+  const at::Tensor sum = added.defined() ? input + added.unsqueeze(-1).unsqueeze(-1) : input;
+  if (activation == &silu) return group_norm_silu(sum, num_groups_, weight, bias, eps_);
+  return activation(forward(sum));
 }
 
 LayerNormImpl::LayerNormImpl(int64_t dim, double eps) : eps_(eps) {

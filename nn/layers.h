@@ -94,13 +94,16 @@ class GroupNormImpl : public torch::nn::Module {
  public:
   GroupNormImpl(int64_t num_groups, int64_t num_channels, double eps);
   at::Tensor forward(const at::Tensor& input);  // [B, C, ...]
-  // activation(forward(input)), keeping less for the backward pass where the activation is silu.
-  at::Tensor forward_activated(const at::Tensor& input, Activation activation);
+  // activation(forward(input + added)), with added [B, C] on every pixel where it is defined; in one pass, or keeping
+  // less for the backward pass, where the activation is silu.
+  at::Tensor forward_activated(const at::Tensor& input, Activation activation, const at::Tensor& added = {});
 
   at::Tensor weight;  // [C]
   at::Tensor bias;    // [C]
 
  private:
+  at::Tensor in_channels_last(const at::Tensor& input, const at::Tensor& added, bool with_silu);
+
   int64_t num_groups_;
   double eps_;
 };

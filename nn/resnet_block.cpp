@@ -22,14 +22,12 @@ ResnetBlockImpl::ResnetBlockImpl(const ResnetBlockOptions& options) : options_(o
 
 at::Tensor ResnetBlockImpl::forward(const at::Tensor& input, const at::Tensor& activated_time) {
   at::Tensor hidden = conv1->forward(norm1->forward_activated(input, options_.activation));
-  at::Tensor time;
-  if (time_emb_proj) time = time_emb_proj->forward(activated_time).unsqueeze(-1).unsqueeze(-1);
+  const at::Tensor time = time_emb_proj ? time_emb_proj->forward(activated_time) : at::Tensor();
   if (time.defined() && options_.is_scale_shift) {
-    const auto scale_and_shift = time.chunk(2, /*dim=*/1);
+    const auto scale_and_shift = time.unsqueeze(-1).unsqueeze(-1).chunk(2, /*dim=*/1);
     hidden = options_.activation(norm2->forward(hidden) * (1 + scale_and_shift[0]) + scale_and_shift[1]);
   } else {
-    if (time.defined()) hidden = hidden + time;
-    hidden = norm2->forward_activated(hidden, options_.activation);
+    hidden = norm2->forward_activated(hidden, options_.activation, time);
   }
   hidden = conv2->forward(hidden);
   const at::Tensor output = (conv_shortcut ? conv_shortcut->forward(input) : input) + hidden;

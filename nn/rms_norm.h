@@ -15,6 +15,8 @@ class RMSNormImpl : public torch::nn::Module {
   explicit RMSNormImpl(int64_t dim, double eps = 1e-6, bool has_weight = true);
   at::Tensor forward(const at::Tensor& input);  // [..., dim] -> the same
 
+  double eps() const { return eps_; }
+
   at::Tensor weight;  // [dim] or undefined
 
  private:

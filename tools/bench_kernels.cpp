@@ -3,11 +3,14 @@
 #include "core/rng.h"
 #include "kernels/adamw/adamw.h"
 #include "kernels/geglu/geglu.h"
+#include "kernels/group_norm/group_norm.h"
 #include "kernels/item_error/item_error.h"
 #include "kernels/layer_norm_modulate/layer_norm_modulate.h"
 #include "kernels/linear_rows/linear_rows.h"
 #include "kernels/noise_and_target/noise_and_target.h"
+#include "kernels/rms_norm_rotary/rms_norm_rotary.h"
 #include "nn/lean_ops.h"
+#include "nn/rotary_embedding.h"
 #include "tools/bench_parts.h"
 
 namespace prefusion::tools {
@@ -151,6 +154,28 @@ void bench_geglu(std::vector<BenchRow>& rows, int64_t tokens, int64_t width, con
                options);
 }
 
+// The second norm of a residual block, where pictures are in channels-last memory.
+void bench_group_norm_of_sum(std::vector<BenchRow>& rows, int64_t channels, int64_t side, const BenchOptions& options) {
+  const auto like = at::TensorOptions().device(options.device).dtype(options.dtype);
+  const at::Tensor input =
+      at::randn({2, channels, side, side}, like).contiguous(at::MemoryFormat::ChannelsLast).requires_grad_();
+  const at::Tensor time = at::randn({2, channels}, like).requires_grad_();
+  const at::Tensor weight = at::ones({channels}, like), bias = at::zeros({channels}, like);
+  const double bytes = static_cast<double>(input.nbytes());
+  const auto composed = [=] {
+    return at::silu(at::group_norm(input + time.unsqueeze(-1).unsqueeze(-1), 32, weight, bias, 1e-5));
+  };
+  add_contests(rows,
+               {.name = "group norm of a sum and silu, channels-last, 2 of " + std::to_string(channels) + " x " +
+                        std::to_string(side) + " x " + std::to_string(side),
+                .ours = [=] { return kernels::group_norm(input, time, weight, bias, {.with_silu = true}); },
+                .theirs = composed,
+                .inputs = {input, time},
+                .forward_bytes = 2 * bytes,
+                .backward_bytes = 3 * bytes},
+               options);
+}
+
 void bench_modulated_norm(std::vector<BenchRow>& rows, int64_t tokens, int64_t width, const BenchOptions& options) {
   const auto like = at::TensorOptions().device(options.device).dtype(options.dtype);
   const at::Tensor input = at::randn({2, tokens, width}, like).requires_grad_();
@@ -166,6 +191,33 @@ void bench_modulated_norm(std::vector<BenchRow>& rows, int64_t tokens, int64_t w
                 .ours = [=] { return kernels::layer_norm_modulate(input, scale, shift); },
                 .theirs = composed,
                 .inputs = {input, scale, shift},
+                .forward_bytes = 2 * bytes,
+                .backward_bytes = 3 * bytes},
+               options);
+}
+
+// Queries or keys of FLUX.1 at 1024 pixels, and of SD3.5, which turns nothing.
+void bench_heads(std::vector<BenchRow>& rows, int64_t heads, int64_t tokens, int64_t width, bool is_turned,
+                 const BenchOptions& options) {
+  const auto like = at::TensorOptions().device(options.device).dtype(options.dtype);
+  const at::Tensor states =
+      at::randn({1, tokens, heads, width}, like).transpose(1, 2).requires_grad_();  // as a projection has them
+  const at::Tensor weight = at::ones({width}, like);
+  const at::Tensor angles = at::rand({tokens, width / 2}, like.dtype(at::kFloat));
+  const nn::RotaryEmbedding rotary{.cosines = at::cos(angles), .sines = at::sin(angles)};
+  const double bytes = static_cast<double>(states.nbytes());
+  const auto composed = [=] {
+    const at::Tensor normed = at::rms_norm(states, {width}, weight, 1e-6);
+    return is_turned ? nn::apply_rotary(normed, rotary) : normed;
+  };
+  const kernels::RotaryAngles given =
+      is_turned ? kernels::RotaryAngles{rotary.cosines, rotary.sines} : kernels::RotaryAngles{};
+  add_contests(rows,
+               {.name = std::string(is_turned ? "rms norm and rotary" : "rms norm of heads") + ", " +
+                        std::to_string(tokens) + " x " + std::to_string(heads) + " heads of " + std::to_string(width),
+                .ours = [=] { return kernels::rms_norm_rotary(states, weight, 1e-6, given); },
+                .theirs = composed,
+                .inputs = {states},
                 .forward_bytes = 2 * bytes,
                 .backward_bytes = 3 * bytes},
                options);
@@ -242,6 +294,11 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options) {
   }
   bench_group_norm(rows, 320, 64, options);
   bench_group_norm(rows, 1280, 16, options);
+  // Stable Diffusion 1 at 512 pixels, and the last level of its decoder.
+  bench_group_norm_of_sum(rows, 320, 64, options);
+  bench_group_norm_of_sum(rows, 640, 32, options);
+  bench_group_norm_of_sum(rows, 1280, 16, options);
+  bench_group_norm_of_sum(rows, 128, 256, options);
   // The feed-forward layers of Stable Diffusion 1 at 512 pixels.
   bench_geglu(rows, 4096, 1280, options);
   bench_geglu(rows, 1024, 2560, options);
@@ -250,6 +307,8 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options) {
   bench_modulated_norm(rows, 1024, 1152, options);
   bench_modulated_norm(rows, 1024, 1536, options);
   bench_modulated_norm(rows, 4096, 3072, options);
+  bench_heads(rows, 24, 4608, 128, /*is_turned=*/true, options);
+  bench_heads(rows, 24, 4096, 64, /*is_turned=*/false, options);
   bench_adamw(rows, 1 << 24, options);
   // The text tower of ViT-H/14.
   bench_linear_rows(rows, 1024, 4096, options);

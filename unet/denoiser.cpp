@@ -8,6 +8,7 @@
 #include "core/json_config.h"
 #include "core/logging.h"
 #include "core/safetensors.h"
+#include "nn/channels_last.h"
 #include "nn/frozen_weights.h"
 #include "nn/layers.h"
 #include "unet/dit_transformer.h"
@@ -78,6 +79,7 @@ std::shared_ptr<Denoiser> load(const std::filesystem::path& folder, std::optiona
   TensorMap weights = read_weights(folder, "diffusion_pytorch_model");
   denoiser->complete_weights(weights);
   nn::load_module(*denoiser, weights, dtype, device, folder.string());
+  nn::to_fastest_layout(*denoiser);
   return denoiser;
 }
 

@@ -13,10 +13,6 @@ at::Tensor within_half(const at::Tensor& states) {
   return states.scalar_type() == at::kHalf ? states.clamp(-kLargest, kLargest) : states;
 }
 
-nn::HeadTransform turned_by(const nn::RotaryEmbedding& rotary) {
-  return [&rotary](const at::Tensor& heads) { return nn::apply_rotary(heads, rotary); };
-}
-
 // states + gate * attended, then the same for the feed-forward behind it.
 at::Tensor finish_stream(const at::Tensor& states, const at::Tensor& attended,
                          const std::vector<nn::Modulation>& modulations, nn::FeedForward& feed_forward) {
@@ -42,8 +38,8 @@ FluxStreams FluxDoubleBlockImpl::forward(const FluxStreams& streams, const at::T
                                          const nn::RotaryEmbedding& rotary) {
   const auto of_image = norm1->forward(embedding);
   const auto of_prompt = norm1_context->forward(embedding);
-  const nn::JointStates attended = attn->forward(of_image[0].apply_to_norm(streams.image),
-                                                 of_prompt[0].apply_to_norm(streams.prompt), turned_by(rotary));
+  const nn::JointStates attended =
+      attn->forward(of_image[0].apply_to_norm(streams.image), of_prompt[0].apply_to_norm(streams.prompt), rotary);
   return {.image = finish_stream(streams.image, attended.hidden_states, of_image, ff),
           .prompt = within_half(finish_stream(streams.prompt, attended.context, of_prompt, ff_context))};
 }
@@ -64,7 +60,7 @@ at::Tensor FluxSingleBlockImpl::forward(const at::Tensor& tokens, const at::Tens
   const nn::Modulation modulation = norm->forward(embedding).front();
   const at::Tensor normed = modulation.apply_to_norm(tokens);
   const at::Tensor fed = at::gelu(proj_mlp->forward(normed), "tanh");
-  const at::Tensor attended = attn->forward(normed, /*context=*/{}, turned_by(rotary)).hidden_states;
+  const at::Tensor attended = attn->forward(normed, /*context=*/{}, rotary).hidden_states;
   const at::Tensor projected = proj_out->forward(at::cat({attended, fed}, /*dim=*/2));
   return within_half(tokens + modulation.gate * projected);
 }

@@ -128,7 +128,7 @@ at::Tensor UNet2DConditionModel::forward(const at::Tensor& noisy_latents, const 
   for (auto& block : *down_blocks) hidden_states = block->forward(hidden_states, inputs, skips);
   if (mid_block) hidden_states = mid_block->forward(hidden_states, inputs);
   for (auto& block : *up_blocks) hidden_states = block->forward(hidden_states, inputs, skips);
-  return conv_out->forward(config_.activation(conv_norm_out->forward(hidden_states)));
+  return conv_out->forward(conv_norm_out->forward_activated(hidden_states, config_.activation));
 }
 
 }  // namespace prefusion::unet

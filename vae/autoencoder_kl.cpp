@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/logging.h"
 #include "core/safetensors.h"
+#include "nn/channels_last.h"
 
 namespace prefusion::vae {
 namespace {
@@ -97,6 +98,7 @@ std::shared_ptr<AutoencoderKL> load_autoencoder(const std::filesystem::path& fol
     dtype = at::kFloat;
   }
   nn::load_module(*autoencoder, weights, dtype, device, folder.string());
+  nn::to_fastest_layout(*autoencoder);
   return autoencoder;
 }
 

@@ -86,7 +86,7 @@ at::Tensor Encoder::forward(const at::Tensor& pixel_values, bool recompute) {
   for (auto& block : *down_blocks) hidden_states = block->forward(hidden_states, recompute);
   hidden_states = mid_block->forward(hidden_states, recompute);
   // SiLU whatever the config's act_fn: that one is for the blocks.
-  return conv_out->forward(at::silu(conv_norm_out->forward(hidden_states)));
+  return conv_out->forward(conv_norm_out->forward_activated(hidden_states, &nn::silu));
 }
 
 Decoder::Decoder(const AutoencoderKLConfig& config) {
@@ -107,7 +107,7 @@ Decoder::Decoder(const AutoencoderKLConfig& config) {
 at::Tensor Decoder::forward(const at::Tensor& unscaled_latents, bool recompute) {
   at::Tensor hidden_states = mid_block->forward(conv_in->forward(unscaled_latents), recompute);
   for (auto& block : *up_blocks) hidden_states = block->forward(hidden_states, recompute);
-  return conv_out->forward(at::silu(conv_norm_out->forward(hidden_states)));
+  return conv_out->forward(conv_norm_out->forward_activated(hidden_states, &nn::silu));
 }
 
 }  // namespace prefusion::vae

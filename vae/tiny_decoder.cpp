@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/safetensors.h"
+#include "nn/channels_last.h"
 
 namespace prefusion::vae {
 namespace {
@@ -152,6 +153,7 @@ std::shared_ptr<TinyDecoder> load_tiny_decoder(const std::filesystem::path& fold
   TensorMap weights = read_weights(folder, "diffusion_pytorch_model");
   std::erase_if(weights, [](const auto& entry) { return entry.first.starts_with("encoder."); });
   nn::load_module(*decoder, weights, dtype, device, folder.string());
+  nn::to_fastest_layout(*decoder);
   decoder->eval();
   return decoder;
 }

@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "kernels/cuda_launch.h"
+#include "kernels/cuda_sums.h"
 #include "kernels/dispatch.h"
 #include "kernels/item_error/item_error.h"
 
@@ -12,19 +13,6 @@ namespace {
 
 // Elements of an item that one block sums; with the fixed tree below the order of summation depends on the shape alone.
 constexpr int64_t kChunk = 4096;
-
-// Sum over the block's threads, valid in thread 0: a fixed binary tree in shared memory.
-template <typename Acc>
-__device__ Acc block_sum(Acc value) {
-  __shared__ Acc shared[kThreads];
-  shared[threadIdx.x] = value;
-  __syncthreads();
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-    __syncthreads();
-  }
-  return shared[0];
-}
 
 // Grid-stride over (item, chunk): sums[item * num_chunks + chunk] = sum of squares of that chunk.
 template <typename T, typename Acc>

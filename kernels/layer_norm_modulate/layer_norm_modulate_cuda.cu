@@ -3,6 +3,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "kernels/cuda_launch.h"
+#include "kernels/cuda_sums.h"
 #include "kernels/dispatch.h"
 #include "kernels/layer_norm_modulate/layer_norm_modulate.h"
 #include "kernels/layer_norm_modulate/modulate_rows.h"
@@ -11,15 +12,7 @@ namespace prefusion::kernels::detail {
 namespace {
 
 constexpr const char* kName = "layer_norm_modulate";
-
-// Sum over a warp, the same bits in every lane: each step adds two numbers that both partners hold.
-template <typename Real>
-__device__ Real warp_sum(Real value) {
-  for (int distance = kModulateLanes / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(0xffffffffu, value, distance);
-  }
-  return value;
-}
+static_assert(kModulateLanes == 32, "a row is a warp's");
 
 template <typename Rows>
 __global__ void forward_kernel(Rows rows) {

@@ -5,25 +5,10 @@
 
 #include "kernels/cpu_vector.h"
 #include "kernels/layer_norm_modulate/modulate_math.h"
+#include "kernels/turns.h"
 
 // One row of the modulated layer norm on the CPU, forward and backward, for each set of instructions.
 namespace prefusion::kernels::detail {
-
-// Sums are kept in so many numbers that take turns, and become vector instructions without changing their order.
-constexpr int kTurns = 32;
-
-template <typename Real>
-struct Turns {
-  Real values[kTurns] = {};
-
-  // The same tree for every row.
-  PREFUSION_INLINE Real total() {
-    for (int half = kTurns / 2; half > 0; half /= 2) {
-      for (int i = 0; i < half; ++i) values[i] += values[i + half];
-    }
-    return values[0];
-  }
-};
 
 // One row of `width` elements, as Real in `row`: mean and 1 / sqrt(variance + eps).
 template <typename Real>

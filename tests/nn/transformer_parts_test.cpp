@@ -94,21 +94,57 @@ TEST(AdaLayerNormZero, ZeroWeightsAreAPlainNormWithClosedGates) {
   }
 }
 
-TEST(JointAttention, TransformSeesTheContextFirst) {
-  JointAttention attention(JointAttentionOptions{.dim = 8, .num_heads = 2, .head_dim = 4, .has_context = true});
+TEST(JointAttention, TurnsQueriesAndKeysOfAllTokensTheContextFirst) {
+  const at::NoGradGuard no_grad;
+  for (const bool has_qk_norm : {false, true}) {
+    JointAttention attention(JointAttentionOptions{.dim = 8,
+                                                   .num_heads = 2,
+                                                   .head_dim = 4,
+                                                   .has_context = true,
+                                                   .has_context_output = false,
+                                                   .has_output = false,
+                                                   .has_qk_norm = has_qk_norm});
+    init_weights(*attention, make_torch_generator(0));
+    const at::Tensor states = draw({1, 3, 8}, 7), context = draw({1, 2, 8}, 8);
+    const auto layers = attention->named_children();
+    const auto heads_of = [&](const char* projection, const char* norm, const at::Tensor& input) {
+      const at::Tensor projected = layers[projection]->as<LinearImpl>()->forward(input);
+      const at::Tensor heads = projected.view({1, input.size(1), 2, 4}).transpose(1, 2);
+      if (!has_qk_norm || norm == nullptr) return heads;
+      auto* rms_norm = layers[norm]->as<RMSNormImpl>();
+      rms_norm->weight.copy_(draw({4}, 9 + projection[0]));
+      return rms_norm->forward(heads);
+    };
+    const RotaryEmbedding rotary = rotary_embedding(at::arange(1, 6).unsqueeze(1), {4});
+    const at::Tensor query =
+        at::cat({heads_of("add_q_proj", "norm_added_q", context), heads_of("to_q", "norm_q", states)}, 2);
+    const at::Tensor key =
+        at::cat({heads_of("add_k_proj", "norm_added_k", context), heads_of("to_k", "norm_k", states)}, 2);
+    const at::Tensor value = at::cat({heads_of("add_v_proj", nullptr, context), heads_of("to_v", nullptr, states)}, 2);
+    const at::Tensor mixed =
+        at::scaled_dot_product_attention(apply_rotary(query, rotary), apply_rotary(key, rotary), value)
+            .transpose(1, 2)
+            .flatten(2);
+    const JointStates found = attention->forward(states, context, rotary);
+    EXPECT_TRUE(near(found.context, mixed.narrow(1, 0, 2), 1e-5)) << has_qk_norm;
+    EXPECT_TRUE(near(found.hidden_states, mixed.narrow(1, 2, 3), 1e-5)) << has_qk_norm;
+  }
+}
+
+// Heads of an odd width have no pairs to turn, but a norm.
+TEST(JointAttention, NormalisesHeadsOfAnOddWidth) {
+  const at::NoGradGuard no_grad;
+  JointAttention attention(
+      JointAttentionOptions{.dim = 6, .num_heads = 2, .head_dim = 3, .has_output = false, .has_qk_norm = true});
   init_weights(*attention, make_torch_generator(0));
-  const at::Tensor states = draw({1, 3, 8}, 7), context = draw({1, 2, 8}, 8);
-  std::vector<at::Tensor> seen;
-  const JointStates found = attention->forward(states, context, [&](const at::Tensor& heads) {
-    seen.push_back(heads);
-    return heads;
-  });
-  ASSERT_EQ(seen.size(), 2u);
-  EXPECT_EQ(seen[0].sizes(), at::IntArrayRef({1, 2, 5, 4}));
-  const at::Tensor context_query = attention->named_children()["add_q_proj"]->as<LinearImpl>()->forward(context);
-  EXPECT_TRUE(near(seen[0].narrow(2, 0, 2), context_query.view({1, 2, 2, 4}).transpose(1, 2), 1e-6));
-  EXPECT_EQ(found.hidden_states.sizes(), states.sizes());
-  EXPECT_EQ(found.context.sizes(), context.sizes());
+  const at::Tensor states = draw({1, 4, 6}, 7);
+  const auto layers = attention->named_children();
+  const auto heads_of = [&](const char* projection) {
+    return layers[projection]->as<LinearImpl>()->forward(states).view({1, 4, 2, 3}).transpose(1, 2);
+  };
+  const at::Tensor mixed = at::scaled_dot_product_attention(
+      at::rms_norm(heads_of("to_q"), {3}, {}, 1e-6), at::rms_norm(heads_of("to_k"), {3}, {}, 1e-6), heads_of("to_v"));
+  EXPECT_TRUE(near(attention->forward(states).hidden_states, mixed.transpose(1, 2).flatten(2), 1e-5));
 }
 
 }  // namespace

@@ -7,9 +7,11 @@
 #include "core/json_config.h"
 #include "core/rng.h"
 #include "core/safetensors.h"
+#include "nn/channels_last.h"
 #include "nn/layers.h"
 #include "tests/support/input_error.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/tensor_near.h"
 #include "vae/autoencoder_kl.h"
 
 namespace prefusion::vae {
@@ -29,6 +31,18 @@ TEST(AutoencoderConfig, FillsInTheDefaultsOfDiffusers) {
   EXPECT_EQ(model->config().shift_factor, 0.0);
   EXPECT_TRUE(model->config().force_upcast);
   EXPECT_EQ(model->config().sample_size, 32);
+}
+
+TEST(Autoencoder, IsTheSameInChannelsLastMemory) {
+  const at::NoGradGuard no_grad;
+  const auto model = make_autoencoder(small_config().dump(), "test");
+  nn::init_weights(*model, make_torch_generator(1));
+  const at::Tensor pixels = philox_randn({2, 3, 10, 14}, DrawKey{7, 1, 0}, RandomPurpose::kOther);
+  const at::Tensor mean = model->encode(pixels).mean, decoded = model->decode(mean);
+  nn::to_channels_last(*model);
+  EXPECT_TRUE(tests::near(model->encode(pixels).mean, mean, 2e-5));
+  EXPECT_TRUE(tests::near(model->decode(mean), decoded, 2e-5));
+  EXPECT_TRUE(nn::is_channels_last(model->decode(mean)));
 }
 
 TEST(AutoencoderConfig, RefusesUnsupportedValuesByName) {

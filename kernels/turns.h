@@ -1,0 +1,24 @@
+#pragma once
+
+#include "kernels/inlining.h"
+
+namespace prefusion::kernels::detail {
+
+// Sums on the CPU are kept in so many numbers that take turns, and become vector instructions without changing their
+// order.
+constexpr int kTurns = 32;
+
+template <typename Real>
+struct Turns {
+  Real values[kTurns] = {};
+
+  // The same tree for every row.
+  PREFUSION_INLINE Real total() {
+    for (int half = kTurns / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) values[i] += values[i + half];
+    }
+    return values[0];
+  }
+};
+
+}  // namespace prefusion::kernels::detail
