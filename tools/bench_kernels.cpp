@@ -2,6 +2,7 @@
 
 #include "core/rng.h"
 #include "kernels/adamw/adamw.h"
+#include "kernels/adamw_8bit/adamw_8bit.h"
 #include "kernels/geglu/geglu.h"
 #include "kernels/group_norm/group_norm.h"
 #include "kernels/item_error/item_error.h"
@@ -12,6 +13,7 @@
 #include "nn/lean_ops.h"
 #include "nn/rotary_embedding.h"
 #include "tools/bench_parts.h"
+#include "training/dynamic_code.h"
 
 namespace prefusion::tools {
 namespace {
@@ -247,6 +249,35 @@ void bench_adamw(std::vector<BenchRow>& rows, int64_t count, const BenchOptions&
               options);
 }
 
+// The same with moments in bytes, beside training's composition of it.
+void bench_adamw_8bit(std::vector<BenchRow>& rows, int64_t count, const BenchOptions& options) {
+  const auto like = at::TensorOptions().device(options.device);
+  const at::Tensor master = at::randn({count}, like), gradient = at::randn({count}, like).to(options.dtype);
+  const at::Tensor parameter = options.dtype == at::kFloat ? at::Tensor() : master.to(options.dtype);
+  training::DynamicTensor exp_avg(count, /*is_signed=*/true, options.device),
+      exp_avg_sq(count, /*is_signed=*/false, options.device);
+  const kernels::AdamWSettings s;
+  const auto composed = [=]() mutable {
+    const at::Tensor g = gradient.to(at::kFloat), m = exp_avg.read(0, count), v = exp_avg_sq.read(0, count);
+    std::vector<at::Tensor> w = {master}, gs = {g}, ms = {m}, vs = {v};
+    at::_fused_adamw_(w, gs, ms, vs, {}, {at::ones({}, like)}, s.lr, s.beta1, s.beta2, s.weight_decay, s.eps,
+                      /*amsgrad=*/false, /*maximize=*/false);
+    exp_avg.write(0, m);
+    exp_avg_sq.write(0, v);
+    if (parameter.defined()) parameter.copy_(master);
+  };
+  add_contest(
+      rows,
+      {.name = "adamw with moments in bytes, " + std::to_string(count) + " weights",
+       .ours =
+           [=] { kernels::adamw_8bit_step(parameter, master, gradient, exp_avg.bytes(), exp_avg_sq.bytes(), 1, s); },
+       .theirs = composed,
+       .bytes = 2.0 * static_cast<double>(master.nbytes()) + static_cast<double>(gradient.nbytes()) +
+                (parameter.defined() ? static_cast<double>(parameter.nbytes()) : 0.0) +
+                4.0 * static_cast<double>(count)},
+      options);
+}
+
 // Texts whose rows must not depend on their company: ours takes them together, ATen one by one.
 void bench_linear_rows(std::vector<BenchRow>& rows, int64_t inputs, int64_t outputs, const BenchOptions& options) {
   if (options.device != at::kCPU) return;
@@ -310,6 +341,7 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options) {
   bench_heads(rows, 24, 4608, 128, /*is_turned=*/true, options);
   bench_heads(rows, 24, 4096, 64, /*is_turned=*/false, options);
   bench_adamw(rows, 1 << 24, options);
+  bench_adamw_8bit(rows, 1 << 22, options);
   // The text tower of ViT-H/14.
   bench_linear_rows(rows, 1024, 4096, options);
   bench_linear_rows(rows, 4096, 1024, options);

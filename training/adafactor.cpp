@@ -42,6 +42,7 @@ void Adafactor::step(double lr) {
   for_each_gradient([&](size_t i, const at::Tensor& gradient, double count) {
     update(masters_[i], gradient.to(at::kFloat), moments_[i], count, lr);
   });
+  round_masters();
 }
 
 double Adafactor::rate(double lr) const {

@@ -3,14 +3,12 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
 #include <cmath>
+
+#include "kernels/adamw_8bit/adamw_8bit.h"
 
 namespace prefusion::training {
 namespace {
-
-// Elements that are fp32 at one time: a whole layer of a large model would need as much again as the layer.
-constexpr int64_t kSlice = int64_t{1} << 21;
 
 // One step of AdamW on elements with fp32 moments, which are updated too. `count` from 1.
 void adamw_update(const at::Tensor& weight, const at::Tensor& gradient, const at::Tensor& exp_avg,
@@ -43,28 +41,29 @@ AdamW8bit::AdamW8bit(std::vector<NamedTensor> parameters, const AdamWOptions& op
 void AdamW8bit::step(double lr) {
   at::NoGradGuard no_grad;
   for_each_gradient([&](size_t i, const at::Tensor& gradient, double count) {
+    const at::Tensor parameter = parameters_[i].tensor.detach();
+    const bool has_master = parameter.scalar_type() != at::kFloat;
     // Elements in the order of the shape, whatever the layout: a state fits wherever it is loaded.
     const at::Tensor weight = masters_[i].contiguous();
-    update(weight.view(-1), gradient.contiguous().view(-1), moments_[i], count, lr);
+    const bool is_in_place = weight.is_same(masters_[i]) && parameter.is_contiguous();
+    const bool is_rounded = is_in_place && has_master && moments_[i].exp_avg_codes;
+    update(is_rounded ? parameter.view(-1) : at::Tensor(), weight.view(-1), gradient.contiguous().view(-1), moments_[i],
+           count, lr);
     if (!weight.is_same(masters_[i])) masters_[i].copy_(weight);
+    if (has_master && !is_rounded) parameter.copy_(masters_[i]);
   });
 }
 
-void AdamW8bit::update(const at::Tensor& weight, const at::Tensor& gradient, Moments& moments, double count,
-                       double lr) const {
+void AdamW8bit::update(const at::Tensor& parameter, const at::Tensor& weight, const at::Tensor& gradient,
+                       const Moments& moments, double count, double lr) const {
   if (!moments.exp_avg_codes) {
     adamw_update(weight, gradient.to(at::kFloat), moments.exp_avg, moments.exp_avg_sq, count, lr, options_);
     return;
   }
-  for (int64_t begin = 0; begin < weight.numel(); begin += kSlice) {
-    const int64_t length = std::min(kSlice, weight.numel() - begin);
-    const at::Tensor exp_avg = moments.exp_avg_codes->read(begin, length);
-    const at::Tensor exp_avg_sq = moments.exp_avg_sq_codes->read(begin, length);
-    adamw_update(weight.narrow(0, begin, length), gradient.narrow(0, begin, length).to(at::kFloat), exp_avg, exp_avg_sq,
-                 count, lr, options_);
-    moments.exp_avg_codes->write(begin, exp_avg);
-    moments.exp_avg_sq_codes->write(begin, exp_avg_sq);
-  }
+  AdamWOptions settings = options_;
+  settings.lr = lr;
+  kernels::adamw_8bit_step(parameter, weight, gradient, moments.exp_avg_codes->bytes(),
+                           moments.exp_avg_sq_codes->bytes(), count, settings);
 }
 
 TensorMap AdamW8bit::memory() const {

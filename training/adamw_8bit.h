@@ -28,7 +28,9 @@ class AdamW8bit : public Optimizer {
     std::optional<DynamicTensor> exp_avg_codes, exp_avg_sq_codes;
   };
 
-  void update(const at::Tensor& weight, const at::Tensor& gradient, Moments& moments, double count, double lr) const;
+  // On elements [N] with fp32 weights; a parameter that is defined becomes their rounding.
+  void update(const at::Tensor& parameter, const at::Tensor& weight, const at::Tensor& gradient, const Moments& moments,
+              double count, double lr) const;
 
   AdamWOptions options_;
   std::vector<Moments> moments_;

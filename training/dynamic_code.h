@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "kernels/adamw_8bit/adamw_8bit.h"
+
 namespace prefusion::training {
 
 // Numbers of [-1, 1] (or [0, 1]) in a byte, with a dynamic exponent (arXiv 1511.04561, 2110.02861): seven decades, the
@@ -12,10 +14,10 @@ namespace prefusion::training {
 std::array<float, 256> dynamic_code(bool is_signed);
 
 // A tensor in blocks of 256 elements, each scaled by its largest absolute value and rounded to the nearest of
-// dynamic_code. It begins as zeros.
+// dynamic_code. It begins as zeros. read and write say in plain operations what kernels/adamw_8bit does in one pass.
 class DynamicTensor {
  public:
-  static constexpr int64_t kBlock = 256;  // elements
+  static constexpr int64_t kBlock = kernels::kByteBlock;  // elements
 
   DynamicTensor(int64_t num_elements, bool is_signed, at::Device device);
 
@@ -27,7 +29,7 @@ class DynamicTensor {
 
   const at::Tensor& codes() const { return codes_; }    // [N] uint8
   const at::Tensor& scales() const { return scales_; }  // [ceil(N / kBlock)] fp32
-  int64_t numel() const { return codes_.numel(); }
+  kernels::ByteMoment bytes() const { return {codes_, scales_, table_, middles_}; }
 
  private:
   bool is_signed_;

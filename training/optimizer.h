@@ -44,7 +44,7 @@ class Optimizer {
   Optimizer& operator=(Optimizer&&) = default;
 
   // `update(i, gradient, count)` for every parameter that has a gradient; its step count, from 1, goes up. Counts on
-  // the CPU.
+  // the CPU. What it does to masters is for it to round.
   template <typename Update>
   void for_each_gradient(const Update& update) {
     auto counts = step_counts_.accessor<float, 1>();
@@ -54,7 +54,6 @@ class Optimizer {
       const double count = counts[static_cast<int64_t>(i)] += 1;
       update(i, gradient, count);
     }
-    round_masters();
   }
 
   // What it remembers of each parameter, by names that no other state has.

@@ -16,9 +16,8 @@ at::Tensor within_half(const at::Tensor& states) {
 // states + gate * attended, then the same for the feed-forward behind it.
 at::Tensor finish_stream(const at::Tensor& states, const at::Tensor& attended,
                          const std::vector<nn::Modulation>& modulations, nn::FeedForward& feed_forward) {
-  const at::Tensor mixed = states + modulations[0].gate * attended;
-  const at::Tensor fed = feed_forward->forward(modulations[1].apply_to_norm(mixed));
-  return mixed + modulations[1].gate * fed;
+  const at::Tensor mixed = modulations[0].add_gated(states, attended);
+  return modulations[1].add_gated(mixed, feed_forward->forward(modulations[1].apply_to_norm(mixed)));
 }
 
 }  // namespace
@@ -62,7 +61,7 @@ at::Tensor FluxSingleBlockImpl::forward(const at::Tensor& tokens, const at::Tens
   const at::Tensor fed = at::gelu(proj_mlp->forward(normed), "tanh");
   const at::Tensor attended = attn->forward(normed, /*context=*/{}, rotary).hidden_states;
   const at::Tensor projected = proj_out->forward(at::cat({attended, fed}, /*dim=*/2));
-  return within_half(tokens + modulation.gate * projected);
+  return within_half(modulation.add_gated(tokens, projected));
 }
 
 }  // namespace prefusion::unet

@@ -72,9 +72,9 @@ at::Tensor PixArtBlockImpl::forward(const at::Tensor& tokens, const PixArtInputs
   const std::vector<at::Tensor> parts = (scale_shift_table + inputs.modulations).chunk(kModulations, /*dim=*/1);
   const nn::Modulation first{.shift = parts[0], .scale = parts[1], .gate = parts[2]};
   const nn::Modulation last{.shift = parts[3], .scale = parts[4], .gate = parts[5]};
-  at::Tensor states = first.gate * attn1->forward(modulated(first, norm1, tokens, norm_eps_)) + tokens;
+  at::Tensor states = first.add_gated(tokens, attn1->forward(modulated(first, norm1, tokens, norm_eps_)));
   states = attn2->forward(states, inputs.text, inputs.user_states, inputs.text_bias) + states;
-  return last.gate * ff->forward(modulated(last, norm2, states, norm_eps_)) + states;
+  return last.add_gated(states, ff->forward(modulated(last, norm2, states, norm_eps_)));
 }
 
 void PixArtBlockImpl::init_own_weights(at::Generator generator) {
