@@ -35,8 +35,8 @@ SWEEP_CAPTIONS = 48
 LARGEST_LOSS = 0.05  # of correctness, that a setting of the sweep may have: two of its captions
 SAMPLING = dict(scheduler="dpm++", steps=10, guidance_scale=3, batch_size=32)
 
-# The shapes world has no dual captions, wrong prompts or masks.
-WITHOUT_DATA = {"dcpo": "prompts of each picture", "tdpo": "wrong prompts", "masked": "masks"}
+WITHOUT_DATA = {"dcpo": "two prompts a picture", "tdpo": "wrong prompts", "masked": "masks", "ppd": "users",
+                "tlpo": "experts to fuse"}
 NEEDS_SCORES = ("smpo", "odpo")
 LIVE_REFERENCE = ("dspo", "smpo", "ddim-inpo", "linear")  # those whose reference cannot be cached
 
@@ -296,33 +296,48 @@ def pooled_wins(results):
     return f"{100 * rate:.0f} % [{100 * (centre - reach):.0f}, {100 * (centre + reach):.0f}]"
 
 
-def table_row(results):
+def data_text(row):
+    if row.name.endswith(" on lists"):
+        return "pairs of these lists"
+    if row.name in NEEDS_SCORES:
+        return "pairs of the lists, with scores"
+    return {"pair": "pairs", "single": "pictures", "unpaired": "pictures", "list": "lists of 4", "own": "own samples (`--prompts`)",
+            "online": "own samples (`--prompts`)"}[row.data]
+
+
+def table_row(row, results):
     def mean(name, scale=1.0, digits=1):
         values = [result[name] for result in results if result[name] is not None]
-        return f"{scale * statistics.mean(values):.{digits}f}" if values else "-"
+        return f"{scale * statistics.mean(values):.{digits}f}" if values else None
+
+    def setting(value):
+        return f"{value:.0e}".replace("e-0", "e-") if value < 1e-3 else f"{value:g}"
 
     first = results[0]
-    kappa = "-" if first["kappa"] is None else f"{first['kappa']:g}"
-    wins = " ".join(f"{100 * result['win_rate']:.0f}" for result in results)
+    strength = "" if first["kappa"] is None else setting(first["kappa"])
+    if row.name in STRENGTHS:
+        strength = f"{STRENGTHS[row.name][0]} {strength}"
+    wins = ", ".join(f"{100 * result['win_rate']:.0f}" for result in results)
     gained = 100 * statistics.mean(result["correct_after"] - result["correct_before"] for result in results)
-    return (f"| {first['objective']} | {first['lr']:g} | {kappa} | {pooled_wins(results)} | {wins} | "
+    drifts = [mean(f"drift_{item}", 100) for item in ("chosen", "rejected")]
+    drift = " / ".join(f"{value} %" for value in drifts if value is not None)
+    return (f"| {row.name.split(' ')[0]} | {data_text(row)} | {setting(first['lr'])} | {strength} | {pooled_wins(results)} | {wins} | "
             f"{100 * min(result['win_low'] for result in results):.0f} | {gained:+.1f} | "
-            f"{mean('taste_before', digits=3)} -> {mean('taste_after', digits=3)} | {mean('drift_chosen', 100)} % / "
-            f"{mean('drift_rejected', 100)} % | {mean('seconds_per_step', digits=2)} | "
-            f"{mean('peak_bytes', 1e-9, 2)} |")
+            f"{mean('taste_before', digits=3)} -> {mean('taste_after', digits=3)} | {drift} | "
+            f"{mean('seconds_per_step', digits=2)} | {mean('peak_bytes', 1e-9, 2)} |")
 
 
-HEADER = """| objective | lr | kappa (MaPO: T) | win rate [95 %] | by seed | lowest lower end | correctness, points | taste | drift of chosen / rejected | s a step | GB |
-|---|---|---|---|---|---|---|---|---|---|---|"""
+HEADER = """| objective | data | lr | kappa | win rate against the start | each seed | lowest lower end | correctness, points | taste | drift of chosen / rejected | s a step | GB |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def table(benchmark, rows):
     lines = [HEADER]
     for row in rows:
         if row.name in WITHOUT_DATA:
-            lines.append(f"| {row.name} | not run: the shapes world has no {WITHOUT_DATA[row.name]} | | | | | | | | | |")
+            lines.append(f"| {row.name} | not run: the shapes world has no {WITHOUT_DATA[row.name]} |" + " |" * 10)
         elif results := benchmark.finished(row):
-            lines.append(table_row(results))
+            lines.append(table_row(row, results))
     return "\n".join(lines)
 
 
