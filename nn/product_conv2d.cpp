@@ -1,7 +1,6 @@
 #include "nn/product_conv2d.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
@@ -62,6 +61,19 @@ at::Tensor product_of_each(const at::Tensor& weight, const at::Tensor& columns, 
   return output;
 }
 
+// Of the output's gradient [B, out, H', W'].
+at::Tensor input_gradient(const at::Tensor& weight, const at::Tensor& gradient, const Window& window,
+                          at::IntArrayRef sizes) {
+  const at::Tensor transposed = weight.flatten(1).t(), rows = gradient.flatten(2);
+  if (window.is_pixel()) return product_of_each(transposed, rows, /*bias=*/{}).view(sizes);
+  if (weight.scalar_type() == at::kFloat) return sum_columns(at::matmul(transposed, rows), window, sizes);
+  // Columns would be rounded before up to k * k of them are added up in a pixel, and after each.
+  const int64_t stride = window.stride, padding = window.padding;
+  return std::get<0>(at::convolution_backward(gradient, at::empty(sizes, gradient.options()), weight,
+                                              /*bias_sizes=*/std::nullopt, {stride, stride}, {padding, padding}, {1, 1},
+                                              /*transposed=*/false, {0, 0}, /*groups=*/1, {true, false, false}));
+}
+
 class ProductConv2d : public Function<ProductConv2d> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& weight,
@@ -86,8 +98,7 @@ class ProductConv2d : public Function<ProductConv2d> {
     const at::Tensor gradient = gradients[0].flatten(2);
     at::Tensor of_input, of_weight, of_bias;
     if (context->needs_input_grad(0)) {
-      of_input =
-          sum_columns(at::matmul(weight.flatten(1).t(), gradient), window, context->saved_data["sizes"].toIntVector());
+      of_input = input_gradient(weight, gradients[0], window, context->saved_data["sizes"].toIntVector());
     }
     if (context->needs_input_grad(1)) {
       const at::Tensor columns = channels_first(columns_of(input, window));
@@ -108,12 +119,6 @@ bool has_bf16_units() {
 #endif
 }
 
-// Convolving a window back adds up to k * k numbers a pixel, which must not be rounded to bf16 one after the other as
-// columns are.
-bool is_without_gradient(const at::Tensor& input, const at::Tensor& weight) {
-  return !at::GradMode::is_enabled() || !(input.requires_grad() || weight.requires_grad());
-}
-
 // Pixels that come out up to which a product is faster, by benchmarks/peer/convolutions.py: 3 x 3 of 1280 channels gain
 // up to 256 pixels in fp32 and are level at 512. In bf16 they gain up to 128, from 2560 to 1280 up to 256.
 int64_t few_pixels(const at::Tensor& weight) {
@@ -126,8 +131,7 @@ int64_t few_pixels(const at::Tensor& weight) {
 
 bool is_faster_as_product(const at::Tensor& input, const at::Tensor& weight, int64_t stride, int64_t padding) {
   if (!input.is_cpu()) return false;
-  const bool is_fast_bf16 =
-      input.scalar_type() == at::kBFloat16 && has_bf16_units() && is_without_gradient(input, weight);
+  const bool is_fast_bf16 = input.scalar_type() == at::kBFloat16 && has_bf16_units();
   if (input.scalar_type() != at::kFloat && !is_fast_bf16) return false;
   const Window window{weight.size(2), stride, padding};
   if (window.is_pixel()) return true;
