@@ -29,3 +29,14 @@ Function* fastest(Function* plain, Function* avx2, Function* avx512) {
 }
 
 }  // namespace prefusion::kernels
+
+// template <typename T, typename Real> struct Name, whose best() is function(Args<T, Real>) as this machine runs it
+// fastest. For functions that become part of their callers (PREFUSION_INLINE).
+#define PREFUSION_VECTOR_STEP(Name, function, Args)                                    \
+  template <typename T, typename Real>                                                 \
+  struct Name {                                                                        \
+    static void plain(const Args<T, Real>& args) { function(args); }                   \
+    PREFUSION_AVX2 static void avx2(const Args<T, Real>& args) { function(args); }     \
+    PREFUSION_AVX512 static void avx512(const Args<T, Real>& args) { function(args); } \
+    static auto best() { return fastest(plain, avx2, avx512); }                        \
+  }

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "kernels/cuda_launch.h"
+#include "kernels/cuda_rows.h"
 
 // Sums over the threads of a warp or a block, as fixed trees: they repeat to the bit. Included by .cu files only.
 namespace prefusion::kernels {
@@ -8,7 +8,8 @@ namespace prefusion::kernels {
 // Over a warp, the same bits in every lane: each step adds two numbers that both partners hold.
 template <typename Real>
 __device__ Real warp_sum(Real value) {
-  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
+  for (int distance = kWarpLanes / 2; distance > 0; distance /= 2)
+    value += __shfl_xor_sync(0xffffffffu, value, distance);
   return value;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
@@ -18,6 +19,17 @@ void for_float_type(at::ScalarType dtype, const Run& run) {
     case at::kHalf: return run(at::Half(), float());
     default: return run(float(), float());
   }
+}
+
+// Run error for another dtype than for_float_type takes; `what` is the argument.
+inline void check_float_type(at::ScalarType dtype, const char* op, const char* what) {
+  check_run(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf || dtype == at::kDouble, op, ": ", what,
+            " must be fp32, bf16, fp16 or fp64, found ", c10::toString(dtype));
+}
+
+// [B, D] with the elements of a row adjacent, the rows wherever they are.
+inline at::Tensor with_dense_rows(const at::Tensor& rows) {
+  return rows.stride(1) == 1 || rows.size(1) == 1 ? rows : rows.contiguous();
 }
 
 // Of tensors that no version of an operation takes.

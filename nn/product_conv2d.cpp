@@ -120,7 +120,7 @@ bool has_bf16_units() {
 }
 
 // Pixels that come out up to which a product is faster, by benchmarks/peer/convolutions.py: 3 x 3 of 1280 channels gain
-// up to 256 pixels in fp32 and are level at 512. In bf16 they gain up to 128, from 2560 to 1280 up to 256.
+// up to 256 pixels in fp32, and not at 512. In bf16 they gain up to 128, those from 2560 to 1280 up to 256.
 int64_t few_pixels(const at::Tensor& weight) {
   constexpr int64_t kLargeWeight = 6'000'000, kHugeWeight = 25'000'000;
   if (weight.numel() < kLargeWeight) return 0;

@@ -18,9 +18,7 @@ constexpr const char* kName = "geglu";
 void check_arguments(const at::Tensor& input) {
   check_run(input.defined() && input.dim() >= 1 && input.size(-1) % 2 == 0, kName, ": input must be [..., 2 D], found ",
             input.defined() ? shape_text(input.sizes()) : "nothing");
-  const at::ScalarType dtype = input.scalar_type();
-  check_run(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf || dtype == at::kDouble, kName,
-            ": input must be fp32, bf16, fp16 or fp64, found ", c10::toString(dtype));
+  check_float_type(input.scalar_type(), kName, "input");
   check_run(input.size(-1) <= std::numeric_limits<int32_t>::max(), kName, ": rows of ", input.size(-1),
             " elements are too long");
 }

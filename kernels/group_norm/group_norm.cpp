@@ -22,9 +22,7 @@ void check_channels(const at::Tensor& input, const at::Tensor& tensor, at::IntAr
 void check_arguments(const at::Tensor& input, const at::Tensor& shift, const at::Tensor& weight, const at::Tensor& bias,
                      int64_t num_groups) {
   check_run(input.defined() && input.dim() == 4, kName, ": input must be [B, C, H, W]");
-  const at::ScalarType dtype = input.scalar_type();
-  check_run(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf || dtype == at::kDouble, kName,
-            ": input must be fp32, bf16, fp16 or fp64, found ", c10::toString(dtype));
+  check_float_type(input.scalar_type(), kName, "input");
   const int64_t channels = input.size(1);
   check_run(num_groups > 0 && channels > 0 && channels % num_groups == 0, kName, ": ", channels,
             " channels do not divide into ", num_groups, " groups");
@@ -42,11 +40,6 @@ at::Tensor pixel_rows(const at::Tensor& pictures) {
 
 at::Tensor pictures_of(const at::Tensor& rows, int64_t height, int64_t width) {
   return rows.unflatten(1, {height, width}).permute({0, 3, 1, 2});
-}
-
-// Elements of a row adjacent, the rows wherever they are.
-at::Tensor with_dense_rows(const at::Tensor& shift) {
-  return shift.stride(1) == 1 || shift.size(1) == 1 ? shift : shift.contiguous();
 }
 
 int64_t num_chunks(const at::Tensor& rows) {

@@ -210,7 +210,7 @@ struct GroupNormTotals {
   }
 };
 
-// From the totals the means over a group, and the gradients of its channels' shifts.
+// From the totals the means over a group, and the gradients of its channels' shifts; on the CPU as well.
 template <typename T, typename Real>
 struct GroupGradients {
   const Real* totals;  // [items, 3, width]

@@ -6,6 +6,7 @@
 
 #include "kernels/dispatch.h"
 #include "kernels/group_norm/group_norm.h"
+#include "kernels/group_norm/group_norm_cells.h"
 #include "kernels/group_norm/group_norm_rows_cpu.h"
 #include "kernels/parallel_for.h"
 
@@ -123,8 +124,7 @@ void merge_group(const GroupNormArgs& args, const Shape& shape, int64_t item, in
 template <typename T, typename Real>
 void forward(const GroupNormArgs& args) {
   const Shape shape(args);
-  const auto measure =
-      fastest(ChunkMoments<T, Real>::plain, ChunkMoments<T, Real>::avx2, ChunkMoments<T, Real>::avx512);
+  const auto measure = ChunkMoments<T, Real>::best();
   for_chunks(shape,
              [&](int64_t item, int64_t chunk, int64_t) { measure(chunk_of<T, Real>(args, shape, item, chunk)); });
   parallel_for(shape.items * shape.groups, 1, [&](int64_t begin, int64_t end) {
@@ -133,7 +133,7 @@ void forward(const GroupNormArgs& args) {
     }
   });
   const Tables<T, Real> tables(args, {});
-  const auto write = fastest(WriteChunk<T, Real>::plain, WriteChunk<T, Real>::avx2, WriteChunk<T, Real>::avx512);
+  const auto write = WriteChunk<T, Real>::best();
   for_chunks(shape, [&](int64_t item, int64_t chunk, int64_t) {
     auto rows = chunk_of<T, Real>(args, shape, item, chunk);
     rows.channels = tables.of(item);
@@ -151,33 +151,6 @@ void add_chunks(const GroupNormGradArgs& args, const Shape& shape, int64_t item)
   }
 }
 
-// From an item's totals the means over its groups, and the gradient of its shift: the sum of that of its pixels.
-template <typename T, typename Real>
-void finish_item(const GroupNormGradArgs& args, const Shape& shape, int64_t item) {
-  const Real* grads = args.totals.const_data_ptr<Real>() + item * 3 * shape.width;
-  const Real *products = grads + shape.width, *norms = products + shape.width;
-  const T* weight = args.forward.weight.const_data_ptr<T>();
-  const Real* rstd = args.forward.rstd.const_data_ptr<Real>() + item * shape.groups;
-  Real* means = args.group_means.mutable_data_ptr<Real>() + item * 2 * shape.groups;
-  Real* grad_shift = args.grad_shift.mutable_data_ptr<Real>() + item * shape.width;
-  const Real pixels = static_cast<Real>(shape.pixels), count = pixels * static_cast<Real>(shape.channels);
-  for (int64_t group = 0; group < shape.groups; ++group) {
-    const int64_t first = group * shape.channels, end = first + shape.channels;
-    Real grad = 0, product = 0;
-    for (int64_t j = first; j < end; ++j) {
-      grad += static_cast<Real>(weight[j]) * grads[j];
-      product += static_cast<Real>(weight[j]) * products[j];
-    }
-    grad /= count;
-    product /= count;
-    means[group] = grad;
-    means[shape.groups + group] = product;
-    for (int64_t j = first; j < end; ++j) {
-      grad_shift[j] = rstd[group] * (static_cast<Real>(weight[j]) * grads[j] - pixels * grad - norms[j] * product);
-    }
-  }
-}
-
 template <typename T, typename Real>
 void backward(const GroupNormGradArgs& args) {
   const Shape shape(args.forward);
@@ -190,16 +163,22 @@ void backward(const GroupNormGradArgs& args) {
     return rows;
   };
   const Tables<T, Real> before(args.forward, {});
-  const auto add =
-      fastest(ChunkGradientSums<T, Real>::plain, ChunkGradientSums<T, Real>::avx2, ChunkGradientSums<T, Real>::avx512);
+  const auto add = ChunkGradientSums<T, Real>::best();
   for_chunks(shape, [&](int64_t item, int64_t chunk, int64_t pixel) { add(rows_of(before, item, chunk, pixel)); });
+  const GroupGradients<T, Real> groups{.totals = args.totals.const_data_ptr<Real>(),
+                                       .weight = args.forward.weight.const_data_ptr<T>(),
+                                       .rstd = args.forward.rstd.const_data_ptr<Real>(),
+                                       .group_means = args.group_means.mutable_data_ptr<Real>(),
+                                       .grad_shift = args.grad_shift.mutable_data_ptr<Real>(),
+                                       .pixels = shape.pixels,
+                                       .width = shape.width,
+                                       .groups = shape.groups};
   for (int64_t item = 0; item < shape.items; ++item) {
     add_chunks<Real>(args, shape, item);
-    finish_item<T, Real>(args, shape, item);
+    for (int64_t group = 0; group < shape.groups; ++group) groups.write(item, group);
   }
   const Tables<T, Real> tables(args.forward, args.group_means);
-  const auto write = fastest(WriteChunkGradient<T, Real>::plain, WriteChunkGradient<T, Real>::avx2,
-                             WriteChunkGradient<T, Real>::avx512);
+  const auto write = WriteChunkGradient<T, Real>::best();
   for_chunks(shape, [&](int64_t item, int64_t chunk, int64_t pixel) { write(rows_of(tables, item, chunk, pixel)); });
 }
 

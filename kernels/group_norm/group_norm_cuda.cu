@@ -2,7 +2,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "kernels/cuda_launch.h"
+#include "kernels/cuda_rows.h"
 #include "kernels/cuda_sums.h"
 #include "kernels/dispatch.h"
 #include "kernels/group_norm/group_norm.h"
@@ -12,7 +12,6 @@ namespace prefusion::kernels::detail {
 namespace {
 
 constexpr const char* kName = "group_norm";
-constexpr int kLanes = 32;
 
 enum class Step { kMeasure, kWrite, kAddGradients, kWriteGradient };
 
@@ -50,13 +49,11 @@ __global__ void moments_kernel(Moments moments, int64_t items) {
 // A warp one of the three sums of a channel.
 template <typename Totals>
 __global__ void totals_kernel(Totals totals, int64_t items) {
-  const int64_t columns = 3 * totals.width, warps = static_cast<int64_t>(gridDim.x) * (blockDim.x / kLanes);
-  const int lane = threadIdx.x % kLanes;
-  for (int64_t index = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kLanes; index < items * columns;
-       index += warps) {
-    const auto sum = warp_sum(totals.sum(index / columns, index % columns, lane, kLanes));
+  const int64_t columns = 3 * totals.width;
+  for_warps(items * columns, [&](int64_t index, int lane) {
+    const auto sum = warp_sum(totals.sum(index / columns, index % columns, lane, kWarpLanes));
     if (lane == 0) totals.totals[index] = sum;
-  }
+  });
 }
 
 // A thread a group.
@@ -67,11 +64,6 @@ __global__ void groups_kernel(Gradients gradients, int64_t items) {
        index += stride) {
     gradients.write(index / gradients.groups, index % gradients.groups);
   }
-}
-
-template <typename Real>
-Real* data_or_null(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.mutable_data_ptr<Real>() : nullptr;
 }
 
 template <int kSize, typename T, typename Real>
@@ -93,13 +85,6 @@ GroupNormCells<kSize, T, Real> cells_of(const GroupNormArgs& args) {
           .chunk_pixels = kGroupNormChunk,
           .chunks = args.partial.size(1),
           .with_silu = args.with_silu};
-}
-
-// Whether every row of a tensor can be read in packets; true of what is not there.
-template <typename T>
-bool rows_take_packets(const at::Tensor& tensor) {
-  return !tensor.defined() ||
-         (takes_packets(tensor.const_data_ptr<T>(), tensor.size(-1)) && tensor.stride(0) % kPacketSize<T> == 0);
 }
 
 template <Step kStep, int kSize, typename Cells>
@@ -142,7 +127,7 @@ void launch_backward(const GroupNormGradArgs& args) {
                                      .totals = args.totals.mutable_data_ptr<Real>(),
                                      .width = cells.width,
                                      .chunks = cells.chunks};
-  totals_kernel<<<grid_size(items * 3 * cells.width * kLanes), kThreads, 0, stream>>>(totals, items);
+  totals_kernel<<<grid_size(items * 3 * cells.width * kWarpLanes), kThreads, 0, stream>>>(totals, items);
   check_launch(kName);
   const GroupGradients<T, Real> gradients{.totals = totals.totals,
                                           .weight = cells.weight,

@@ -139,18 +139,9 @@ PREFUSION_INLINE void write_chunk_gradient(const ChunkRows<T, Real>& chunk) {
   }
 }
 
-#define PREFUSION_CHUNK_STEP(Step, function)                                     \
-  template <typename T, typename Real>                                           \
-  struct Step {                                                                  \
-    using Chunk = ChunkRows<T, Real>;                                            \
-    static void plain(const Chunk& chunk) { function(chunk); }                   \
-    PREFUSION_AVX2 static void avx2(const Chunk& chunk) { function(chunk); }     \
-    PREFUSION_AVX512 static void avx512(const Chunk& chunk) { function(chunk); } \
-  }
-PREFUSION_CHUNK_STEP(ChunkMoments, chunk_moments);
-PREFUSION_CHUNK_STEP(WriteChunk, write_chunk);
-PREFUSION_CHUNK_STEP(ChunkGradientSums, chunk_gradient_sums);
-PREFUSION_CHUNK_STEP(WriteChunkGradient, write_chunk_gradient);
-#undef PREFUSION_CHUNK_STEP
+PREFUSION_VECTOR_STEP(ChunkMoments, chunk_moments, ChunkRows);
+PREFUSION_VECTOR_STEP(WriteChunk, write_chunk, ChunkRows);
+PREFUSION_VECTOR_STEP(ChunkGradientSums, chunk_gradient_sums, ChunkRows);
+PREFUSION_VECTOR_STEP(WriteChunkGradient, write_chunk_gradient, ChunkRows);
 
 }  // namespace prefusion::kernels::detail

@@ -14,9 +14,7 @@ constexpr const char* kName = "item_error";
 void check_arguments(const at::Tensor& prediction, const at::Tensor& target) {
   check_run(prediction.defined() && target.defined() && prediction.dim() >= 1, kName,
             ": prediction and target must be [N, ...]");
-  const at::ScalarType dtype = prediction.scalar_type();
-  check_run(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf || dtype == at::kDouble, kName,
-            ": prediction must be fp32, bf16, fp16 or fp64, found ", c10::toString(dtype));
+  check_float_type(prediction.scalar_type(), kName, "prediction");
   check_run(at::isFloatingType(target.scalar_type()), kName, ": target must be floating point, found ",
             c10::toString(target.scalar_type()));
   check_run(prediction.sizes() == target.sizes(), kName, ": prediction ", shape_text(prediction.sizes()),

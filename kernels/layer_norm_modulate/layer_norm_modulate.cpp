@@ -25,18 +25,11 @@ void check_modulation(const at::Tensor& input, const at::Tensor& modulation, con
 void check_arguments(const at::Tensor& input, const at::Tensor& scale, const at::Tensor& shift) {
   check_run(input.defined() && scale.defined() && shift.defined() && input.dim() == 3, kName,
             ": input must be [B, N, D], scale and shift [B, D]");
-  const at::ScalarType dtype = input.scalar_type();
-  check_run(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf || dtype == at::kDouble, kName,
-            ": input must be fp32, bf16, fp16 or fp64, found ", c10::toString(dtype));
+  check_float_type(input.scalar_type(), kName, "input");
   check_run(input.size(2) > 0 && input.size(2) <= std::numeric_limits<int32_t>::max(), kName, ": rows of ",
             input.size(2), " elements have no layer norm");
   check_modulation(input, scale, "scale");
   check_modulation(input, shift, "shift");
-}
-
-// Elements of a row adjacent, the rows wherever they are.
-at::Tensor with_dense_rows(const at::Tensor& modulation) {
-  return modulation.stride(1) == 1 || modulation.size(1) == 1 ? modulation : modulation.contiguous();
 }
 
 void forward_dense(const detail::LayerNormModulateArgs& args) {

@@ -20,7 +20,7 @@ void forward(const LayerNormModulateArgs& args) {
   T* output = args.output.mutable_data_ptr<T>();
   Real *mean = args.mean.mutable_data_ptr<Real>(), *rstd = args.rstd.mutable_data_ptr<Real>();
   const int64_t scale_stride = args.scale.stride(0), shift_stride = args.shift.stride(0);
-  const auto run = fastest(Forward<T, Real>::plain, Forward<T, Real>::avx2, Forward<T, Real>::avx512);
+  const auto run = Forward<T, Real>::best();
   const int64_t grain = std::max<int64_t>(1, kGrain / width);
   parallel_for(args.input.size(0) * num_rows, grain, [&](int64_t begin, int64_t end) {
     std::vector<Real> row(static_cast<size_t>(width));
@@ -65,7 +65,7 @@ void backward(const LayerNormModulateGradArgs& args) {
   const Real* rstd = args.forward.rstd.const_data_ptr<Real>();
   Real* partial = args.partial.defined() ? args.partial.mutable_data_ptr<Real>() : nullptr;
   const int64_t scale_stride = args.forward.scale.stride(0);
-  const auto run = fastest(Backward<T, Real>::plain, Backward<T, Real>::avx2, Backward<T, Real>::avx512);
+  const auto run = Backward<T, Real>::best();
   const int64_t grain = std::max<int64_t>(1, kGrain / (width * std::min(kModulateChunk, num_rows)));
   parallel_for(input_tensor.size(0) * chunks, grain, [&](int64_t begin, int64_t end) {
     std::vector<Real> normed(static_cast<size_t>(width)), grad(static_cast<size_t>(width));

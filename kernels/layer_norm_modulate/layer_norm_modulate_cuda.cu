@@ -2,7 +2,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "kernels/cuda_launch.h"
+#include "kernels/cuda_rows.h"
 #include "kernels/cuda_sums.h"
 #include "kernels/dispatch.h"
 #include "kernels/layer_norm_modulate/layer_norm_modulate.h"
@@ -12,30 +12,24 @@ namespace prefusion::kernels::detail {
 namespace {
 
 constexpr const char* kName = "layer_norm_modulate";
-static_assert(kModulateLanes == 32, "a row is a warp's");
+static_assert(kModulateLanes == kWarpLanes, "a row is a warp's");
 
 template <typename Rows>
 __global__ void forward_kernel(Rows rows) {
-  const int lane = threadIdx.x % kModulateLanes;
-  const int64_t warps = static_cast<int64_t>(gridDim.x) * (blockDim.x / kModulateLanes);
-  for (int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kModulateLanes; row < rows.rows;
-       row += warps) {
+  for_warps(rows.rows, [&](int64_t row, int lane) {
     const auto mean = rows.mean_of(warp_sum(rows.sum(row, lane)));
     rows.write(row, lane, mean, rows.rstd_of(warp_sum(rows.sum_of_squares(row, lane, mean))));
-  }
+  });
 }
 
 template <typename Rows>
 __global__ void backward_kernel(Rows rows) {
-  const int lane = threadIdx.x % kModulateLanes;
-  const int64_t warps = static_cast<int64_t>(gridDim.x) * (blockDim.x / kModulateLanes);
-  for (int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kModulateLanes; row < rows.rows;
-       row += warps) {
+  for_warps(rows.rows, [&](int64_t row, int lane) {
     auto sums = rows.gradient_sums(row, lane);
     sums.grads = warp_sum(sums.grads);
     sums.products = warp_sum(sums.products);
     rows.write_gradient(row, lane, sums);
-  }
+  });
 }
 
 // Grid: columns in blocks of kThreads, then (item, chunk) in a stride.
@@ -60,11 +54,6 @@ dim3 column_grid(int64_t width, int64_t count) {
   return {static_cast<unsigned>((width + kThreads - 1) / kThreads), static_cast<unsigned>(std::min(count, kMaxBlocks))};
 }
 
-template <typename Real>
-Real* data_or_null(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.mutable_data_ptr<Real>() : nullptr;
-}
-
 template <int kSize, typename T, typename Real>
 ModulateRows<kSize, T, Real> rows_of(const LayerNormModulateArgs& args) {
   return {.input = args.input.const_data_ptr<T>(),
@@ -80,13 +69,6 @@ ModulateRows<kSize, T, Real> rows_of(const LayerNormModulateArgs& args) {
           .scale_stride = args.scale.stride(0),
           .shift_stride = args.shift.defined() ? args.shift.stride(0) : 0,
           .eps = static_cast<Real>(args.eps)};
-}
-
-// Whether every row of a [B, D] or [B, N, D] tensor can be read in packets; true of what is not there.
-template <typename T>
-bool rows_take_packets(const at::Tensor& tensor) {
-  return !tensor.defined() ||
-         (takes_packets(tensor.const_data_ptr<T>(), tensor.size(-1)) && tensor.stride(0) % kPacketSize<T> == 0);
 }
 
 template <int kSize, typename T, typename Real>

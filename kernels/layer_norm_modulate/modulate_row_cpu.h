@@ -3,9 +3,9 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/cpu_rows.h"
 #include "kernels/cpu_vector.h"
 #include "kernels/layer_norm_modulate/modulate_math.h"
-#include "kernels/turns.h"
 
 // One row of the modulated layer norm on the CPU, forward and backward, for each set of instructions.
 namespace prefusion::kernels::detail {
@@ -32,11 +32,6 @@ PREFUSION_INLINE void measure_row(const Real* __restrict__ row, int64_t width, R
     squares.values[i] += difference * difference;
   }
   rstd = 1 / std::sqrt(squares.total() / static_cast<Real>(width) + eps);
-}
-
-template <typename T, typename Real>
-PREFUSION_INLINE void widen(const T* __restrict__ from, Real* __restrict__ to, int64_t width) {
-  for (int64_t j = 0; j < width; ++j) to[j] = static_cast<Real>(from[j]);
 }
 
 // What one row needs: pointers to its elements, and scratch of its width.
@@ -119,20 +114,7 @@ PREFUSION_INLINE void backward_row(const BackwardRow<T, Real>& args) {
   }
 }
 
-template <typename T, typename Real>
-struct Forward {
-  using Row = ForwardRow<T, Real>;
-  static void plain(const Row& row) { forward_row(row); }
-  PREFUSION_AVX2 static void avx2(const Row& row) { forward_row(row); }
-  PREFUSION_AVX512 static void avx512(const Row& row) { forward_row(row); }
-};
-
-template <typename T, typename Real>
-struct Backward {
-  using Row = BackwardRow<T, Real>;
-  static void plain(const Row& row) { backward_row(row); }
-  PREFUSION_AVX2 static void avx2(const Row& row) { backward_row(row); }
-  PREFUSION_AVX512 static void avx512(const Row& row) { backward_row(row); }
-};
+PREFUSION_VECTOR_STEP(Forward, forward_row, ForwardRow);
+PREFUSION_VECTOR_STEP(Backward, backward_row, BackwardRow);
 
 }  // namespace prefusion::kernels::detail

@@ -24,8 +24,7 @@ void check_angles(const at::Tensor& states, const at::Tensor& angles, const char
 void check_arguments(const at::Tensor& states, const at::Tensor& weight, const RotaryAngles& angles) {
   check_run(states.defined() && states.dim() == 4, kName, ": states must be [B, heads, N, d]");
   const at::ScalarType dtype = states.scalar_type();
-  check_run(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf || dtype == at::kDouble, kName,
-            ": states must be fp32, bf16, fp16 or fp64, found ", c10::toString(dtype));
+  check_float_type(dtype, kName, "states");
   check_run(states.size(3) > 0 && states.size(3) % 2 == 0, kName, ": heads of ", states.size(3),
             " channels have no pairs of neighbours");
   if (weight.defined()) {

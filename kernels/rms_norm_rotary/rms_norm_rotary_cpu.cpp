@@ -4,12 +4,12 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/cpu_rows.h"
 #include "kernels/cpu_vector.h"
 #include "kernels/dispatch.h"
 #include "kernels/parallel_for.h"
 #include "kernels/rms_norm_rotary/rms_norm_rotary.h"
 #include "kernels/rms_norm_rotary/rotary_math.h"
-#include "kernels/turns.h"
 
 namespace prefusion::kernels::detail {
 namespace {
@@ -87,11 +87,6 @@ PREFUSION_INLINE void turn_back(const T* __restrict__ from, const float* __restr
   }
 }
 
-template <typename T, typename Real>
-PREFUSION_INLINE void widen(const T* __restrict__ from, Real* __restrict__ to, int64_t width) {
-  for (int64_t j = 0; j < width; ++j) to[j] = static_cast<Real>(from[j]);
-}
-
 template <typename Real>
 PREFUSION_INLINE void add_products(const Real* __restrict__ a, const Real* __restrict__ b, Real* __restrict__ sums,
                                    int64_t width) {
@@ -133,21 +128,8 @@ PREFUSION_INLINE void backward_row(const HeadRow<T, Real>& row) {
   finish_gradient(normalised, row.second, row.weight, rstd, row.output, row.width);
 }
 
-template <typename T, typename Real>
-struct Forward {
-  using Row = HeadRow<T, Real>;
-  static void plain(const Row& row) { forward_row(row); }
-  PREFUSION_AVX2 static void avx2(const Row& row) { forward_row(row); }
-  PREFUSION_AVX512 static void avx512(const Row& row) { forward_row(row); }
-};
-
-template <typename T, typename Real>
-struct Backward {
-  using Row = HeadRow<T, Real>;
-  static void plain(const Row& row) { backward_row(row); }
-  PREFUSION_AVX2 static void avx2(const Row& row) { backward_row(row); }
-  PREFUSION_AVX512 static void avx512(const Row& row) { backward_row(row); }
-};
+PREFUSION_VECTOR_STEP(Forward, forward_row, HeadRow);
+PREFUSION_VECTOR_STEP(Backward, backward_row, HeadRow);
 
 // What forward and backward share of row `index`.
 template <typename T, typename Real>
@@ -172,7 +154,7 @@ HeadRow<T, Real> row_of(const RmsNormRotaryArgs& args, int64_t index, std::vecto
 template <typename T, typename Real>
 void forward(const RmsNormRotaryArgs& args) {
   const int64_t rows = args.states.size(0), width = args.states.size(1);
-  const auto run = fastest(Forward<T, Real>::plain, Forward<T, Real>::avx2, Forward<T, Real>::avx512);
+  const auto run = Forward<T, Real>::best();
   parallel_for(rows, std::max<int64_t>(1, kGrain / width), [&](int64_t begin, int64_t end) {
     std::vector<Real> scratch(static_cast<size_t>(2 * width));
     for (int64_t index = begin; index < end; ++index) run(row_of<T, Real>(args, index, scratch));
@@ -185,7 +167,7 @@ void backward(const RmsNormRotaryGradArgs& args) {
   const int64_t chunks = (rows + kHeadRowsChunk - 1) / kHeadRowsChunk;
   const T* grad_output = args.grad_output.const_data_ptr<T>();
   Real* partial = args.partial.defined() ? args.partial.mutable_data_ptr<Real>() : nullptr;
-  const auto run = fastest(Backward<T, Real>::plain, Backward<T, Real>::avx2, Backward<T, Real>::avx512);
+  const auto run = Backward<T, Real>::best();
   const int64_t grain = std::max<int64_t>(1, kGrain / (width * std::min(rows, kHeadRowsChunk)));
   parallel_for(chunks, grain, [&](int64_t begin, int64_t end) {
     std::vector<Real> scratch(static_cast<size_t>(2 * width));

@@ -2,7 +2,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "kernels/cuda_launch.h"
+#include "kernels/cuda_rows.h"
 #include "kernels/cuda_sums.h"
 #include "kernels/dispatch.h"
 #include "kernels/rms_norm_rotary/head_rows.h"
@@ -12,26 +12,19 @@ namespace prefusion::kernels::detail {
 namespace {
 
 constexpr const char* kName = "rms_norm_rotary";
-static_assert(kHeadLanes == 32, "a head is a warp's");
+static_assert(kHeadLanes == kWarpLanes, "a head is a warp's");
 
 template <typename Rows>
 __global__ void forward_kernel(Rows rows) {
-  const int lane = threadIdx.x % kHeadLanes;
-  const int64_t warps = static_cast<int64_t>(gridDim.x) * (blockDim.x / kHeadLanes);
-  for (int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kHeadLanes; row < rows.rows;
-       row += warps) {
+  for_warps(rows.rows, [&](int64_t row, int lane) {
     rows.write(row, lane, rows.rstd_of(warp_sum(rows.sum_of_squares(row, lane))));
-  }
+  });
 }
 
 template <typename Rows>
 __global__ void backward_kernel(Rows rows) {
-  const int lane = threadIdx.x % kHeadLanes;
-  const int64_t warps = static_cast<int64_t>(gridDim.x) * (blockDim.x / kHeadLanes);
-  for (int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kHeadLanes; row < rows.rows;
-       row += warps) {
-    rows.write_gradient(row, lane, warp_sum(rows.product_sum(row, lane)));
-  }
+  for_warps(rows.rows,
+            [&](int64_t row, int lane) { rows.write_gradient(row, lane, warp_sum(rows.product_sum(row, lane))); });
 }
 
 // A thread a pair of channels of a chunk of rows, channels first.
@@ -47,11 +40,10 @@ __global__ void chunks_kernel(Columns columns) {
 // A warp a channel.
 template <typename Columns>
 __global__ void totals_kernel(Columns columns) {
-  const int lane = threadIdx.x % kHeadLanes;
-  const int64_t column = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kHeadLanes;
-  if (column >= columns.heads.width) return;
-  const auto total = warp_sum(columns.sum(column, lane));
-  if (lane == 0) columns.grad_weight[column] = total;
+  for_warps(columns.heads.width, [&](int64_t column, int lane) {
+    const auto total = warp_sum(columns.sum(column, lane));
+    if (lane == 0) columns.grad_weight[column] = total;
+  });
 }
 
 template <typename T, typename Real>
@@ -95,8 +87,7 @@ void backward(const RmsNormRotaryGradArgs& args) {
                                      .chunks = args.partial.size(0)};
   chunks_kernel<<<grid_size(columns.chunks * (rows.width / 2)), kThreads, 0, stream>>>(columns);
   check_launch(kName);
-  constexpr int64_t kColumns = kThreads / kHeadLanes;  // of a block
-  totals_kernel<<<static_cast<unsigned>((rows.width + kColumns - 1) / kColumns), kThreads, 0, stream>>>(columns);
+  totals_kernel<<<grid_size(rows.width * kHeadLanes), kThreads, 0, stream>>>(columns);
   check_launch(kName);
 }
 

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "kernels/geglu/geglu_packets.h"
 #include "tests/kernels/device_test.h"
+#include "tests/kernels/exactness.h"
 #include "tests/support/tensor_near.h"
 
 namespace prefusion::kernels {
@@ -42,15 +43,6 @@ void expect_as_exact(const at::Tensor& ours, const at::Tensor& theirs, const at:
   EXPECT_LE(relative_error(ours, exact), std::max(floor, 2 * relative_error(theirs, exact)));
 }
 
-double rounding(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kBFloat16: return 4e-3;
-    case at::kHalf: return 5e-4;
-    case at::kDouble: return 4e-16;
-    default: return 2.4e-7;
-  }
-}
-
 class GegluTest : public DeviceTest {};
 
 TEST_P(GegluTest, IsAsExactAsAtenForEveryDtypeAndShape) {
@@ -68,8 +60,8 @@ TEST_P(GegluTest, IsAsExactAsAtenForEveryDtypeAndShape) {
       const Result exact = differentiate(composed, input.to(at::kDouble), grad.to(at::kDouble));
       const Result theirs = differentiate(composed, input, grad);
       const Result ours = differentiate(geglu, input, grad);
-      expect_as_exact(ours.output, theirs.output, exact.output, rounding(dtype));
-      expect_as_exact(ours.gradient, theirs.gradient, exact.gradient, rounding(dtype));
+      expect_as_exact(ours.output, theirs.output, exact.output, tests::rounding(dtype, 2.4e-7, 4e-16));
+      expect_as_exact(ours.gradient, theirs.gradient, exact.gradient, tests::rounding(dtype, 2.4e-7, 4e-16));
     }
   }
 }
@@ -193,8 +185,9 @@ void expect_packets_cover(int64_t rows, int64_t width) {
   const Result expected = differentiate(geglu, input, grad);
   for (const uint32_t threads : {1u, 3u, 64u, 1000u}) {
     const Result found = run_packets<kSize, T, Real>(input, grad, threads);
-    EXPECT_TRUE(near(found.output, expected.output, 2 * rounding(dtype))) << rows << " x " << width << ", " << threads;
-    EXPECT_TRUE(near(found.gradient, expected.gradient, 2 * rounding(dtype)))
+    EXPECT_TRUE(near(found.output, expected.output, 2 * tests::rounding(dtype, 2.4e-7, 4e-16)))
+        << rows << " x " << width << ", " << threads;
+    EXPECT_TRUE(near(found.gradient, expected.gradient, 2 * tests::rounding(dtype, 2.4e-7, 4e-16)))
         << rows << " x " << width << ", " << threads;
   }
 }

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "tests/kernels/device_test.h"
+#include "tests/kernels/exactness.h"
 #include "tests/kernels/group_norm_cases.h"
 #include "tests/support/tensor_near.h"
 
@@ -13,21 +14,9 @@ namespace prefusion::kernels {
 namespace {
 
 using prefusion::tests::DeviceTest;
+using prefusion::tests::expect_equal;
 using prefusion::tests::near;
 using prefusion::tests::relative_error;
-
-double rounding(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kBFloat16: return 4e-3;
-    case at::kHalf: return 5e-4;
-    case at::kDouble: return 1e-12;
-    default: return 3e-7;
-  }
-}
-
-void expect_equal(const std::vector<at::Tensor>& found, const std::vector<at::Tensor>& expected) {
-  for (size_t i = 0; i < expected.size(); ++i) EXPECT_TRUE(at::equal(found[i], expected[i])) << "result " << i;
-}
 
 class GroupNormTest : public DeviceTest {};
 
@@ -52,7 +41,7 @@ TEST_P(GroupNormTest, IsAsExactAsAtenForEveryDtypeAndShape) {
         for (size_t i = 0; i < exact.size(); ++i) {
           EXPECT_EQ(found[i].scalar_type(), dtype);
           EXPECT_LE(relative_error(found[i], exact[i]),
-                    std::max(rounding(dtype), 2 * relative_error(theirs[i], exact[i])))
+                    std::max(tests::rounding(dtype, 3e-7, 1e-12), 2 * relative_error(theirs[i], exact[i])))
               << c.batch << " x " << c.channels << " x " << c.height << " x " << c.width << " in " << c.groups << ", "
               << c10::toString(dtype) << ", silu " << with_silu << ", result " << i;
         }

@@ -14,6 +14,7 @@ namespace prefusion::kernels {
 namespace {
 
 using prefusion::tests::DeviceTest;
+using prefusion::tests::expect_equal;
 using prefusion::tests::near;
 using prefusion::tests::relative_error;
 
@@ -21,10 +22,6 @@ constexpr at::ScalarType kDtypes[] = {at::kFloat, at::kBFloat16, at::kHalf, at::
 
 at::Tensor ours(const at::Tensor& input, const at::Tensor& scale, const at::Tensor& shift) {
   return layer_norm_modulate(input, scale, shift, kEps);
-}
-
-void expect_equal(const std::vector<at::Tensor>& found, const std::vector<at::Tensor>& expected) {
-  for (size_t i = 0; i < expected.size(); ++i) EXPECT_TRUE(at::equal(found[i], expected[i])) << "result " << i;
 }
 
 class LayerNormModulateTest : public DeviceTest {};

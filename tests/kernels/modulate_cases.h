@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include "tests/kernels/exactness.h"
+
 // Inputs of the modulated layer norm, and what ATen makes of them.
 namespace prefusion::kernels {
 
@@ -41,12 +43,7 @@ std::vector<at::Tensor> differentiate(const Operation& operation, const Inputs& 
 }
 
 inline double rounding(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kBFloat16: return 4e-3;
-    case at::kHalf: return 5e-4;
-    case at::kDouble: return 2e-14;
-    default: return 3e-7;
-  }
+  return tests::rounding(dtype, 3e-7, 2e-14);
 }
 
 }  // namespace prefusion::kernels

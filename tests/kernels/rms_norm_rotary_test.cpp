@@ -9,25 +9,18 @@
 #include "core/error.h"
 #include "kernels/rms_norm_rotary/head_rows.h"
 #include "tests/kernels/device_test.h"
+#include "tests/kernels/exactness.h"
 #include "tests/support/tensor_near.h"
 
 namespace prefusion::kernels {
 namespace {
 
 using prefusion::tests::DeviceTest;
+using prefusion::tests::expect_equal;
 using prefusion::tests::near;
 using prefusion::tests::relative_error;
 
 constexpr double kEps = 1e-5;
-
-double rounding(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kBFloat16: return 4e-3;
-    case at::kHalf: return 5e-4;
-    case at::kDouble: return 1e-13;
-    default: return 6e-7;
-  }
-}
 
 struct HeadCase {
   int64_t batch, heads, tokens, width;
@@ -80,10 +73,6 @@ std::vector<at::Tensor> differentiate(const Operation& operation, const HeadInpu
   return results;
 }
 
-void expect_equal(const std::vector<at::Tensor>& found, const std::vector<at::Tensor>& expected) {
-  for (size_t i = 0; i < expected.size(); ++i) EXPECT_TRUE(at::equal(found[i], expected[i])) << "result " << i;
-}
-
 constexpr HeadCase kCases[] = {{1, 1, 1, 2},    {2, 3, 5, 6},   {1, 2, 7, 64},  {2, 4, 33, 72},
                                {1, 24, 9, 128}, {2, 1, 11, 66}, {1, 5, 60, 34}, {2, 2, 140, 4}};
 
@@ -101,7 +90,7 @@ TEST_P(RmsNormRotaryTest, IsAsExactAsAtenForEveryDtypeAndShape) {
         for (size_t i = 0; i < exact.size(); ++i) {
           EXPECT_EQ(found[i].scalar_type(), dtype);
           EXPECT_LE(relative_error(found[i], exact[i]),
-                    std::max(rounding(dtype), 2 * relative_error(theirs[i], exact[i])))
+                    std::max(tests::rounding(dtype, 6e-7, 1e-13), 2 * relative_error(theirs[i], exact[i])))
               << c.batch << " x " << c.heads << " x " << c.tokens << " x " << c.width << " " << c10::toString(dtype)
               << ", turned " << is_turned << ", result " << i;
         }

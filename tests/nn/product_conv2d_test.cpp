@@ -116,6 +116,9 @@ TEST(ProductConv2d, IsForBf16WhereThereAreUnitsForIt) {
   const at::Tensor weight = at::empty({1280, 1280, 3, 3}, at::kBFloat16);
   EXPECT_EQ(is_faster_as_product(input, weight, 1, 1), has_units);
   EXPECT_FALSE(is_faster_as_product(at::empty({3, 1280, 8, 8}, at::kBFloat16), weight, 1, 1));
+  EXPECT_EQ(is_faster_as_product(at::empty({1, 2560, 16, 16}, at::kBFloat16),
+                                 at::empty({1280, 2560, 3, 3}, at::kBFloat16), 1, 1),
+            has_units);
   // A policy, which has gradients, takes the path of its reference, which has none.
   EXPECT_EQ(is_faster_as_product(input, weight.detach().set_requires_grad(true), 1, 1), has_units);
 }

@@ -68,6 +68,23 @@ INSTANTIATE_TEST_SUITE_P(Kinds, OptimizerState,
                                          Case{"adafactor", "beta1=0.9,relative_step=1", at::kBFloat16}),
                          [](const auto& info) { return concat(std::get<0>(info.param), "_", info.index); });
 
+// In every layout a large parameter can have: some are stepped where they lie, others in a copy.
+TEST(Optimizer, HalfPrecisionParametersAreTheirMastersRounded) {
+  for (const char* name : {"adamw", "adamw8bit", "adafactor"}) {
+    for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
+      std::vector<NamedTensor> trained = parameters(at::kBFloat16);
+      trained[0].tensor = trained[0].tensor.detach().contiguous(format).set_requires_grad(true);
+      const auto optimizer = make(name, trained);
+      take_steps(*optimizer, 0, 2);
+      for (size_t i = 0; i < trained.size(); ++i) {
+        const at::Tensor master = optimizer->master_weights()[i].tensor;
+        EXPECT_FALSE(at::equal(master, parameters(at::kFloat)[i].tensor)) << name;
+        EXPECT_TRUE(at::equal(trained[i].tensor, master.to(at::kBFloat16))) << name << ", " << trained[i].name;
+      }
+    }
+  }
+}
+
 TEST(OptimizerState, IsNotThatOfAnotherKind) {
   const auto adamw = make("adamw", parameters(at::kFloat));
   const auto bytes = make("adamw8bit", parameters(at::kFloat));

@@ -65,14 +65,5 @@ TEST(ChannelsLast, MovesNoWeightOnACpu) {
   for (const auto& [name, weight] : nn::named_tensors(*model)) EXPECT_TRUE(weight.is_contiguous()) << name;
 }
 
-TEST(ChannelsLast, IsNotWhatIsInBothOrders) {
-  const at::Tensor picture = random({2, 3, 4, 5}, 1);
-  EXPECT_FALSE(nn::is_channels_last(picture));
-  EXPECT_TRUE(nn::is_channels_last(picture.contiguous(at::MemoryFormat::ChannelsLast)));
-  EXPECT_FALSE(nn::is_channels_last(picture.transpose(2, 3)));
-  EXPECT_FALSE(nn::is_channels_last(random({2, 1, 4, 5}, 1).contiguous(at::MemoryFormat::ChannelsLast)));
-  EXPECT_FALSE(nn::is_channels_last(picture.flatten(2)));
-}
-
 }  // namespace
 }  // namespace prefusion::unet

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cstdint>
+
 #include "kernels/inlining.h"
 
+// What CPU versions of several operations do with rows.
 namespace prefusion::kernels::detail {
 
 // Sums on the CPU are kept in so many numbers that take turns, and become vector instructions without changing their
@@ -20,5 +23,10 @@ struct Turns {
     return values[0];
   }
 };
+
+template <typename T, typename Real>
+PREFUSION_INLINE void widen(const T* __restrict__ from, Real* __restrict__ to, int64_t width) {
+  for (int64_t j = 0; j < width; ++j) to[j] = static_cast<Real>(from[j]);
+}
 
 }  // namespace prefusion::kernels::detail
