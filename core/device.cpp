@@ -49,6 +49,11 @@ at::ScalarType parse_dtype(const std::string& name) {
   fail_usage("--dtype ", name, ": expected fp32, bf16 or fp16");
 }
 
+at::Tensor to_device(const at::Tensor& tensor, at::Device device) {
+  if (!device.is_cuda() || !tensor.device().is_cpu()) return tensor.to(device);
+  return tensor.pin_memory().to(device, /*non_blocking=*/true);
+}
+
 const char* dtype_name(at::ScalarType dtype) {
   switch (dtype) {
     case at::kFloat: return "fp32";

@@ -14,6 +14,10 @@ at::Device parse_device(const std::string& name);
 at::ScalarType parse_dtype(const std::string& name);
 const char* dtype_name(at::ScalarType dtype);
 
+// The tensor on that device. A GPU gets what lies in host memory through pinned memory, and nobody waits for it: the
+// pinned copy stays until it has arrived.
+at::Tensor to_device(const at::Tensor& tensor, at::Device device);
+
 // Peak resident memory of this process so far, in bytes (CUDA: peak allocated bytes of the device).
 size_t peak_memory_bytes(at::Device device);
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "core/safetensors.h"
 #include "text/clip_tokenizer.h"
@@ -24,7 +25,7 @@ class ClipTower : public PictureTower {
 
   at::Tensor features(const std::vector<at::Tensor>& prepared) override {
     const at::Tensor weight = model_->parameters().front();
-    return model_->forward(at::stack(prepared).to(weight.options())).to(at::kFloat);
+    return model_->forward(to_device(at::stack(prepared), weight.device()).to(weight.scalar_type())).to(at::kFloat);
   }
 
  private:

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "reward_models/affine_head.h"
 #include "reward_models/blip_vision_model.h"
@@ -46,7 +47,8 @@ class BlipTower : public PictureTower {
   const std::string& preparation_key() const override { return preparation_key_; }
   at::Tensor prepare(const images::Picture& picture) const override { return prepare_picture(picture, preparation_); }
   at::Tensor features(const std::vector<at::Tensor>& prepared) override {
-    return model_->forward(at::stack(prepared).to(model_->parameters().front().options()));
+    const at::Tensor weight = model_->parameters().front();
+    return model_->forward(to_device(at::stack(prepared), weight.device()).to(weight.scalar_type()));
   }
 
  private:

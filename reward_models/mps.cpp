@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "reward_models/clip_model.h"
 #include "reward_models/mps_cross_model.h"
@@ -42,7 +43,8 @@ class ClipTokenTower : public PictureTower {
   const std::string& preparation_key() const override { return pixels_->preparation_key(); }
   at::Tensor prepare(const images::Picture& picture) const override { return pixels_->prepare(picture); }
   at::Tensor features(const std::vector<at::Tensor>& prepared) override {
-    const at::Tensor pixel_values = at::stack(prepared).to(model_->parameters().front().options());
+    const at::Tensor weight = model_->parameters().front();
+    const at::Tensor pixel_values = to_device(at::stack(prepared), weight.device()).to(weight.scalar_type());
     return model_->project(model_->hidden_states(pixel_values));
   }
 

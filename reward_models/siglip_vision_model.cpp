@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "core/safetensors.h"
 #include "core/transformers_config.h"
@@ -148,7 +149,7 @@ class SiglipTower : public PictureTower {
   at::Tensor prepare(const images::Picture& picture) const override { return prepare_picture(picture, preparation_); }
   at::Tensor features(const std::vector<at::Tensor>& prepared) override {
     const at::Tensor weight = model_->parameters().front();
-    return model_->forward(at::stack(prepared).to(weight.options())).to(at::kFloat);
+    return model_->forward(to_device(at::stack(prepared), weight.device()).to(weight.scalar_type())).to(at::kFloat);
   }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "core/device.h"
 #include "core/error.h"
 
 namespace prefusion::training {
@@ -32,13 +33,13 @@ EncodedBatch CacheReader::read(const std::vector<CachedRequest>& groups, double 
   }
   // B * k tensors in order to [B, k, ...]
   const auto grouped = [&](const std::vector<at::Tensor>& tensors) {
-    return tensors.empty() ? at::Tensor() : at::stack(tensors).unflatten(0, {-1, items}).to(device_);
+    return tensors.empty() ? at::Tensor() : to_device(at::stack(tensors).unflatten(0, {-1, items}), device_);
   };
   batch.mean = grouped(means);
   batch.std = grouped(stds);
-  batch.prompts = text::stack_states(texts).map([&](const at::Tensor& part) { return part.to(device_); });
+  batch.prompts = text::stack_states(texts).map([&](const at::Tensor& part) { return to_device(part, device_); });
   batch.item_prompts = text::stack_states(item_texts).map([&](const at::Tensor& part) {
-    return part.unflatten(0, {-1, items}).to(device_);
+    return to_device(part.unflatten(0, {-1, items}), device_);
   });
   batch.masks = grouped(masks);
   batch.time_ids = grouped(time_ids);

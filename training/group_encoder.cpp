@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "core/json_config.h"
 #include "core/step_clock.h"
@@ -67,7 +68,7 @@ EncodedPictures GroupEncoder::encode_pictures(const at::Tensor& pixel_values) {
   const int64_t at_once = device_.is_cpu() ? 1 : pixel_values.size(0);
   std::vector<at::Tensor> means, stds;
   for (const at::Tensor& part : pixel_values.split(at_once)) {
-    const auto posterior = vae_->encode(part.to(device_));
+    const auto posterior = vae_->encode(to_device(part, device_));
     means.push_back(posterior.mean.to(at::kFloat));
     stds.push_back(posterior.std.to(at::kFloat));
   }
@@ -75,7 +76,7 @@ EncodedPictures GroupEncoder::encode_pictures(const at::Tensor& pixel_values) {
 }
 
 at::Tensor GroupEncoder::encode_masks(const at::Tensor& masks) const {
-  return data::average_masks(masks, scale_factor_px()).to(device_);
+  return to_device(data::average_masks(masks, scale_factor_px()), device_);
 }
 
 text::PromptStates GroupEncoder::encode_prompts(const std::vector<std::string>& prompts) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/device.h"
 #include "training/group_encoder.h"
 
 namespace prefusion::training {
@@ -18,7 +19,7 @@ at::Tensor item_values(const std::vector<DrawnFacts>& groups, std::vector<double
     if (own.empty()) return {};
     all.insert(all.end(), own.begin(), own.begin() + items_per_group);
   }
-  return at::tensor(all, at::kFloat).view({-1, items_per_group}).to(device);
+  return to_device(at::tensor(all, at::kFloat).view({-1, items_per_group}), device);
 }
 
 // [B] fp32; undefined where a group has none.
@@ -28,7 +29,7 @@ at::Tensor group_weights(const std::vector<DrawnFacts>& groups, at::Device devic
     if (!facts->weight) return {};
     weights.push_back(*facts->weight);
   }
-  return at::tensor(weights, at::kFloat).to(device);
+  return to_device(at::tensor(weights, at::kFloat), device);
 }
 
 }  // namespace
@@ -62,7 +63,7 @@ EncodedBatch start_batch(const std::vector<DrawnFacts>& groups, int64_t items_pe
     batch.ids.push_back(facts->id);
     batch.users.push_back(facts->user);
   }
-  batch.is_caption_dropped = at::tensor(is_dropped, at::kByte).to(at::kBool).to(device);
+  batch.is_caption_dropped = to_device(at::tensor(is_dropped, at::kByte).to(at::kBool), device);
   return batch;
 }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "core/device.h"
 #include "core/rng.h"
 #include "kernels/noise_and_target/noise_and_target.h"
 
@@ -31,7 +32,7 @@ at::Tensor GroupInputMaker::sample_latents(const EncodedBatch& batch) const {
   for (const GroupRef& group : batch.groups) {
     draws.push_back(philox_randn(batch.mean.sizes().slice(1), key_of(seed_, group), RandomPurpose::kPosterior));
   }
-  const at::Tensor noise = at::stack(draws).to(batch.mean.device());
+  const at::Tensor noise = to_device(at::stack(draws), batch.mean.device());
   return (batch.mean + batch.std * noise - scaling_.shift) * scaling_.scale;
 }
 
@@ -43,7 +44,7 @@ GroupInputs GroupInputMaker::make_forward(const EncodedBatch& batch, const at::T
     streams.push_back(static_cast<int64_t>(random_stream(key_of(seed_, group), RandomPurpose::kNoise)));
   }
   inputs.latents = sample_latents(batch);
-  inputs.noise_streams = at::tensor(streams, at::kLong).to(inputs.latents.device());
+  inputs.noise_streams = to_device(at::tensor(streams, at::kLong), inputs.latents.device());
   inputs.timesteps = timesteps.unsqueeze(1).expand({batch.size(), batch.items_per_group()}).contiguous();
   inputs.told_timesteps = schedule_.denoiser_timesteps(inputs.timesteps);
   if (schedule_.is_flow()) inputs.sigmas = schedule_.noise_scale(inputs.timesteps);
@@ -70,7 +71,9 @@ GroupInputs GroupInputMaker::make(const EncodedBatch& batch, const at::Tensor& t
 
 void GroupInputMaker::invert(const EncodedBatch& batch, GroupInputs& inputs, unet::Denoiser& policy) const {
   const unet::Conditioning conditioning = inputs.policy_conditioning(dtype_);
-  const auto rows_of = [&](at::IntArrayRef items) { return at::tensor(items, at::kLong).to(inputs.latents.device()); };
+  const auto rows_of = [&](at::IntArrayRef items) {
+    return to_device(at::tensor(items, at::kLong), inputs.latents.device());
+  };
   const auto denoise = [&](const at::Tensor& latents, const at::Tensor& timesteps, at::IntArrayRef items) {
     return policy.forward(latents.to(dtype_), timesteps, unet::select_rows(conditioning, rows_of(items)));
   };
@@ -84,7 +87,7 @@ void GroupInputMaker::invert(const EncodedBatch& batch, GroupInputs& inputs, une
       const DrawKey key{seed_, static_cast<uint64_t>(group.item), group.draw + (position << 32)};
       draws.push_back(philox_randn(latents.sizes().slice(1), key, RandomPurpose::kInversion));
     }
-    return at::stack(draws).to(latents.device());
+    return to_device(at::stack(draws), latents.device());
   };
   const schedulers::DdimInversion inversion(schedule_.config(), source_.inversion);
   const auto inverted = inversion.invert(inputs.latents.flatten(0, 1), inputs.timesteps.flatten(), denoise, draw_noise);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "core/progress.h"
@@ -43,7 +44,7 @@ at::Tensor time_ids_of(const data::GroupBatch& loaded, const GroupEncoder& encod
       ids.push_back(encoder.time_ids(group.geometry[static_cast<size_t>(item)]));
     }
   }
-  return at::stack(ids).view({loaded.size(), items_per_group, -1}).to(encoder.device());
+  return to_device(at::stack(ids).view({loaded.size(), items_per_group, -1}), encoder.device());
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/content_hash.h"
+#include "core/device.h"
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "core/logging.h"
@@ -33,7 +34,7 @@ ContentHash group_key(const std::string& run_key, const EncodedBatch& batch, int
 
 // The groups `rows` of a batch, as far as a reference pass needs them.
 EncodedBatch select_groups(const EncodedBatch& batch, const std::vector<int64_t>& rows) {
-  const at::Tensor index = at::tensor(rows, at::kLong).to(batch.mean.device());
+  const at::Tensor index = to_device(at::tensor(rows, at::kLong), batch.mean.device());
   EncodedBatch selected;
   const auto select = [&](const at::Tensor& part) { return part.defined() ? part.index_select(0, index) : part; };
   selected.mean = select(batch.mean);
@@ -117,7 +118,7 @@ at::Tensor ReferenceErrors::find(const EncodedBatch& batch) const {
     std::copy_n(values_.begin() + static_cast<std::ptrdiff_t>(found->second), k,
                 errors.mutable_data_ptr<float>() + i * k);
   }
-  return errors.to(batch.mean.device());
+  return to_device(errors, batch.mean.device());
 }
 
 std::vector<float> ReferenceErrors::find(const data::LoadRequest& draw) const {

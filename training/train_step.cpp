@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "core/device.h"
 #include "core/rng.h"
 #include "core/step_clock.h"
 #include "kernels/item_error/item_error.h"
@@ -104,7 +105,7 @@ at::Tensor TrainStep::draw_timesteps(const EncodedBatch& batch) const {
   for (const GroupRef& group : batch.groups) {
     timesteps.push_back(options_.timesteps.draw({options_.seed, static_cast<uint64_t>(group.item), group.draw}));
   }
-  return at::tensor(timesteps, at::kLong).to(batch.mean.device());
+  return to_device(at::tensor(timesteps, at::kLong), batch.mean.device());
 }
 
 at::Tensor TrainStep::reference_errors(const EncodedBatch& batch, const at::Tensor& timesteps) const {
@@ -196,7 +197,7 @@ void TrainStep::add_draws(const EncodedBatch& batch, const at::Tensor& timesteps
       const DrawKey key{options_.seed, static_cast<uint64_t>(group.item), group.draw};
       drops.push_back(CounterRng(key, RandomPurpose::kMarginDrop).uniform() < options_.loss.margin_drop);
     }
-    errors.drop_margin = at::tensor(drops, at::kByte).to(at::kBool).to(batch.mean.device());
+    errors.drop_margin = to_device(at::tensor(drops, at::kByte).to(at::kBool), batch.mean.device());
   }
   if (options_.loss.swap_empty_prompts) errors.swap = batch.is_caption_dropped;
   if (!options_.logit_weighting.is_none()) errors.error_scale = options_.logit_weighting.at(timesteps, schedule_);
