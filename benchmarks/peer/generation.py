@@ -1,6 +1,6 @@
 """Times whole pictures of a Stable Diffusion 1.5 sized model in diffusers and in `prefusion generate`, in turn, on the CPU.
 
-    benchmarks/peer/generation.py [--size 256] [--steps 6] [--pictures 6] [--dtype fp32] [--threads 2]
+    benchmarks/peer/generation.py [--size 256] [--steps 6] [--pictures 6] [--dtype fp32] [--threads 2] [--compile]
 
 All weights are random and the same for both (a folder of 4.3 GB below --work). Both make the same pictures one at a time,
 taking turns: while one makes a picture the other is stopped, so that both see the same machine. The first two of each, with
@@ -32,6 +32,7 @@ def parse_arguments():
     parser.add_argument("--pictures", type=int, default=6, help="that count")
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="diffusers' networks go through torch.compile, which takes minutes at first")
     parser.add_argument("--small", action="store_true", help="a tenth of the width: for trying this script")
     parser.add_argument("--work", help="folder for model and pictures; kept when given")
     parser.add_argument("--as-diffusers", type=int, metavar="PICTURES", help=argparse.SUPPRESS)
@@ -69,6 +70,9 @@ def generate_with_diffusers(options, folder):
     pipeline = StableDiffusionPipeline.from_pretrained(
         folder / "model", torch_dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype], safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
+    if options.compile:
+        pipeline.unet = torch.compile(pipeline.unet)
+        pipeline.vae.decoder = torch.compile(pipeline.vae.decoder)
     for seed in range(options.as_diffusers):
         picture = pipeline(PROMPT, height=options.size, width=options.size, num_inference_steps=options.steps, guidance_scale=GUIDANCE,
                            generator=torch.Generator("cpu").manual_seed(seed)).images[0]
@@ -77,7 +81,7 @@ def generate_with_diffusers(options, folder):
 
 def diffusers_command(options, folder, count):
     return [sys.executable, __file__, "--as-diffusers", count, "--work", folder, "--size", options.size, "--steps", options.steps,
-            "--dtype", options.dtype, "--threads", options.threads]
+            "--dtype", options.dtype, "--threads", options.threads, *(["--compile"] if options.compile else [])]
 
 
 def prefusion_command(options, folder, count):
@@ -125,7 +129,8 @@ def main():
             make_model(options, folder)
         theirs, own = in_turns(options, folder)
         ratios = [b / a for a, b in zip(theirs[0], own[0])]
-        print(f"| {options.dtype}, {options.size} px, {options.steps} steps, guidance | {statistics.median(theirs[0]):.2f} | "
+        peer = ", compiled" if options.compile else ""
+        print(f"| {options.dtype}, {options.size} px, {options.steps} steps, guidance{peer} | {statistics.median(theirs[0]):.2f} | "
               f"{statistics.median(own[0]):.2f} | {spread(ratios)} | {theirs[1] / 1e9:.2f} | "
               f"{own[1] / 1e9:.2f} | {signal_to_noise(options, folder):.0f} |")
 

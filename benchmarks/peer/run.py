@@ -1,9 +1,10 @@
-"""Times huggingface/diffusers' own Diffusion-DPO script and `prefusion align` side by side on the CPU.
+"""Times huggingface/diffusers' own Diffusion-DPO scripts and `prefusion align` side by side on the CPU.
 
 Both fine-tune the same small model (rank-8 LoRA, fp32) on the same Parquet file with the same batch and resolution.
 Runs alternate, so that both meet the same neighbours on the machine; the figure that counts is the ratio.
 
     benchmarks/peer/run.py --script train_diffusion_dpo.py [--python PYTHON] [--rounds 3] [--steps 8] [--threads 2]
+    benchmarks/peer/run.py --script train_diffusion_dpo_sdxl.py --family sdxl
 
 Seconds a step are the differences between the wall times of TensorBoard events, which both programs write after each
 step. The first steps of a run are left out. Memory is the largest resident set of the process.
@@ -25,7 +26,8 @@ WARM_UP_STEPS = 2
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--script", required=True, help="path of train_diffusion_dpo.py")
+    parser.add_argument("--script", required=True, help="path of train_diffusion_dpo.py, or train_diffusion_dpo_sdxl.py")
+    parser.add_argument("--family", choices=["sd", "sdxl"], default="sd", help="what the script trains")
     parser.add_argument("--python", default=sys.executable, help="Python that has the script's packages")
     parser.add_argument("--binary", default=str(ROOT / "build" / "prefusion"))
     parser.add_argument("--rounds", type=int, default=3, help="runs of each program")
@@ -118,7 +120,7 @@ def main():
     try:
         if not (work / "inputs").exists():
             maker = pathlib.Path(__file__).parent / "make_inputs.py"
-            subprocess.run([options.python, str(maker), str(work / "inputs")], check=True)
+            subprocess.run([options.python, str(maker), str(work / "inputs"), options.family], check=True)
         results = {variant: [] for variant in variants}
         for round_ in range(options.rounds):
             for variant in variants:
