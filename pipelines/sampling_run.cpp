@@ -60,13 +60,16 @@ void SamplingRun::step() {
   check_usage(!is_done(), "all ", num_calls(), " denoiser calls have been made");
   last_input_ = scheduler_->scale_model_input(latents_, position_);
   const at::Tensor timesteps = timestep_tensor(*scheduler_, position_, last_input_.size(0), last_input_.device());
-  last_prediction_ = predict(timesteps);
+  const kernels::GuidedStep predicted = predict(timesteps);
+  last_prediction_ = predicted.guided;
   // Samplers that know what to do with variances get them from Stable Diffusion alone, as in diffusers.
   if (pipeline_->components().family != ModelFamily::kStableDiffusion) {
     last_prediction_ = unet::without_variances(last_prediction_, latents_.size(1));
   }
   const schedulers::NoiseSource noise = [this](const at::Tensor& like) { return draw_noise(generators_, like); };
-  at::Tensor next = restore_kept(scheduler_->step(last_prediction_, position_, latents_, noise));
+  at::Tensor next =
+      predicted.next.defined() ? predicted.next : scheduler_->step(last_prediction_, position_, latents_, noise);
+  next = restore_kept(next);
   if (position_ + 1 == num_calls()) next = as_decoded(next);
   if (options_.on_step) {
     options_.on_step({.index = position_,
@@ -96,17 +99,29 @@ at::Tensor SamplingRun::as_decoded(const at::Tensor& latents) const {
   return latents - config.shift_factor * config.scaling_factor;
 }
 
-at::Tensor SamplingRun::predict(const at::Tensor& timesteps) const {
-  unet::Denoiser& denoiser = *pipeline_->components().denoiser;
+kernels::GuidedStep SamplingRun::predict(const at::Tensor& timesteps) const {
+  // Where adapters act on one side of guidance alone, the sides are different launches.
+  const PipelineComponents& components = pipeline_->components();
+  const bool is_graphed = components.graphed_denoiser && options_.adapters.empty();
+  unet::Denoiser& denoiser = is_graphed ? *components.graphed_denoiser : *components.denoiser;
   const GuidanceOptions& guidance = options_.guidance;
   const at::Tensor input =
       start_.added_channels.defined() ? at::cat({last_input_, start_.added_channels}, 1) : last_input_;
   const bool is_guided = guidance.is_active() &&
                          guidance.interval.contains(position_ - start_.first_call, num_calls() - start_.first_call);
-  if (!is_guided) return predict_prompt(denoiser, input, timesteps, conditioning_, options_.adapters);
+  if (!is_guided) return {predict_prompt(denoiser, input, timesteps, conditioning_, options_.adapters), {}};
   const at::Tensor both = predict_both(denoiser, input, timesteps, conditioning_, options_.adapters);
+  if (const auto step = fused_step(both)) return kernels::guided_step(both, latents_, guidance.scale, *step);
   const at::Tensor guided = apply_guidance(both, guidance);
-  return guidance.mimic_scale > 0 ? limit_guidance(guided, both) : guided;
+  return {guidance.mimic_scale > 0 ? limit_guidance(guided, both) : guided, {}};
+}
+
+std::optional<kernels::LinearStep> SamplingRun::fused_step(const at::Tensor& both) const {
+  const GuidanceOptions& guidance = options_.guidance;
+  const bool is_plain = guidance.rescale <= 0 && guidance.mimic_scale <= 0 && both.size(1) == latents_.size(1) &&
+                        both.scalar_type() == latents_.scalar_type();
+  if (!is_plain || !(options_.fuses_steps || latents_.is_cuda())) return std::nullopt;
+  return scheduler_->linear_step(position_);
 }
 
 at::Tensor SamplingRun::limit_guidance(const at::Tensor& guided, const at::Tensor& both) const {

@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "kernels/guided_step/guided_step.h"
 #include "pipelines/sampling_start.h"
 #include "pipelines/text_to_image.h"
 
@@ -43,8 +45,11 @@ class SamplingRun {
   void keep(const std::vector<int64_t>& items);
 
  private:
-  // What the denoiser says of the next input, guided.
-  at::Tensor predict(const at::Tensor& timesteps) const;
+  // What the denoiser says of the next input, guided; and, where that was one pass, the next latents.
+  kernels::GuidedStep predict(const at::Tensor& timesteps) const;
+
+  // The step from here, where it can be taken together with guidance.
+  std::optional<kernels::LinearStep> fused_step(const at::Tensor& both) const;
 
   // `guided`, limited to the range that `both` has under a modest scale.
   at::Tensor limit_guidance(const at::Tensor& guided, const at::Tensor& both) const;

@@ -11,6 +11,7 @@
 #include "pipelines/load_prompt_encoder.h"
 #include "pipelines/model_index.h"
 #include "pipelines/sampling_run.h"
+#include "unet/graphed_denoiser.h"
 
 namespace prefusion::pipelines {
 namespace {
@@ -51,6 +52,9 @@ TextToImage TextToImage::load(const std::filesystem::path& model_dir, at::Scalar
   components.prompt_encoder = load_prompt_encoder(model_dir, index, dtype, device, prompt_options);
   const auto load_denoiser = options.streams_weights ? unet::load_streamed_denoiser : unet::load_denoiser;
   components.denoiser = load_denoiser(unet::denoiser_folder(model_dir), dtype, device);
+  if (options.uses_graphs) {
+    components.graphed_denoiser = std::make_shared<unet::GraphedDenoiser>(components.denoiser);
+  }
   components.autoencoder = vae::load_autoencoder(model_dir / "vae", dtype, device);
   if (index.family == ModelFamily::kStableDiffusion) {
     components.default_size =

@@ -55,7 +55,10 @@ struct GenerateOptions {
   int64_t width_px = 0;
   StartPicture start;
   BranchAdapters adapters;  // those attached to the denoiser that are not to act on both sides of guidance
-  at::Tensor user_states;   // [M, U], of whom the pictures are for (nn/user_adapter.h), with and without guidance
+  // Guidance and the sampler's step are one pass where the step is linear (kernels/guided_step). Always so on a GPU; on
+  // the CPU predictions would not be rounded as diffusers rounds them.
+  bool fuses_steps = false;
+  at::Tensor user_states;  // [M, U], of whom the pictures are for (nn/user_adapter.h), with and without guidance
   std::function<void(const SamplingStep&)> on_step;  // may be empty
 };
 
@@ -68,6 +71,7 @@ struct ImageSize {
 struct PipelineComponents {
   ModelFamily family = ModelFamily::kStableDiffusion;
   std::shared_ptr<unet::Denoiser> denoiser;
+  std::shared_ptr<unet::Denoiser> graphed_denoiser;  // the same, recorded (unet/graphed_denoiser.h); may be empty
   std::shared_ptr<vae::AutoencoderKL> autoencoder;
   std::shared_ptr<text::PromptEncoder> prompt_encoder;
   schedulers::SchedulerConfig scheduler_config;
@@ -81,6 +85,7 @@ struct PipelineLoadOptions {
   // Weights of the blocks of denoiser and T5 stay in host memory and come to the device with each pass
   // (nn/frozen_weights.h).
   bool streams_weights = false;
+  bool uses_graphs = false;  // sampling replays recorded passes of the denoiser
 };
 
 // A latent diffusion model from prompt to picture ("High-Resolution Image Synthesis with Latent Diffusion Models",

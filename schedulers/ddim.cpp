@@ -19,6 +19,10 @@ void DdimScheduler::set_timesteps(int64_t num_inference_steps) {
   stride_ = config_.num_train_timesteps / num_inference_steps;
 }
 
+bool DdimScheduler::has_linear_steps() const {
+  return config_.eta == 0 && !config_.thresholding && !*config_.clip_sample;
+}
+
 at::Tensor DdimScheduler::step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                                const NoiseSource& noise) {
   const auto timestep = static_cast<int64_t>(timesteps_.at(index));

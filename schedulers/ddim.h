@@ -14,6 +14,9 @@ class DdimScheduler : public Scheduler {
   at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                   const NoiseSource& noise) override;
 
+ protected:
+  bool has_linear_steps() const override;
+
  private:
   at::Tensor alphas_cumprod_;       // [T]
   at::Tensor final_alpha_cumprod_;  // abar "before" timestep 0

@@ -31,6 +31,9 @@ class FlowEulerScheduler : public FlowScheduler {
   InputScales input_scales(size_t index) const override;
   at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                   const NoiseSource& noise) override;
+
+ protected:
+  bool has_linear_steps() const override { return !config_.stochastic_sampling; }
 };
 
 // Heun's method: two calls of the denoiser a step, but for the last.

@@ -179,6 +179,15 @@ std::string scheduler_name(const std::string& name, const SchedulerConfig& confi
   return choose(name, config).row->entry.name;
 }
 
+std::optional<kernels::LinearStep> Scheduler::linear_step(size_t index) {
+  if (!has_linear_steps()) return std::nullopt;
+  // The step itself says what it makes of a sample alone, and of a prediction alone.
+  const at::Tensor none = at::zeros({1, 1, 1, 1}), one = at::ones({1, 1, 1, 1});
+  const NoiseSource silence = [](const at::Tensor& like) { return at::zeros_like(like); };
+  return kernels::LinearStep{.keep = step(none, index, one, silence).item<double>(),
+                             .move = step(one, index, none, silence).item<double>()};
+}
+
 std::unique_ptr<Scheduler> make_scheduler(const std::string& name, const SchedulerConfig& config) {
   const Choice choice = choose(name, config);
   SchedulerConfig adjusted = config;

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/guided_step/guided_step.h"
 #include "schedulers/scheduler_config.h"
 
 namespace prefusion::schedulers {
@@ -68,12 +69,18 @@ class Scheduler {
   virtual at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                           const NoiseSource& noise) = 0;
 
+  // What step() does at call number `index`, where that is a LinearStep whatever the numbers are.
+  std::optional<kernels::LinearStep> linear_step(size_t index);
+
   // From the next call on the batch holds these of its items alone (int64 [M], on the device of the samples): what is
   // remembered of earlier calls shrinks along.
   virtual void keep_items(const at::Tensor& /*items*/) {}
 
  protected:
   explicit Scheduler(SchedulerConfig resolved) : config_(std::move(resolved)) {}
+
+  // Whether every step is a LinearStep: it remembers nothing, draws nothing and limits nothing.
+  virtual bool has_linear_steps() const { return false; }
 
   SchedulerConfig config_;
   std::optional<int64_t> image_tokens_;

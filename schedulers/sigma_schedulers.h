@@ -37,6 +37,9 @@ class EulerScheduler : public SigmaScheduler {
   bool has_continuous_timesteps() const override { return true; }
   at::Tensor step(const at::Tensor& prediction, size_t index, const at::Tensor& sample,
                   const NoiseSource& noise) override;
+
+ protected:
+  bool has_linear_steps() const override { return true; }
 };
 
 // Euler's method down to a lower noise level, and fresh noise up again.

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What only a GPU can show, in one report (build/gpu_report.txt, or $OUT/gpu_report.txt where OUT is set): the GPU tests, the
-# kernels' small shapes under compute-sanitizer where it is installed, and timings of kernels and of networks of real
-# sizes with random weights. Builds for the GPU at hand when there is no build yet. docs/gpu.md quotes the report with date and device.
+# kernels' small shapes under compute-sanitizer where it is installed, and timings of kernels, and of pictures and training
+# steps of networks of real sizes with random weights. Builds for the GPU at hand when there is no build yet. docs/gpu.md
+# quotes the report with date and device.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v nvidia-smi >/dev/null || { echo "error: nvidia-smi not found; this machine has no NVIDIA GPU" >&2; exit 4; }
@@ -19,7 +20,7 @@ section "GPU tests"
 gpu_cases='*[Cc]uda*:*CUDA*:*Gpu*'
 for test in "$build_dir"/tests/*_test; do
   # An executable without such cases runs none and succeeds.
-  check "$test" --gtest_brief=1 --gtest_filter="$gpu_cases"
+  check timeout 120 "$test" --gtest_brief=1 --gtest_filter="$gpu_cases"
 done
 if command -v compute-sanitizer >/dev/null; then
   section "compute-sanitizer"
@@ -35,7 +36,9 @@ for network in sd15 sdxl; do
   check env PREFUSION_TUNING="$build_dir/gpu_tuning.json" $bench tune --model $folder --random-weights --dtype bf16 --batch-size 2 --seconds 0.2
   section "$network, one pass as ATen does it, then with the fastest attentions"
   check env PREFUSION_TUNING=/nonexistent $bench forward --model $folder --random-weights --dtype bf16 --batch-size 2
-  check env PREFUSION_TUNING="$build_dir/gpu_tuning.json" $bench forward --model $folder --random-weights --dtype bf16 --batch-size 2
+  check env PREFUSION_TUNING="$build_dir/gpu_tuning.json" $bench forward --model $folder --random-weights --dtype bf16 --batch-size 2 --cuda-graph
+  section "$network, a picture of 30 steps under guidance, launch by launch and as a CUDA graph"
+  check env PREFUSION_TUNING="$build_dir/gpu_tuning.json" $bench generate --model $folder --random-weights --dtype bf16 --steps 30 --cuda-graph
 done
 section "training steps: all weights of sd15, a LoRA of sdxl; groups a second"
 train="env PREFUSION_TUNING=$build_dir/gpu_tuning.json $bench train --random-weights --dtype bf16 --objective diffusion-dpo,mapo"

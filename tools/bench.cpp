@@ -1,5 +1,6 @@
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 
@@ -14,6 +15,7 @@ namespace {
 
 struct BenchCommand : CommonOptions {
   BenchOptions bench;
+  bool no_yardsticks = false;
   std::filesystem::path output;
 };
 
@@ -53,21 +55,23 @@ void add_options(CLI::App& app, BenchCommand& command) {
       ->required()
       ->check(CLI::IsMember(names));
   app.add_option("--model", o.model, "Model folder in diffusers layout; for score, the folder of a CLIP model");
-  app.add_flag(
-      "--random-weights", o.random_weights,
-      "forward, train, tune: a network of the folder's config.json with random weights, which the folder then need not "
-      "have");
+  app.add_flag("--random-weights", o.random_weights,
+               "forward, generate, train, tune: networks of the folder's configs with random weights, which the folder "
+               "then need "
+               "not have; generate: random text states, too");
   app.add_flag("--no-backward", o.no_backward, "forward: only that, which needs no memory for gradients");
+  app.add_flag("--cuda-graph", o.uses_cuda_graphs,
+               "forward, generate: passes without gradients replayed as one launch, beside launch by launch");
   app.add_option("--height", o.height_px, "Pixels; 0 is the model's own size (score: 512)")->capture_default_str();
   app.add_option("--width", o.width_px, "Pixels; 0 is the model's own size (score: 512)")->capture_default_str();
   app.add_option("--batch-size", o.batch_size, "Items, pictures at a time; train: groups")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{1}, int64_t{100'000}));
-  app.add_option("--tokens", o.num_tokens, "forward, train, tune: text tokens")
+  app.add_option("--tokens", o.num_tokens, "forward, train, tune, and generate with random weights: text tokens")
       ->capture_default_str()
       ->check(CLI::Range(1, 100'000));
   app.add_option("--pooled-width", o.pooled_width,
-                 "forward, train, tune: width of the pooled text states of a model whose config does not say it (SDXL)")
+                 "The same: width of the pooled text states of a model whose config does not say it (SDXL)")
       ->capture_default_str()
       ->check(CLI::Range(1, 100'000));
   app.add_option("--steps", o.num_inference_steps, "generate: sampling steps")
@@ -82,7 +86,11 @@ void add_options(CLI::App& app, BenchCommand& command) {
                  "train: lora (default), or full, which trains all weights and has a second network as reference")
       ->check(CLI::IsMember({"lora", "full"}));
   app.add_flag("--gradient-checkpointing", o.gradient_checkpointing, "train: recompute activations");
-  app.add_option("--only", o.only, "kernels: those whose name contains this text");
+  app.add_option("--paths", o.paths,
+                 "tune: ways of attention to try beside ATen's, separated by commas: plain, blocks, hopper")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"plain", "blocks", "hopper"}));
+  app.add_option("--only", o.only, "kernels: those whose name contains this text; may be repeated");
   app.add_option("--warmup", o.repeats.warmup, "Runs that do not count")
       ->capture_default_str()
       ->check(CLI::Range(0, 1000));
@@ -92,6 +100,8 @@ void add_options(CLI::App& app, BenchCommand& command) {
   app.add_option("--seconds", o.repeats.seconds, "Repeat for at least so many seconds")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 3600.0));
+  app.add_flag("--no-yardsticks", command.no_yardsticks,
+               "Leave out the large matrix product and the copy, and the shares of them");
   app.add_option("--output", command.output, "FILE.json that gets the same in SI units");
   app.footer(kFooter);
 }
@@ -100,21 +110,26 @@ void check_request(const BenchOptions& options) {
   const bool needs_model = options.what != "kernels";
   check_usage(needs_model != options.model.empty(),
               needs_model ? "bench " + options.what + ": --model is missing" : "bench kernels: takes no --model");
-  check_usage(!options.random_weights || options.what == "forward" || options.what == "train" || options.what == "tune",
-              "--random-weights: only of bench forward, train and tune");
+  check_usage(!options.random_weights || (needs_model && options.what != "score"),
+              "--random-weights: only of bench forward, generate, train and tune");
   check_usage(!options.no_backward || options.what == "forward", "--no-backward: only of bench forward");
+  check_usage(!options.uses_cuda_graphs || options.what == "forward" || options.what == "generate",
+              "--cuda-graph: only of bench forward and generate");
+  check_usage(!options.uses_cuda_graphs || options.device.is_cuda(),
+              "--cuda-graph needs a CUDA device, this run is on ", options.device.str());
   const bool has_training = !options.objectives.empty() || !options.adapter.empty() || options.gradient_checkpointing;
   check_usage(!has_training || options.what == "train",
               "--objective, --adapter, --gradient-checkpointing: only of bench train");
   check_usage(options.only.empty() || !needs_model, "--only: only of bench kernels");
+  check_usage(options.paths.empty() || options.what == "tune", "--paths: only of bench tune");
 }
 
 void run(const BenchCommand& command, const CLI::App&) {
   BenchOptions options = command.bench;
+  options.device = command.torch_device();
   check_request(options);
   options.seed = command.seed;
   options.shows_progress = !command.quiet;
-  options.device = command.torch_device();
   options.dtype = command.scalar_type();
   BenchReport report;
   report.what = options.what;
@@ -123,10 +138,14 @@ void run(const BenchCommand& command, const CLI::App&) {
   report.dtype = dtype_name(options.dtype);
   report.threads = at::get_num_threads();
   report.rows = parts().at(options.what)(options);
-  check_usage(!report.rows.empty(), "--only ", options.only, ": no kernel has that in its name");
+  for (const std::string& text : options.only) {
+    const bool is_found = std::any_of(report.rows.begin(), report.rows.end(),
+                                      [&](const BenchRow& row) { return row.name.find(text) != std::string::npos; });
+    check_usage(is_found, "--only ", text, ": no kernel has that in its name");
+  }
   // Before the yardsticks are measured, which need memory of their own.
   report.peak_memory_bytes = static_cast<double>(peak_memory_bytes(options.device));
-  report.machine = measure_machine(options.device, options.dtype);
+  if (!command.no_yardsticks) report.machine = measure_machine(options.device, options.dtype);
   std::fputs(to_table(report).c_str(), stdout);
   if (!command.output.empty()) write_file(command.output, to_json(report).dump(1) + "\n");
 }

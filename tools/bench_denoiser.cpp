@@ -5,6 +5,8 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
+#include "nn/channels_last.h"
+#include "unet/graphed_denoiser.h"
 #include "vae/autoencoder_config.h"
 
 namespace prefusion::tools {
@@ -37,6 +39,7 @@ std::shared_ptr<unet::Denoiser> open_bench_denoiser(const BenchOptions& options)
   at::manual_seed(options.seed);
   for (at::Tensor& parameter : denoiser->parameters()) parameter.normal_(0.0, 0.02);
   denoiser->to(options.device, options.dtype);
+  nn::to_fastest_layout(*denoiser);
   return denoiser;
 }
 
@@ -67,6 +70,12 @@ void DenoiserPass::forward() const {
   predict();
 }
 
+void DenoiserPass::forward_as_graph() {
+  const at::NoGradGuard no_grad;
+  if (!graphed_) graphed_ = std::make_shared<unet::GraphedDenoiser>(denoiser_);
+  graphed_->forward(noisy_latents_, timesteps_, conditioning_);
+}
+
 void DenoiserPass::forward_and_backward() const {
   predict().to(at::kFloat).square().mean().backward();
   denoiser_->zero_grad();
@@ -77,7 +86,7 @@ std::string DenoiserPass::shape_text() const {
 }
 
 std::vector<BenchRow> bench_denoiser(const BenchOptions& options) {
-  const DenoiserPass pass(options);
+  DenoiserPass pass(options);
   const auto row = [&](const char* name, const std::function<void()>& run) {
     return BenchRow{.name = concat(name, " of ", pass.shape_text()),
                     .timing = time_runs(run, options.device, options.repeats),
@@ -85,6 +94,10 @@ std::vector<BenchRow> bench_denoiser(const BenchOptions& options) {
                     .unit = "items"};
   };
   std::vector<BenchRow> rows = {row("forward", [&] { pass.forward(); })};
+  if (options.uses_cuda_graphs) {
+    rows.push_back(row("forward as a CUDA graph", [&] { pass.forward_as_graph(); }));
+    rows.back().baseline = rows.front().name;
+  }
   if (!options.no_backward) rows.push_back(row("forward and backward", [&] { pass.forward_and_backward(); }));
   return rows;
 }

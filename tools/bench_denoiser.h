@@ -20,6 +20,7 @@ class DenoiserPass {
   explicit DenoiserPass(const BenchOptions& options);
 
   void forward() const;               // without gradients
+  void forward_as_graph();            // the same, recorded the first time
   void forward_and_backward() const;  // for all weights
   // "1 x 64 x 64 latents"
   std::string shape_text() const;
@@ -32,6 +33,7 @@ class DenoiserPass {
   at::Tensor predict() const;
 
   std::shared_ptr<unet::Denoiser> denoiser_;
+  std::shared_ptr<unet::Denoiser> graphed_;
   at::Tensor noisy_latents_, timesteps_;
   unet::Conditioning conditioning_;
 };

@@ -2,12 +2,14 @@
 
 #include "pipelines/text_to_image.h"
 #include "tools/bench_parts.h"
+#include "tools/bench_pipeline.h"
+#include "unet/graphed_denoiser.h"
 
 namespace prefusion::tools {
 
 std::vector<BenchRow> bench_generation(const BenchOptions& options) {
   const at::NoGradGuard no_grad;
-  auto pipeline = pipelines::TextToImage::load(options.model, options.dtype, options.device);
+  auto pipeline = open_bench_pipeline(options);
   pipelines::GenerateOptions sampling;
   sampling.num_inference_steps = options.num_inference_steps;
   sampling.guidance.scale = options.guidance_scale;
@@ -33,10 +35,20 @@ std::vector<BenchRow> bench_generation(const BenchOptions& options) {
   at::Tensor latents;
   rows.push_back(
       {.name = "  their latents", .timing = time([&] { latents = pipeline.generate_latents(requests, sampling); })});
-  rows.push_back({.name = "    text, one prompt and its negative",
-                  .timing = time([&] {
-                    pipeline.encode({options.prompt}, {""}, pipeline.asked_twice(sampling.guidance), size);
-                  })});
+  if (options.uses_cuda_graphs) {
+    pipelines::PipelineComponents components = pipeline.components();
+    components.graphed_denoiser = std::make_shared<unet::GraphedDenoiser>(components.denoiser);
+    pipelines::TextToImage graphed(std::move(components));
+    rows.push_back({.name = "  the same as a CUDA graph",
+                    .timing = time([&] { graphed.generate_latents(requests, sampling); }),
+                    .baseline = "  their latents"});
+  }
+  if (!options.random_weights) {
+    rows.push_back({.name = "    text, one prompt and its negative",
+                    .timing = time([&] {
+                      pipeline.encode({options.prompt}, {""}, pipeline.asked_twice(sampling.guidance), size);
+                    })});
+  }
   rows.push_back({.name = "  decoding them", .timing = time([&] { pipeline.decode(latents); })});
   return rows;
 }

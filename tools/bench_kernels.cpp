@@ -1,10 +1,13 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "core/rng.h"
 #include "kernels/adamw/adamw.h"
 #include "kernels/adamw_8bit/adamw_8bit.h"
 #include "kernels/geglu/geglu.h"
 #include "kernels/group_norm/group_norm.h"
+#include "kernels/guided_step/guided_step.h"
 #include "kernels/item_error/item_error.h"
 #include "kernels/layer_norm_modulate/layer_norm_modulate.h"
 #include "kernels/linear_rows/linear_rows.h"
@@ -26,7 +29,9 @@ struct Contest {
 };
 
 bool is_wanted(const std::string& name, const BenchOptions& options) {
-  return name.find(options.only) != std::string::npos;
+  return options.only.empty() || std::any_of(options.only.begin(), options.only.end(), [&](const std::string& text) {
+           return name.find(text) != std::string::npos;
+         });
 }
 
 void add_contest(std::vector<BenchRow>& rows, const Contest& contest, const BenchOptions& options) {
@@ -86,6 +91,24 @@ void bench_error(std::vector<BenchRow>& rows, const LatentShape& shape, const Be
                .ours = [=] { differentiate(own(), {prediction}); },
                .theirs = [=] { differentiate(composed(), {prediction}); },
                .bytes = 2 * read + static_cast<double>(prediction.nbytes())},
+              options);
+}
+
+void bench_guided_step(std::vector<BenchRow>& rows, const LatentShape& shape, const BenchOptions& options) {
+  const at::Tensor both = at::randn({2, shape.channels, shape.side, shape.side},
+                                    at::TensorOptions().device(options.device).dtype(options.dtype));
+  const at::Tensor sample = at::randn_like(both.slice(0, 0, 1));
+  const kernels::LinearStep step{.keep = 0.9, .move = -0.2};
+  add_contest(rows,
+              {.name = std::string("guidance and step, 1 of ") + shape.name,
+               .ours = [=] { kernels::guided_step(both, sample, 7.5, step); },
+               .theirs =
+                   [=] {
+                     const auto halves = both.chunk(2);
+                     const at::Tensor guided = halves[0] + 7.5 * (halves[1] - halves[0]);
+                     (void)(step.keep * sample + step.move * guided);
+                   },
+               .bytes = 2.5 * static_cast<double>(both.nbytes())},
               options);
 }
 
@@ -322,6 +345,7 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options) {
   for (const LatentShape& shape : {LatentShape{"4 x 64 x 64", 4, 64}, LatentShape{"16 x 128 x 128", 16, 128}}) {
     bench_noise(rows, shape, options);
     bench_error(rows, shape, options);
+    bench_guided_step(rows, shape, options);
   }
   bench_group_norm(rows, 320, 64, options);
   bench_group_norm(rows, 1280, 16, options);

@@ -16,6 +16,7 @@ struct BenchOptions {
   std::string what;
   std::filesystem::path model;  // diffusers folder, of `score` the folder of a CLIP
   bool no_backward = false;
+  bool uses_cuda_graphs = false;
   bool random_weights = false;          // the denoiser of a folder that has a config.json alone
   int64_t height_px = 0, width_px = 0;  // 0: the model's own size
   int64_t batch_size = 1;
@@ -27,7 +28,8 @@ struct BenchOptions {
   std::vector<std::string> objectives;  // empty: diffusion-dpo
   std::string adapter;                  // lora (empty is, too), or full: all weights
   bool gradient_checkpointing = false;
-  std::string only;  // kernels whose name contains it
+  std::vector<std::string> paths;  // of tune: ways of attention to try beside ATen's; empty: all
+  std::vector<std::string> only;   // kernels whose name contains one of these; empty: all
   Repeats repeats;
   uint64_t seed = 0;
   bool shows_progress = true;

@@ -19,9 +19,11 @@ __attribute__((format(printf, 1, 2))) std::string formatted(const char* format, 
   return text.data();
 }
 
-std::string rate_with_share(double rate, double unit, double of) {
+// In 10^9 a second, and, where the machine was measured, as a share of what it can do.
+std::string rate_with_share(double rate, const std::optional<MachineRates>& machine, double MachineRates::*yardstick) {
   if (rate == 0) return "-";
-  return formatted("%.3g (%.0f %%)", rate / unit, 100 * rate / of);
+  const std::string text = formatted("%.3g", rate / 1e9);
+  return machine ? text + formatted(" (%.0f %%)", 100 * rate / ((*machine).*yardstick)) : text;
 }
 
 double median_of(const BenchReport& report, const std::string& name) {
@@ -34,17 +36,20 @@ Line line_of(const BenchReport& report, const BenchRow& row) {
   return {row.name,
           formatted("%.3f (%.3f .. %.3f, n %lld)", 1e3 * time.median, 1e3 * time.lowest, 1e3 * time.highest,
                     static_cast<long long>(time.repeats)),
-          rate_with_share(time.flops / time.median, 1e9, report.machine.flops_per_second),
-          rate_with_share(row.bytes / time.median, 1e9, report.machine.bytes_per_second),
+          rate_with_share(time.flops / time.median, report.machine, &MachineRates::flops_per_second),
+          rate_with_share(row.bytes / time.median, report.machine, &MachineRates::bytes_per_second),
           row.per_run > 0 ? formatted("%.4g %s/s", row.per_run / time.median, row.unit.c_str()) : "-",
           row.baseline.empty() ? "-" : formatted("%.2f", time.median / median_of(report, row.baseline))};
 }
 
 std::string header(const BenchReport& report) {
-  std::string text = formatted("%s on %s, %s, %d threads; ", report.what.c_str(), report.device.c_str(),
+  std::string text = formatted("%s on %s, %s, %d threads", report.what.c_str(), report.device.c_str(),
                                report.dtype.c_str(), report.threads);
-  text += formatted("a large matrix product makes %.4g GFLOP/s, a copy %.4g GB/s\n",
-                    report.machine.flops_per_second / 1e9, report.machine.bytes_per_second / 1e9);
+  if (report.machine) {
+    text += formatted("; a large matrix product makes %.4g GFLOP/s, a copy %.4g GB/s",
+                      report.machine->flops_per_second / 1e9, report.machine->bytes_per_second / 1e9);
+  }
+  text += '\n';
   return report.model.empty() ? text : "model " + report.model + "\n" + text;
 }
 
@@ -82,15 +87,14 @@ Json to_json(const BenchReport& report) {
     if (!row.baseline.empty()) object["baseline"] = row.baseline;
     rows.push_back(std::move(object));
   }
-  return {{"what", report.what},
-          {"model", report.model},
-          {"device", report.device},
-          {"dtype", report.dtype},
-          {"threads", report.threads},
-          {"matmul_flops_per_second", report.machine.flops_per_second},
-          {"copy_bytes_per_second", report.machine.bytes_per_second},
-          {"peak_memory_bytes", report.peak_memory_bytes},
-          {"rows", std::move(rows)}};
+  Json json = {{"what", report.what},    {"model", report.model},     {"device", report.device},
+               {"dtype", report.dtype},  {"threads", report.threads}, {"peak_memory_bytes", report.peak_memory_bytes},
+               {"rows", std::move(rows)}};
+  if (report.machine) {
+    json["matmul_flops_per_second"] = report.machine->flops_per_second;
+    json["copy_bytes_per_second"] = report.machine->bytes_per_second;
+  }
+  return json;
 }
 
 }  // namespace prefusion::tools

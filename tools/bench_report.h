@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,7 @@ struct BenchReport {
   std::string what;  // "forward"
   std::string device, dtype, model;
   int threads = 0;
-  MachineRates machine;
+  std::optional<MachineRates> machine;  // where they were wanted
   std::vector<BenchRow> rows;
   double peak_memory_bytes = 0;
 };

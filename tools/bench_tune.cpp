@@ -1,5 +1,7 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/logging.h"
 #include "core/progress.h"
@@ -13,8 +15,6 @@ namespace {
 
 using kernels::AttentionPath;
 using kernels::AttentionShape;
-
-constexpr AttentionPath kPaths[] = {AttentionPath::kAten, AttentionPath::kPlain, AttentionPath::kBlocks};
 
 struct Heads {
   at::Tensor query, key, value;
@@ -74,6 +74,13 @@ bool is_exact(AttentionPath path, const AttentionShape& shape, const BenchOption
   return false;
 }
 
+// ATen's is the baseline, and always there.
+bool is_wanted(AttentionPath path, const BenchOptions& options) {
+  const std::string name = kernels::attention_path_name(path);
+  return path == AttentionPath::kAten || options.paths.empty() ||
+         std::find(options.paths.begin(), options.paths.end(), name) != options.paths.end();
+}
+
 std::string shape_name(const AttentionShape& shape, bool has_gradient) {
   return concat(shape.batch, " x ", shape.heads, " heads of ", shape.head_size, ", ", shape.queries, " x ", shape.keys,
                 has_gradient ? ", forward and backward" : ", forward");
@@ -86,8 +93,9 @@ void tune_shape(const AttentionShape& shape, bool has_gradient, const BenchOptio
   const std::string baseline = shape_name(shape, has_gradient) + ", aten";
   AttentionPath fastest = AttentionPath::kAten;
   double shortest = 0;
-  for (const AttentionPath path : kPaths) {
-    if (!kernels::can_attend(path, heads.query, heads.key) || !is_exact(path, shape, options)) continue;
+  for (const AttentionPath path : kernels::kAttentionPaths) {
+    if (!is_wanted(path, options) || !kernels::can_attend(path, heads.query, heads.key)) continue;
+    if (!is_exact(path, shape, options)) continue;
     const auto forward = [&] {
       const at::NoGradGuard no_grad;
       kernels::attention_by(path, heads.query, heads.key, heads.value);

@@ -161,6 +161,10 @@ void add_options(CLI::App& app, GenerateCommand& command) {
   app.add_flag("--stream-weights", command.images.streams_weights,
                "Keep the weights of the denoiser's and T5's blocks in host memory and bring each layer's to the device "
                "when it is its turn: slower, for models that do not fit (docs/memory.md)");
+  app.add_flag(
+      "--cuda-graph", command.images.uses_cuda_graphs,
+      "Record the denoiser's pass once and replay it as one launch: for small pictures and small batches, where "
+      "the host is slower than the GPU");
   app.add_option("--vae-tiling", command.tiling,
                  "Encode and decode pictures in overlapping tiles, which bounds the memory it takes: auto (from 2048 x "
                  "2048 pixels on), on, off")

@@ -119,6 +119,10 @@ void check_arguments(const GenerateImagesOptions& options) {
               "--base computes new weights, which --stream-weights cannot leave where they are; write the model first: "
               "prefusion convert --base --strength");
   check_usage(std::isfinite(options.alignment_strength), "--alignment-strength must be a finite number");
+  check_usage(!options.uses_cuda_graphs || options.device.is_cuda(),
+              "--cuda-graph needs a CUDA device, this run is on ", options.device.str());
+  check_usage(!options.uses_cuda_graphs || !options.streams_weights,
+              "--cuda-graph replays passes with weights where they are, --stream-weights moves them; leave one out");
   const pipelines::GuidanceOptions& guidance = options.sampling.guidance;
   const auto& [begin, end] = guidance.interval;
   check_usage(begin >= 0 && begin < end && end <= 1, "--guidance-interval ", begin, ",", end,
@@ -150,12 +154,13 @@ struct PreparedPipeline {
 };
 
 PreparedPipeline prepare(const GenerateImagesOptions& options) {
-  PreparedPipeline prepared{
-      .pipeline = pipelines::TextToImage::load(options.model, options.dtype, options.device,
-                                               {.prompts = options.text, .streams_weights = options.streams_weights}),
-      .sampling = options.sampling,
-      .size = {},
-      .scheduler = {}};
+  PreparedPipeline prepared{.pipeline = pipelines::TextToImage::load(options.model, options.dtype, options.device,
+                                                                     {.prompts = options.text,
+                                                                      .streams_weights = options.streams_weights,
+                                                                      .uses_graphs = options.uses_cuda_graphs}),
+                            .sampling = options.sampling,
+                            .size = {},
+                            .scheduler = {}};
   auto& [pipeline, sampling, size, scheduler] = prepared;
   const pipelines::PipelineComponents& components = pipeline.components();
   components.autoencoder->set_tiling(options.tiling);

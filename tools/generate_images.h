@@ -37,6 +37,7 @@ struct GenerateImagesOptions {
   std::string user;          // ID[:WEIGHT],...: whom the pictures are for; empty: the empty user
   text::PromptEncoderOptions text;
   bool streams_weights = false;  // weights of blocks stay in host memory
+  bool uses_cuda_graphs = false;
   vae::Tiling tiling = vae::Tiling::kAuto;
   Shard shard;  // of the prompts
   PreviewOptions preview;

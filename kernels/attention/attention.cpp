@@ -18,8 +18,10 @@ constexpr const char* kName = "attention";
 
 thread_local AttentionRecorder* recorder = nullptr;
 
-constexpr std::array<std::pair<AttentionPath, const char*>, 3> kPaths = {
-    {{AttentionPath::kAten, "aten"}, {AttentionPath::kPlain, "plain"}, {AttentionPath::kBlocks, "blocks"}}};
+constexpr std::array<std::pair<AttentionPath, const char*>, 4> kPaths = {{{AttentionPath::kAten, "aten"},
+                                                                          {AttentionPath::kPlain, "plain"},
+                                                                          {AttentionPath::kBlocks, "blocks"},
+                                                                          {AttentionPath::kHopper, "hopper"}}};
 constexpr std::array<int64_t, 7> kHeadSizes = {40, 64, 72, 80, 96, 128, 160};
 
 void check_arguments(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
@@ -40,11 +42,14 @@ at::Tensor attend_plainly(const at::Tensor& query, const at::Tensor& key, const 
   return at::matmul(at::softmax(scores, -1), value);
 }
 
-// Rows as the kernels copy them: dense, 16 bytes at a time.
+// Rows as the kernels copy them: dense, 16 bytes at a time, each in a place of its own.
 at::Tensor aligned(const at::Tensor& tensor) {
   const int64_t chunk = 16 / tensor.element_size();
   bool is_aligned = tensor.stride(3) == 1 && reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
-  for (int dim = 0; dim < 3; ++dim) is_aligned = is_aligned && tensor.stride(dim) % chunk == 0;
+  for (int dim = 0; dim < 3; ++dim) {
+    const bool is_repeated = tensor.stride(dim) == 0 && tensor.size(dim) > 1;
+    is_aligned = is_aligned && tensor.stride(dim) % chunk == 0 && !is_repeated;
+  }
   return is_aligned ? tensor : tensor.contiguous();
 }
 
@@ -57,11 +62,11 @@ at::Tensor empty_rows(const at::Tensor& like) {
 class BlockAttention : public torch::autograd::Function<BlockAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& query, const at::Tensor& key,
-                            const at::Tensor& value) {
+                            const at::Tensor& value, bool is_hopper) {
     detail::AttentionForward tensors{
         aligned(query), aligned(key), aligned(value), empty_rows(query),
         at::empty({query.size(0), query.size(1), query.size(2)}, query.options().dtype(at::kFloat))};
-    if (query.numel() > 0) detail::attention_forward_cuda(tensors);
+    if (query.numel() > 0) compute(tensors, is_hopper);
     context->save_for_backward({tensors.query, tensors.key, tensors.value, tensors.output, tensors.log_sum});
     return tensors.output;
   }
@@ -81,14 +86,22 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
       tensors.grad_key.zero_();
       tensors.grad_value.zero_();
     }
-    return {tensors.grad_query, tensors.grad_key, tensors.grad_value};
+    return {tensors.grad_query, tensors.grad_key, tensors.grad_value, {}};
+  }
+
+ private:
+  static void compute(detail::AttentionForward& tensors, bool is_hopper) {
+#ifdef PREFUSION_HAS_HOPPER
+    if (is_hopper) return detail::attention_forward_hopper(tensors);
+#endif
+    detail::attention_forward_cuda(tensors);
   }
 };
 #endif
 
-at::Tensor attend_by_blocks(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
+at::Tensor attend_by_blocks(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, bool is_hopper) {
 #ifdef PREFUSION_HAS_CUDA
-  return BlockAttention::apply(query, key, value);
+  return BlockAttention::apply(query, key, value, is_hopper);
 #else
   fail_run(kName, ": prefusion was built without CUDA; build it where nvcc is");
 #endif
@@ -120,7 +133,11 @@ bool can_attend(AttentionPath path, const at::Tensor& query, const at::Tensor& k
   // A launch has at most 65535 items and heads, and counts rows in 32 bits.
   const bool fits =
       query.size(0) <= 65535 && query.size(1) <= 65535 && query.size(2) < (1 << 30) && key.size(2) < (1 << 30);
-  return is_half && has_size && fits && detail::is_attention_device(query.device());
+  if (!is_half || !has_size || !fits) return false;
+#ifdef PREFUSION_HAS_HOPPER
+  if (path == AttentionPath::kHopper) return detail::is_hopper_device(query.device());
+#endif
+  return path == AttentionPath::kBlocks && detail::is_attention_device(query.device());
 #else
   return false;
 #endif
@@ -132,7 +149,8 @@ at::Tensor attention_by(AttentionPath path, const at::Tensor& query, const at::T
             query.size(3), " on ", query.device().str());
   switch (path) {
     case AttentionPath::kPlain: return attend_plainly(query, key, value);
-    case AttentionPath::kBlocks: return attend_by_blocks(query, key, value);
+    case AttentionPath::kBlocks: return attend_by_blocks(query, key, value, /*is_hopper=*/false);
+    case AttentionPath::kHopper: return attend_by_blocks(query, key, value, /*is_hopper=*/true);
     case AttentionPath::kAten: break;
   }
   return at::scaled_dot_product_attention(query, key, value);

@@ -11,10 +11,14 @@ namespace prefusion::kernels {
 
 // Who computes an attention.
 enum class AttentionPath {
-  kAten,   // scaled_dot_product_attention, whose own choice among flash, cuDNN, efficient and plain products stands
-  kPlain,  // products and softmax of their own, keeping the weights for the backward pass
-  kBlocks  // kernels/attention on CUDA: "FlashAttention-2" (arXiv 2307.08691) for the head sizes of diffusion models
+  kAten,    // scaled_dot_product_attention, whose own choice among flash, cuDNN, efficient and plain products stands
+  kPlain,   // products and softmax of their own, keeping the weights for the backward pass
+  kBlocks,  // kernels/attention on CUDA: "FlashAttention-2" (arXiv 2307.08691) for the head sizes of diffusion models
+  kHopper   // the same for compute capability 9.0, forward: groups of warps multiply from shared memory while another
+            // fetches ("FlashAttention-3", arXiv 2407.08608); its backward pass is that of kBlocks
 };
+constexpr AttentionPath kAttentionPaths[] = {AttentionPath::kAten, AttentionPath::kPlain, AttentionPath::kBlocks,
+                                             AttentionPath::kHopper};
 
 const char* attention_path_name(AttentionPath path);
 std::optional<AttentionPath> parse_attention_path(const std::string& name);
@@ -23,14 +27,14 @@ std::optional<AttentionPath> parse_attention_path(const std::string& name);
 //   query [B, H, L, D], key and value [B, H, S, D]; one floating dtype and device; any strides
 //   returns [B, H, L, D]
 // The path is the one that attention_table() has for the shape, kAten where it has none. Differentiable in all inputs,
-// once with kBlocks, whose gradients repeat to the bit.
+// once with kBlocks and kHopper, whose gradients repeat to the bit.
 at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value);
 
 // The same on a given path. Run error where can_attend() is false.
 at::Tensor attention_by(AttentionPath path, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value);
 
 // Whether a path exists for such inputs: kPlain for fp32 and fp64, kBlocks for bf16 and fp16 on a GPU from sm_80 on,
-// head sizes 40, 64, 72, 80, 96, 128 and 160.
+// kHopper on one of sm_90, head sizes 40, 64, 72, 80, 96, 128 and 160.
 bool can_attend(AttentionPath path, const at::Tensor& query, const at::Tensor& key);
 
 // One attention that was asked for.
@@ -80,6 +84,8 @@ struct AttentionBackward {
 void attention_forward_cuda(AttentionForward& tensors);
 void attention_backward_cuda(AttentionBackward& tensors);
 bool is_attention_device(at::Device device);
+void attention_forward_hopper(const AttentionForward& tensors);
+bool is_hopper_device(at::Device device);
 
 }  // namespace detail
 }  // namespace prefusion::kernels

@@ -30,7 +30,7 @@ AttentionTable AttentionTable::load(const std::filesystem::path& path) {
   for (const auto& [name, value] : file["fastest"].items()) {
     const auto parsed = value.is_string() ? parse_attention_path(value.get<std::string>()) : std::nullopt;
     check_input(parsed.has_value(), path.string(), ": '", name, "' is ", value.dump(),
-                ", expected aten, plain or blocks");
+                ", expected aten, plain, blocks or hopper");
     table.paths_[name] = *parsed;
   }
   return table;

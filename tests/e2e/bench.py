@@ -26,7 +26,8 @@ def bench(prefusion, scratch, what, **options):
     path = scratch / f"{what}.json"
     command = [prefusion.binary, "bench", what, "--threads", "1", "--output", str(path)]
     for name, value in {**ONCE, **options}.items():
-        command += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
+        for item in value if isinstance(value, list) else [value]:
+            command += ["--" + name.replace("_", "-")] + ([] if item is True else [str(item)])
     prefusion.run_command(command)
     return json.loads(path.read_text())
 
@@ -73,12 +74,26 @@ def others(prefusion, world, scratch):
     check(len(ours) == 2 and len(report["rows"]) == 4, f"rows {[row['name'] for row in report['rows']]}")
     names = {row["name"] for row in report["rows"]}
     check(all(row["baseline"] in names and row["bytes"] > 0 for row in ours), f"baselines of {ours}")
+    check(report["matmul_flops_per_second"] > 0 and report["copy_bytes_per_second"] > 0, f"yardsticks of {report}")
+    report = bench(prefusion, scratch, "kernels", only=["error of an item, 8 of 4", "linear rows"], no_yardsticks=True)
+    check(not any("per_second" in key for key in report), f"yardsticks nobody wanted: {report}")
+    check(len(report["rows"]) == 6, f"rows of two names: {[row['name'] for row in report['rows']]}")
     report = bench(prefusion, scratch, "generate", model=ASSETS / "shapes", steps=2, batch_size=2)
     whole, latents, text, decoding = report["rows"]
     check(whole["pictures_per_second"] > 0, f"{whole}")
     check(whole["flops"] > latents["flops"] > text["flops"] > 0, f"operations of {report['rows']}")
     parts = latents["flops"] + decoding["flops"]
     check(whole["flops"] == parts, f"{whole['flops']} operations of pictures, {parts} of latents and decoding")
+    config_only = scratch / "config-only"
+    for source in (ASSETS / "shapes").rglob("*.json"):
+        if source.parent.name in ("shapes", "unet", "vae", "scheduler"):
+            target = config_only / source.relative_to(ASSETS / "shapes")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    tokens = json.loads((ASSETS / "shapes" / "text_encoder" / "config.json").read_text())["max_position_embeddings"]
+    report = bench(prefusion, scratch, "generate", model=config_only, random_weights=True, steps=2, batch_size=2, tokens=tokens)
+    check([row["flops"] for row in report["rows"]] == [parts - text["flops"], latents["flops"] - text["flops"], decoding["flops"]],
+          f"operations with random weights: {report['rows']}")
 
 
 def training(prefusion, world, scratch):
@@ -130,11 +145,13 @@ def refusals(prefusion, world, scratch):
     for expected, arguments in (
         ("--model is missing", ["forward"]),
         ("takes no --model", ["kernels", "--model", "x"]),
-        ("--random-weights: only of bench forward", ["score", "--model", "x", "--random-weights"]),
+        ("--random-weights: only of bench forward, generate", ["score", "--model", "x", "--random-weights"]),
         ("--no-backward: only of bench forward", ["tune", "--model", "x", "--no-backward"]),
-        ("no kernel has that in its name", ["kernels", "--only", "nothing"]),
+        ("no kernel has that in its name", ["kernels", "--only", "error of an item, 8 of 4", "--only", "nothing"]),
         ("this model takes multiples of", ["forward", "--model", str(world / "models" / "epsilon"), "--height", "63"]),
         ("--adapter", ["forward", "--model", "x", "--adapter", "lora"]),
+        ("--cuda-graph: only of bench forward and generate", ["score", "--model", "x", "--cuda-graph"]),
+        ("--cuda-graph needs a CUDA device", ["forward", "--model", "x", "--cuda-graph", "--device", "cpu"]),
         ("only of bench train", ["score", "--model", "x", "--objective", "diffusion-dpo"]),
         ("learns from its own samples", ["train", "--model", "x", "--objective", "ddpo"]),
         ("trains an adapter of its own", ["train", "--model", "x", "--objective", "ppd"]),

@@ -77,35 +77,54 @@ TEST_P(AttentionTest, PlainPathEqualsAttention) {
   }
 }
 
-// Kernels of a GPU; their arithmetic is tested everywhere, by AttentionEmulation.
-class AttentionBlocksTest : public tests::DeviceTest {};
+// Kernels of a GPU; their arithmetic is tested everywhere, by AttentionEmulation and AttentionHopperEmulation.
+class AttentionBlocksTest : public testing::TestWithParam<AttentionPath> {
+ protected:
+  void SetUp() override {
+    const std::string reason = tests::skip_reason("cuda");
+    if (!reason.empty()) GTEST_SKIP() << reason;
+    const at::Tensor probe = at::zeros({1, 1, 1, 64}, at::TensorOptions().device(device_).dtype(at::kHalf));
+    if (!can_attend(GetParam(), probe, probe)) GTEST_SKIP() << "not for this GPU";
+  }
+
+  void expect_as_good(int64_t batch, int64_t heads, int64_t queries, int64_t keys, int64_t width,
+                      at::ScalarType dtype) {
+    SCOPED_TRACE(testing::Message() << queries << " x " << keys << " of " << width);
+    expect_as_good_as_aten(GetParam(), make_inputs(batch, heads, queries, keys, width, device_, dtype), dtype);
+  }
+
+  const at::Device device_ = at::kCUDA;
+};
 
 TEST_P(AttentionBlocksTest, EqualAttentionForEveryHeadSize) {
   for (const int64_t width : {40, 64, 72, 80, 96, 128, 160}) {
     for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
       for (const auto& [queries, keys] : {std::pair<int64_t, int64_t>{1, 1}, {63, 65}, {130, 77}, {257, 333}}) {
-        SCOPED_TRACE(testing::Message() << queries << " x " << keys << " of " << width);
-        expect_as_good_as_aten(AttentionPath::kBlocks, make_inputs(2, 2, queries, keys, width, device(), dtype), dtype);
+        expect_as_good(2, 2, queries, keys, width, dtype);
       }
     }
   }
 }
 
 TEST_P(AttentionBlocksTest, EqualAttentionOverLongRows) {
-  for (const int64_t width : {40, 64, 128}) {
-    SCOPED_TRACE(width);
-    expect_as_good_as_aten(AttentionPath::kBlocks, make_inputs(2, 4, 4096, 4096, width, device(), at::kBFloat16),
-                           at::kBFloat16);
-  }
+  for (const int64_t width : {40, 64, 128}) expect_as_good(2, 4, 4096, 4096, width, at::kBFloat16);
 }
 
 TEST_P(AttentionBlocksTest, RepeatToTheBit) {
-  const Inputs inputs = make_inputs(2, 4, 300, 200, 64, device(), at::kBFloat16);
+  const Inputs inputs = make_inputs(2, 4, 300, 200, 64, device_, at::kBFloat16);
   const auto own = [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-    return attention_by(AttentionPath::kBlocks, q, k, v);
+    return attention_by(GetParam(), q, k, v);
   };
   const auto first = differentiate(inputs, own, at::kBFloat16), second = differentiate(inputs, own, at::kBFloat16);
   for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(first[i], second[i]));
+}
+
+TEST_P(AttentionBlocksTest, HeadsThatAreOneInMemoryAreReadAsMany) {
+  const Inputs inputs = make_inputs(2, 1, 70, 90, 64, device_, at::kBFloat16);
+  const auto spread = [](const at::Tensor& x) { return x.detach().expand({-1, 3, -1, -1}); };
+  const at::Tensor q = spread(inputs.query), k = spread(inputs.key), v = spread(inputs.value);
+  const at::Tensor expected = attention_by(GetParam(), q.contiguous(), k.contiguous(), v.contiguous());
+  EXPECT_TRUE(at::equal(attention_by(GetParam(), q, k, v), expected));
 }
 
 TEST_P(AttentionTest, RefusesWhatDoesNotFit) {
@@ -115,12 +134,14 @@ TEST_P(AttentionTest, RefusesWhatDoesNotFit) {
   EXPECT_THROW(attention(query, key.to(at::kDouble), key.to(at::kDouble)), Error);
   EXPECT_THROW(attention(query, key.slice(2, 0, 0), key.slice(2, 0, 0)), Error);
   EXPECT_FALSE(can_attend(AttentionPath::kBlocks, query, key)) << "fp32";
+  EXPECT_FALSE(can_attend(AttentionPath::kHopper, query, key)) << "fp32";
   EXPECT_FALSE(can_attend(AttentionPath::kPlain, query.to(at::kHalf), key.to(at::kHalf)));
   EXPECT_THROW(attention_by(AttentionPath::kBlocks, query, key, key), Error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, AttentionTest, testing::Values("cpu", "cuda"), tests::device_name);
-INSTANTIATE_TEST_SUITE_P(Devices, AttentionBlocksTest, testing::Values("cuda"), tests::device_name);
+INSTANTIATE_TEST_SUITE_P(Cuda, AttentionBlocksTest, testing::Values(AttentionPath::kBlocks, AttentionPath::kHopper),
+                         [](const auto& info) { return std::string(attention_path_name(info.param)); });
 
 TEST(AttentionTable, KnowsWhatWasMeasuredAndNothingElse) {
   const tests::TempDir folder;

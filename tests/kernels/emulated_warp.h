@@ -89,24 +89,26 @@ enum class Arrival { kAtOnce, kWhenWaitedFor };
 // Shared memory of a block, and whose turn it is.
 class EmulatedBlock {
  public:
-  EmulatedBlock(int num_elements, int num_floats, Arrival arrival)
+  EmulatedBlock(int num_elements, int num_floats, Arrival arrival, int num_warps = kWarps)
       : elements(static_cast<size_t>(num_elements), kNan16),
         floats(static_cast<size_t>(num_floats), std::numeric_limits<float>::quiet_NaN()),
-        arrival(arrival) {}
+        arrival(arrival),
+        is_running_(static_cast<size_t>(num_warps), true) {}
 
   // Runs `program(warp index)` in all warps.
   void run(const std::function<void(int)>& program) {
     std::vector<std::thread> warps;
     std::exception_ptr failure;
-    for (int warp = 0; warp < kWarps; ++warp) {
+    for (int warp = 0; warp < num_warps(); ++warp) {
       warps.emplace_back([&, warp] {
         wait_for_turn(warp);
         try {
           program(warp);
         } catch (...) {
-          failure = std::current_exception();
+          if (!has_failed_) failure = std::current_exception();
           has_failed_ = true;
         }
+        is_running_[static_cast<size_t>(warp)] = false;
         pass_turn();
       });
     }
@@ -127,14 +129,20 @@ class EmulatedBlock {
   Arrival arrival;
 
  private:
+  int num_warps() const { return static_cast<int>(is_running_.size()); }
+
   void wait_for_turn(int warp) {
     std::unique_lock lock(mutex_);
     turned_.wait(lock, [&] { return turn_ == warp; });
   }
+  // To the next warp that has not come to its end.
   void pass_turn() {
     {
       const std::lock_guard lock(mutex_);
-      turn_ = (turn_ + 1) % kWarps;
+      for (int passed = 0; passed < num_warps(); ++passed) {
+        turn_ = (turn_ + 1) % num_warps();
+        if (is_running_[static_cast<size_t>(turn_)]) break;
+      }
     }
     turned_.notify_all();
   }
@@ -142,6 +150,7 @@ class EmulatedBlock {
   std::mutex mutex_;
   std::condition_variable turned_;
   int turn_ = 0;
+  std::vector<char> is_running_;  // by warp
   bool has_failed_ = false;
 };
 
@@ -282,22 +291,23 @@ class EmulatedWarp {
     }
   }
 
+ protected:
+  static void check(bool condition, const char* message) {
+    if (!condition) throw std::logic_error(message);
+  }
+
+  template <typename Element>
+  static float number(uint32_t word, int half) {
+    return static_cast<float>(Element(static_cast<uint16_t>(word >> 16 * half), Element::from_bits()));
+  }
+
  private:
   struct Copy {
     int element;
     std::array<uint16_t, kChunk> numbers;
   };
 
-  static void check(bool condition, const char* message) {
-    if (!condition) throw std::logic_error(message);
-  }
-
   void arrive(const Copy& copy) { std::copy(copy.numbers.begin(), copy.numbers.end(), &block_.elements[copy.element]); }
-
-  template <typename Element>
-  static float number(uint32_t word, int half) {
-    return static_cast<float>(Element(static_cast<uint16_t>(word >> 16 * half), Element::from_bits()));
-  }
 
   template <typename Function>
   static Float of_row(const Float& value, const Function& function) {

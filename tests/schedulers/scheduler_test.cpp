@@ -71,6 +71,61 @@ TEST(SchedulerReference, FlowSamplingEqualsDiffusers) {
   }
 }
 
+// Steps taken as a LinearStep, where there is one, lead to the same samples; how many of these cases have one.
+int64_t check_linear_steps(const std::string& list) {
+  int64_t count = 0;
+  for (const Json& item : tests::scheduler_reference().cases.at(list)) {
+    const std::string key = item["key"];
+    SCOPED_TRACE(concat(key, " ", item.dump()));
+    SchedulerConfig config = parse_scheduler_config(item["config"].get<std::string>(), key);
+    config.sigmas_linear = item.value("linear", false);
+    config.eta = item.value("eta", 0.0);
+    const auto scheduler = make_scheduler(item["scheduler"], config);
+    if (item.value("tokens", 0) != 0) scheduler->set_image_tokens(item["tokens"]);
+    scheduler->set_timesteps(item["steps"]);
+    if (item.value("learned", false) || !scheduler->linear_step(0)) continue;
+    ++count;
+    at::Tensor sample = at::randn({2, 4, 6, 5}, make_torch_generator(1234)) * scheduler->init_noise_sigma();
+    for (size_t i = 0; i < scheduler->timesteps().size(); ++i) {
+      const auto step = scheduler->linear_step(i);
+      EXPECT_TRUE(step.has_value());
+      const at::Tensor prediction = dummy_denoiser(scheduler->scale_model_input(sample, i), scheduler->timesteps()[i]);
+      sample = step->keep * sample + step->move * prediction;
+    }
+    EXPECT_TRUE(near(sample, tests::scheduler_reference().tensors.at(key + ".sample"), 2e-5));
+  }
+  return count;
+}
+
+TEST(SchedulerReference, LinearStepsLeadToTheSamplesOfDiffusers) {
+  EXPECT_GT(check_linear_steps("sampling"), 40);
+  EXPECT_GT(check_linear_steps("flows"), 40);
+}
+
+TEST(Scheduler, StepsThatRememberDrawOrLimitAreNotLinear) {
+  const auto is_linear = [](const char* name, const std::string& fields, double eta = 0) {
+    SchedulerConfig config = parse_scheduler_config("{" + fields + "}", "test");
+    config.eta = eta;
+    const auto scheduler = make_scheduler(name, config);
+    scheduler->set_timesteps(5);
+    return scheduler->linear_step(0).has_value();
+  };
+  const std::string plain = R"("clip_sample": false)";
+  EXPECT_TRUE(is_linear("ddim", plain));
+  EXPECT_FALSE(is_linear("ddim", plain, /*eta=*/0.5));
+  EXPECT_FALSE(is_linear("ddim", R"("clip_sample": true)"));
+  EXPECT_FALSE(is_linear("ddim", plain + R"(, "thresholding": true)"));
+  EXPECT_TRUE(is_linear("euler", plain));
+  const std::string flow = R"("_class_name": "FlowMatchEulerDiscreteScheduler")";
+  EXPECT_TRUE(is_linear("flow-euler", flow));
+  EXPECT_FALSE(is_linear("flow-euler", flow + R"(, "stochastic_sampling": true)"));
+  for (const SchedulerEntry& entry : scheduler_entries()) {
+    const std::string name = entry.name;
+    const bool may_be = name == "ddim" || name == "euler" || name == "flow-euler";
+    EXPECT_TRUE(may_be || !is_linear(entry.name, name.starts_with("flow") ? flow : "")) << name;
+  }
+}
+
 TEST(SchedulerReference, SamplingFromAPictureEqualsDiffusers) {
   ASSERT_GT(tests::scheduler_reference().cases.at("cuts").size(), 50u);
   const at::Tensor clean = tests::scheduler_reference().tensors.at("cut.clean");

@@ -1,0 +1,32 @@
+#include "kernels/device_graph.h"
+
+#include <utility>
+
+#include "core/error.h"
+
+namespace prefusion::kernels {
+namespace {
+
+class RepeatedCall : public DeviceGraph {
+ public:
+  explicit RepeatedCall(std::function<void()> work) : work_(std::move(work)) {}
+  void replay() override { work_(); }
+
+ private:
+  std::function<void()> work_;
+};
+
+}  // namespace
+
+std::unique_ptr<DeviceGraph> record_graph(at::Device device, std::function<void()> work) {
+  if (device.is_cuda()) {
+#ifdef PREFUSION_HAS_CUDA
+    return detail::record_graph_cuda(device, work);
+#else
+    fail_run("CUDA graphs: prefusion was built without CUDA; build it where nvcc is");
+#endif
+  }
+  return std::make_unique<RepeatedCall>(std::move(work));
+}
+
+}  // namespace prefusion::kernels
