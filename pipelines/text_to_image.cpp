@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/host_memory.h"
 #include "core/json_config.h"
 #include "pipelines/load_prompt_encoder.h"
 #include "pipelines/model_index.h"
@@ -35,6 +36,13 @@ ImageSize default_size(const std::filesystem::path& model_dir, const unet::Denoi
   const bool is_old = major == 0 && minor < 9;
   if (is_old && info.sample_size == info.sample_width && info.sample_size < 64) return {64 * factor, 64 * factor};
   return {info.sample_size * factor, info.sample_width * factor};
+}
+
+// The decoder's activations are of other sizes than the denoiser's, whose freed blocks seldom hold them: kept beside
+// them they would be peak memory. Of small pictures they are nothing, and returning memory takes its time.
+void release_sampling_memory(const at::Tensor& latents) {
+  constexpr int64_t kManyLatents = 48 * 48;
+  if (latents.is_cpu() && latents.size(2) * latents.size(3) >= kManyLatents) release_freed_memory();
 }
 
 }  // namespace
@@ -162,6 +170,7 @@ at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& reques
 
 at::Tensor TextToImage::decode(const at::Tensor& latents) {
   const at::NoGradGuard no_grad;
+  release_sampling_memory(latents);
   std::vector<at::Tensor> images;
   for (const at::Tensor& item : latents.split(1)) {
     const at::Tensor pixel_values = components_.autoencoder->decode(item);

@@ -1,22 +1,28 @@
-"""Times whole pictures of a Stable Diffusion 1.5 sized model in diffusers and in `prefusion generate`, in turn, on the CPU.
+"""Times whole pictures of a Stable Diffusion 1.5 sized model in another program and in `prefusion generate`, in turn, on the CPU.
 
-    benchmarks/peer/generation.py [--size 256] [--steps 6] [--pictures 6] [--dtype fp32] [--threads 2] [--compile]
+    benchmarks/peer/generation.py [--size 256] [--steps 6] [--pictures 6] [--dtype fp32] [--threads 2]
+        [--compile | --sd-cpp sd-cli]
 
 All weights are random and the same for both (a folder of 4.3 GB below --work). Both make the same pictures one at a time,
 taking turns: while one makes a picture the other is stopped, so that both see the same machine. The first two of each, with
 which models are loaded, do not count. Printed are the medians of seconds a picture, and of the ratios of neighbouring
 pictures the median, quartiles and number. The pictures of both are compared too.
+
+The other program is diffusers, with --compile through torch.compile; with --sd-cpp the sd-cli of stable-diffusion.cpp, which is
+started for each picture anew, gets the model as a single file, and counts its own seconds (without loading). It has a
+vocabulary of its own, so that its pictures are not compared.
 """
 
 import argparse
 import math
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 
-from processes import Stepped, spread
+from processes import Stepped, execute, spread
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROMPT = "an astronaut riding a horse on the moon, oil painting"
@@ -33,6 +39,7 @@ def parse_arguments():
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="diffusers' networks go through torch.compile, which takes minutes at first")
+    parser.add_argument("--sd-cpp", metavar="SD_CLI", help="the program of stable-diffusion.cpp, in place of diffusers")
     parser.add_argument("--small", action="store_true", help="a tenth of the width: for trying this script")
     parser.add_argument("--work", help="folder for model and pictures; kept when given")
     parser.add_argument("--as-diffusers", type=int, metavar="PICTURES", help=argparse.SUPPRESS)
@@ -67,15 +74,17 @@ def generate_with_diffusers(options, folder):
     from diffusers import StableDiffusionPipeline
 
     torch.set_num_threads(options.threads)
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder / "model", torch_dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype], safety_checker=None)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype]
+    pipeline = StableDiffusionPipeline.from_pretrained(folder / "model", torch_dtype=dtype, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     if options.compile:
         pipeline.unet = torch.compile(pipeline.unet)
         pipeline.vae.decoder = torch.compile(pipeline.vae.decoder)
     for seed in range(options.as_diffusers):
+        # Drawn in fp32 as prefusion does: in bf16 the same generator gives other numbers.
+        noise = torch.randn(1, 4, options.size // 8, options.size // 8, generator=torch.Generator("cpu").manual_seed(seed)).to(dtype)
         picture = pipeline(PROMPT, height=options.size, width=options.size, num_inference_steps=options.steps, guidance_scale=GUIDANCE,
-                           generator=torch.Generator("cpu").manual_seed(seed)).images[0]
+                           latents=noise).images[0]
         picture.save(folder / f"diffusers-{seed}.png")
 
 
@@ -90,18 +99,57 @@ def prefusion_command(options, folder, count):
             options.dtype, "--threads", options.threads, "--device", "cpu", "--quiet", "--output", folder / f"prefusion-{count}"]
 
 
+class StableDiffusionCpp:
+    """Its pictures one by one; of all of them the peak bytes."""
+
+    def __init__(self, options, folder):
+        self.options, self.folder, self.peak = options, folder, 0
+        self.model = folder / f"model-{options.dtype}.safetensors"
+        if not self.model.exists():
+            execute([options.binary, "convert", "--model", folder / "model", "--output", self.model, "--dtype", options.dtype, "--quiet"])
+
+    def seconds_of(self, seed):
+        options, log = self.options, self.folder / "sd-cpp.log"
+        with open(log, "wb") as output:
+            _, peak = execute(
+                [options.sd_cpp, "-m", self.model, "-p", PROMPT, "-H", options.size, "-W", options.size, "--steps", options.steps,
+                 "--cfg-scale", GUIDANCE, "--sampling-method", "euler", "-s", seed, "-t", options.threads, "-v",
+                 "-o", self.folder / "sd-cpp.png"], output)
+        self.peak = max(self.peak, peak)
+        return float(re.search(r"generate_image completed in ([\d.]+)s", log.read_text(errors="replace"))[1])
+
+    def finish(self):
+        return self.peak
+
+
+class Watched:
+    """A program that makes all pictures, stopped after each."""
+
+    def __init__(self, command, folder, pattern):
+        self.program, self.folder, self.pattern = Stepped(command), folder, pattern
+
+    def seconds_of(self, picture):
+        return self.program.advance_until(lambda: len(list(self.folder.glob(self.pattern))) > picture)
+
+    def finish(self):
+        return self.program.finish()
+
+
 def in_turns(options, folder):
-    """Of diffusers and prefusion: seconds of every picture that counts, peak bytes."""
+    """Of the other program and prefusion: seconds of every picture that counts, peak bytes."""
     subprocess.run(["rm", "-rf", *folder.glob("prefusion-*"), *folder.glob("diffusers-*.png")], check=True)
     count = FIRST + options.pictures
-    patterns = ("diffusers-*.png", f"prefusion-{count}/*.png")
-    programs = [Stepped(command(options, folder, count)) for command in (diffusers_command, prefusion_command)]
+    if options.sd_cpp:
+        other = StableDiffusionCpp(options, folder)
+    else:
+        other = Watched(diffusers_command(options, folder, count), folder, "diffusers-*.png")
+    programs = [other, Watched(prefusion_command(options, folder, count), folder, f"prefusion-{count}/*.png")]
     seconds = [[], []]
     for picture in range(count):
         for side, program in enumerate(programs):
-            took = program.advance_until(lambda: len(list(folder.glob(patterns[side]))) > picture)
+            took = program.seconds_of(picture)
             seconds[side] += [took] if picture >= FIRST else []
-            print(f"{('diffusers', 'prefusion')[side]}: {took:.2f} s", file=sys.stderr, flush=True)
+            print(f"{('the other', 'prefusion')[side]}: {took:.2f} s", file=sys.stderr, flush=True)
     return [(seconds[side], program.finish()) for side, program in enumerate(programs)]
 
 
@@ -129,10 +177,11 @@ def main():
             make_model(options, folder)
         theirs, own = in_turns(options, folder)
         ratios = [b / a for a, b in zip(theirs[0], own[0])]
-        peer = ", compiled" if options.compile else ""
+        peer = ", torch.compile" if options.compile else ", stable-diffusion.cpp" if options.sd_cpp else ""
+        likeness = "" if options.sd_cpp else f"{signal_to_noise(options, folder):.0f}"
         print(f"| {options.dtype}, {options.size} px, {options.steps} steps, guidance{peer} | {statistics.median(theirs[0]):.2f} | "
               f"{statistics.median(own[0]):.2f} | {spread(ratios)} | {theirs[1] / 1e9:.2f} | "
-              f"{own[1] / 1e9:.2f} | {signal_to_noise(options, folder):.0f} |")
+              f"{own[1] / 1e9:.2f} | {likeness} |")
 
 
 main()

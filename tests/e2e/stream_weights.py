@@ -89,6 +89,8 @@ def refusals(prefusion, world, scratch):
     text = prefusion.run("generate", exit_code=2, model=model, base=model, alignment_strength=0.5, prompt="a cat",
                          output=scratch / "cat.png", stream_weights=True)
     check("--stream-weights" in text.splitlines()[-1] and "convert" in text.splitlines()[-1], text)
+    text = prefusion.run("generate", exit_code=2, model=model, prompt="a cat", output=scratch / "cat.png", cuda_graph=True, device="cpu")
+    check("--cuda-graph needs a CUDA device" in text.splitlines()[-1], text)
 
 
 main({"pictures": pictures, "steps": steps, "started": started, "refusals": refusals})

@@ -7,6 +7,7 @@
 #include "nn/channels_last.h"
 #include "nn/layers.h"
 #include "tests/core/expect_error.h"
+#include "tests/kernels/device_test.h"
 
 namespace prefusion::unet {
 namespace {
@@ -132,7 +133,8 @@ TEST_F(GraphedDenoiserTest, SaysOfItselfWhatTheDenoiserSays) {
 class CudaGraphedDenoiserTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
+    const std::string reason = tests::skip_reason("cuda");
+    if (!reason.empty()) GTEST_SKIP() << reason;
   }
   static Question on_gpu(Question question) {
     const auto move = [](at::Tensor& tensor) {
