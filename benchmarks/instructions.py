@@ -44,6 +44,8 @@ def finish(process, folder):
     if process.returncode != 0:
         sys.exit("\n".join(errors.splitlines()[-5:]))
     rows = json.loads((folder / "rows.json").read_text())["rows"]
+    if not (folder / f"counts.{len(rows)}").exists():
+        sys.exit(f"valgrind has not seen {TIMED}; is that still its name in {ROOT / 'tools' / 'bench_clock.h'}?")
     counts = [int(re.search(r"^totals: (\d+)", (folder / f"counts.{i + 1}").read_text(), re.MULTILINE)[1]) for i in range(len(rows))]
     return rows, counts
 

@@ -39,3 +39,15 @@ inline at::Tensor with_dense_rows(const at::Tensor& rows) {
 }
 
 }  // namespace prefusion::kernels
+
+// Calls detail::function_cpu or detail::function_cuda with these arguments, by the device; run error for another
+// device, or without CUDA in the build.
+#ifdef PREFUSION_HAS_CUDA
+#define PREFUSION_CALL_FOR(device, op, function, ...)          \
+  ((device).is_cpu()    ? detail::function##_cpu(__VA_ARGS__)  \
+   : (device).is_cuda() ? detail::function##_cuda(__VA_ARGS__) \
+                        : ::prefusion::kernels::fail_device(device, op))
+#else
+#define PREFUSION_CALL_FOR(device, op, function, ...) \
+  ((device).is_cpu() ? detail::function##_cpu(__VA_ARGS__) : ::prefusion::kernels::fail_device(device, op))
+#endif

@@ -134,7 +134,7 @@ const FamilyInfo& family_info(Family family) {
 
 Family detect_family(const TensorSources& tensors, const std::string& where) {
   refuse_other_architectures(tensors, where);
-  for (const std::string prefix : {std::string(kDenoiserPrefix), std::string()}) {
+  for (const std::string& prefix : {std::string(kDenoiserPrefix), std::string()}) {
     if (has_prefix(tensors, prefix + "double_blocks.")) return Family::kFlux;
     if (has_prefix(tensors, prefix + "joint_blocks.")) return Family::kSd3;
   }

@@ -6,6 +6,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "kernels/attention/attention.h"
 #include "tools/bench_parts.h"
 #include "tools/command.h"
 #include "tools/commands.h"
@@ -57,8 +58,7 @@ void add_options(CLI::App& app, BenchCommand& command) {
   app.add_option("--model", o.model, "Model folder in diffusers layout; for score, the folder of a CLIP model");
   app.add_flag("--random-weights", o.random_weights,
                "forward, generate, train, tune: networks of the folder's configs with random weights, which the folder "
-               "then need "
-               "not have; generate: random text states, too");
+               "then need not have; generate: random text states, too");
   app.add_flag("--no-backward", o.no_backward, "forward: only that, which needs no memory for gradients");
   app.add_flag("--cuda-graph", o.uses_cuda_graphs,
                "forward, generate: passes without gradients replayed as one launch, beside launch by launch");
@@ -86,10 +86,14 @@ void add_options(CLI::App& app, BenchCommand& command) {
                  "train: lora (default), or full, which trains all weights and has a second network as reference")
       ->check(CLI::IsMember({"lora", "full"}));
   app.add_flag("--gradient-checkpointing", o.gradient_checkpointing, "train: recompute activations");
+  std::vector<std::string> paths;
+  for (const kernels::AttentionPath path : kernels::kAttentionPaths)
+    paths.push_back(kernels::attention_path_name(path));
   app.add_option("--paths", o.paths,
-                 "tune: ways of attention to try beside ATen's, separated by commas: plain, blocks, hopper")
+                 "tune: ways of attention to try, separated by commas, of " + kernels::attention_path_names() +
+                     "; aten is always tried")
       ->delimiter(',')
-      ->check(CLI::IsMember({"plain", "blocks", "hopper"}));
+      ->check(CLI::IsMember(paths));
   app.add_option("--only", o.only, "kernels: those whose name contains this text; may be repeated");
   app.add_option("--warmup", o.repeats.warmup, "Runs that do not count")
       ->capture_default_str()

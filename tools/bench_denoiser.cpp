@@ -30,16 +30,20 @@ int64_t latent_size(int64_t size_px, int64_t own, int64_t factor, int64_t patch,
 
 }  // namespace
 
+void randomise(torch::nn::Module& network, at::ScalarType dtype, at::Device device) {
+  const at::NoGradGuard no_grad;
+  for (at::Tensor& parameter : network.parameters()) parameter.normal_(0.0, 0.02);
+  network.to(device, dtype);
+  nn::to_fastest_layout(network);
+}
+
 std::shared_ptr<unet::Denoiser> open_bench_denoiser(const BenchOptions& options) {
   const auto folder = unet::denoiser_folder(options.model);
   if (!options.random_weights) return unet::load_denoiser(folder, options.dtype, options.device);
   const auto config = folder / "config.json";
   auto denoiser = unet::make_denoiser(read_json(config).dump(), config.string());
-  const at::NoGradGuard no_grad;
   at::manual_seed(options.seed);
-  for (at::Tensor& parameter : denoiser->parameters()) parameter.normal_(0.0, 0.02);
-  denoiser->to(options.device, options.dtype);
-  nn::to_fastest_layout(*denoiser);
+  randomise(*denoiser, options.dtype, options.device);
   return denoiser;
 }
 

@@ -10,6 +10,10 @@
 
 namespace prefusion::tools {
 
+// Random weights for a network that has been made without any, then the dtype and the device that are asked for, as
+// loading leaves them.
+void randomise(torch::nn::Module& network, at::ScalarType dtype, at::Device device);
+
 // The denoiser of --model, or one of its config with random weights, the same for the same seed.
 std::shared_ptr<unet::Denoiser> open_bench_denoiser(const BenchOptions& options);
 

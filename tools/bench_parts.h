@@ -28,7 +28,7 @@ struct BenchOptions {
   std::vector<std::string> objectives;  // empty: diffusion-dpo
   std::string adapter;                  // lora (empty is, too), or full: all weights
   bool gradient_checkpointing = false;
-  std::vector<std::string> paths;  // of tune: ways of attention to try beside ATen's; empty: all
+  std::vector<std::string> paths;  // of tune: ways of attention to try, ATen's in any case; empty: all
   std::vector<std::string> only;   // kernels whose name contains one of these; empty: all
   Repeats repeats;
   uint64_t seed = 0;

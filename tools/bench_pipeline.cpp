@@ -6,7 +6,6 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
-#include "nn/channels_last.h"
 #include "pipelines/model_index.h"
 #include "schedulers/scheduler_config.h"
 #include "tools/bench_denoiser.h"
@@ -53,10 +52,8 @@ std::shared_ptr<text::PromptEncoder> random_prompts(const unet::DenoiserInfo& in
 std::shared_ptr<vae::AutoencoderKL> random_autoencoder(const BenchOptions& options) {
   const auto config = options.model / "vae" / "config.json";
   auto autoencoder = vae::make_autoencoder(read_json(config).dump(), config.string());
-  for (at::Tensor& parameter : autoencoder->parameters()) parameter.normal_(0.0, 0.02);
   const bool is_upcast = options.dtype == at::kHalf && autoencoder->config().force_upcast;
-  autoencoder->to(options.device, is_upcast ? at::kFloat : options.dtype);
-  nn::to_fastest_layout(*autoencoder);
+  randomise(*autoencoder, is_upcast ? at::kFloat : options.dtype, options.device);
   return autoencoder;
 }
 

@@ -56,15 +56,7 @@ void adamw_step(const at::Tensor& parameter, const at::Tensor& master, const at:
   check_arguments(args);
   if (parameter.numel() == 0) return;
   args.gradient = in_order_of(gradient, args.parameter);
-  if (parameter.is_cpu()) {
-    detail::adamw_step_cpu(args);
-#ifdef PREFUSION_HAS_CUDA
-  } else if (parameter.is_cuda()) {
-    detail::adamw_step_cuda(args);
-#endif
-  } else {
-    fail_device(parameter.device(), kName);
-  }
+  PREFUSION_CALL_FOR(parameter.device(), kName, adamw_step, args);
 }
 
 }  // namespace prefusion::kernels

@@ -56,11 +56,7 @@ void adamw_8bit_step(const at::Tensor& parameter, const at::Tensor& master, cons
                                    .settings = settings};
   check_arguments(args);
   if (master.numel() == 0) return;
-  if (master.is_cpu()) return detail::adamw_8bit_step_cpu(args);
-#ifdef PREFUSION_HAS_CUDA
-  if (master.is_cuda()) return detail::adamw_8bit_step_cuda(args);
-#endif
-  fail_device(master.device(), kName);
+  PREFUSION_CALL_FOR(master.device(), kName, adamw_8bit_step, args);
 }
 
 }  // namespace prefusion::kernels

@@ -18,12 +18,6 @@ constexpr const char* kName = "attention";
 
 thread_local AttentionRecorder* recorder = nullptr;
 
-constexpr std::array<std::pair<AttentionPath, const char*>, 4> kPaths = {{{AttentionPath::kAten, "aten"},
-                                                                          {AttentionPath::kPlain, "plain"},
-                                                                          {AttentionPath::kBlocks, "blocks"},
-                                                                          {AttentionPath::kHopper, "hopper"}}};
-constexpr std::array<int64_t, 7> kHeadSizes = {40, 64, 72, 80, 96, 128, 160};
-
 void check_arguments(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
   const bool fits = query.dim() == 4 && key.dim() == 4 && key.sizes() == value.sizes() &&
                     query.size(0) == key.size(0) && query.size(1) == key.size(1) && query.size(3) == key.size(3);
@@ -42,6 +36,9 @@ at::Tensor attend_plainly(const at::Tensor& query, const at::Tensor& key, const 
   return at::matmul(at::softmax(scores, -1), value);
 }
 
+#ifdef PREFUSION_HAS_CUDA
+constexpr std::array<int64_t, 7> kHeadSizes = {40, 64, 72, 80, 96, 128, 160};
+
 // Rows as the kernels copy them: dense, 16 bytes at a time, each in a place of its own.
 at::Tensor aligned(const at::Tensor& tensor) {
   const int64_t chunk = 16 / tensor.element_size();
@@ -58,7 +55,6 @@ at::Tensor empty_rows(const at::Tensor& like) {
   return at::empty({like.size(0), like.size(2), like.size(1), like.size(3)}, like.options()).transpose(1, 2);
 }
 
-#ifdef PREFUSION_HAS_CUDA
 class BlockAttention : public torch::autograd::Function<BlockAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& query, const at::Tensor& key,
@@ -110,15 +106,25 @@ at::Tensor attend_by_blocks(const at::Tensor& query, const at::Tensor& key, cons
 }  // namespace
 
 const char* attention_path_name(AttentionPath path) {
-  for (const auto& [known, name] : kPaths) {
-    if (known == path) return name;
+  switch (path) {
+    case AttentionPath::kAten: return "aten";
+    case AttentionPath::kPlain: return "plain";
+    case AttentionPath::kBlocks: return "blocks";
+    case AttentionPath::kHopper: return "hopper";
   }
   return "";
 }
 
+std::string attention_path_names() {
+  std::string names;
+  for (const AttentionPath path : kAttentionPaths)
+    names += (names.empty() ? "" : ", ") + std::string(attention_path_name(path));
+  return names;
+}
+
 std::optional<AttentionPath> parse_attention_path(const std::string& name) {
-  for (const auto& [path, known] : kPaths) {
-    if (known == name) return path;
+  for (const AttentionPath path : kAttentionPaths) {
+    if (attention_path_name(path) == name) return path;
   }
   return std::nullopt;
 }

@@ -21,6 +21,8 @@ constexpr AttentionPath kAttentionPaths[] = {AttentionPath::kAten, AttentionPath
                                              AttentionPath::kHopper};
 
 const char* attention_path_name(AttentionPath path);
+// "aten, plain, ..."
+std::string attention_path_names();
 std::optional<AttentionPath> parse_attention_path(const std::string& name);
 
 // softmax(query key^T / sqrt(D)) value, without a mask.

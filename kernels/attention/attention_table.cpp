@@ -29,8 +29,8 @@ AttentionTable AttentionTable::load(const std::filesystem::path& path) {
               path.string(), ": is no table of `prefusion bench tune`; run it again or remove the file");
   for (const auto& [name, value] : file["fastest"].items()) {
     const auto parsed = value.is_string() ? parse_attention_path(value.get<std::string>()) : std::nullopt;
-    check_input(parsed.has_value(), path.string(), ": '", name, "' is ", value.dump(),
-                ", expected aten, plain, blocks or hopper");
+    check_input(parsed.has_value(), path.string(), ": '", name, "' is ", value.dump(), ", expected one of ",
+                attention_path_names());
     table.paths_[name] = *parsed;
   }
   return table;

@@ -28,30 +28,14 @@ at::Tensor forward_dense(const at::Tensor& input) {
   sizes.back() /= 2;
   at::Tensor output = at::empty(sizes, input.options());
   if (output.numel() == 0) return output;
-  if (input.is_cpu()) {
-    detail::geglu_cpu(input, output);
-#ifdef PREFUSION_HAS_CUDA
-  } else if (input.is_cuda()) {
-    detail::geglu_cuda(input, output);
-#endif
-  } else {
-    fail_device(input.device(), kName);
-  }
+  PREFUSION_CALL_FOR(input.device(), kName, geglu, input, output);
   return output;
 }
 
 at::Tensor backward_dense(const at::Tensor& input, const at::Tensor& grad_output) {
   at::Tensor grad_input = at::empty(input.sizes(), input.options());
   if (grad_input.numel() == 0) return grad_input;
-  if (input.is_cpu()) {
-    detail::geglu_backward_cpu(input, grad_output, grad_input);
-#ifdef PREFUSION_HAS_CUDA
-  } else if (input.is_cuda()) {
-    detail::geglu_backward_cuda(input, grad_output, grad_input);
-#endif
-  } else {
-    fail_device(input.device(), kName);
-  }
+  PREFUSION_CALL_FOR(input.device(), kName, geglu_backward, input, grad_output, grad_input);
   return grad_input;
 }
 

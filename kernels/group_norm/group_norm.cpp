@@ -48,20 +48,12 @@ int64_t num_chunks(const at::Tensor& rows) {
 
 void forward_dense(const detail::GroupNormArgs& args) {
   if (args.input.numel() == 0) return;
-  if (args.input.is_cpu()) return detail::group_norm_cpu(args);
-#ifdef PREFUSION_HAS_CUDA
-  if (args.input.is_cuda()) return detail::group_norm_cuda(args);
-#endif
-  fail_device(args.input.device(), kName);
+  PREFUSION_CALL_FOR(args.input.device(), kName, group_norm, args);
 }
 
 void backward_dense(const detail::GroupNormGradArgs& args) {
   if (args.forward.input.numel() == 0) return;
-  if (args.forward.input.is_cpu()) return detail::group_norm_backward_cpu(args);
-#ifdef PREFUSION_HAS_CUDA
-  if (args.forward.input.is_cuda()) return detail::group_norm_backward_cuda(args);
-#endif
-  fail_device(args.forward.input.device(), kName);
+  PREFUSION_CALL_FOR(args.forward.input.device(), kName, group_norm_backward, args);
 }
 
 class GroupNorm : public torch::autograd::Function<GroupNorm> {

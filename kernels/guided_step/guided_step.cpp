@@ -34,15 +34,7 @@ GuidedStep guided_step(const at::Tensor& both, const at::Tensor& sample, double 
                                     .scale = scale,
                                     .step = step};
   if (sample.numel() == 0) return {tensors.guided, tensors.next};
-  if (both.is_cpu()) {
-    detail::guided_step_cpu(tensors);
-#ifdef PREFUSION_HAS_CUDA
-  } else if (both.is_cuda()) {
-    detail::guided_step_cuda(tensors);
-#endif
-  } else {
-    fail_device(both.device(), kName);
-  }
+  PREFUSION_CALL_FOR(both.device(), kName, guided_step, tensors);
   return {tensors.guided, tensors.next};
 }
 

@@ -33,30 +33,15 @@ int64_t elements_per_item(const at::Tensor& tensor) {
 at::Tensor forward_dense(const at::Tensor& prediction, const at::Tensor& target) {
   at::Tensor error = at::empty({prediction.size(0)}, target.options());
   if (error.numel() == 0) return error;
-  if (prediction.is_cpu()) {
-    detail::item_error_cpu(prediction, target, error, elements_per_item(prediction));
-#ifdef PREFUSION_HAS_CUDA
-  } else if (prediction.is_cuda()) {
-    detail::item_error_cuda(prediction, target, error, elements_per_item(prediction));
-#endif
-  } else {
-    fail_device(prediction.device(), kName);
-  }
+  PREFUSION_CALL_FOR(prediction.device(), kName, item_error, prediction, target, error, elements_per_item(prediction));
   return error;
 }
 
 at::Tensor backward_dense(const at::Tensor& prediction, const at::Tensor& target, const at::Tensor& grad_error) {
   at::Tensor grad_prediction = at::empty_like(prediction);
   if (grad_prediction.numel() == 0) return grad_prediction;
-  if (prediction.is_cpu()) {
-    detail::item_error_backward_cpu(prediction, target, grad_error, grad_prediction, elements_per_item(prediction));
-#ifdef PREFUSION_HAS_CUDA
-  } else if (prediction.is_cuda()) {
-    detail::item_error_backward_cuda(prediction, target, grad_error, grad_prediction, elements_per_item(prediction));
-#endif
-  } else {
-    fail_device(prediction.device(), kName);
-  }
+  PREFUSION_CALL_FOR(prediction.device(), kName, item_error_backward, prediction, target, grad_error, grad_prediction,
+                     elements_per_item(prediction));
   return grad_prediction;
 }
 

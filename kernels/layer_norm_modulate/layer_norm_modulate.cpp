@@ -34,19 +34,11 @@ void check_arguments(const at::Tensor& input, const at::Tensor& scale, const at:
 
 void forward_dense(const detail::LayerNormModulateArgs& args) {
   if (args.input.numel() == 0) return;
-  if (args.input.is_cpu()) return detail::layer_norm_modulate_cpu(args);
-#ifdef PREFUSION_HAS_CUDA
-  if (args.input.is_cuda()) return detail::layer_norm_modulate_cuda(args);
-#endif
-  fail_device(args.input.device(), kName);
+  PREFUSION_CALL_FOR(args.input.device(), kName, layer_norm_modulate, args);
 }
 
 void backward_dense(const detail::LayerNormModulateGradArgs& args) {
-  if (args.forward.input.is_cpu()) return detail::layer_norm_modulate_backward_cpu(args);
-#ifdef PREFUSION_HAS_CUDA
-  if (args.forward.input.is_cuda()) return detail::layer_norm_modulate_backward_cuda(args);
-#endif
-  fail_device(args.forward.input.device(), kName);
+  PREFUSION_CALL_FOR(args.forward.input.device(), kName, layer_norm_modulate_backward, args);
 }
 
 class LayerNormModulate : public torch::autograd::Function<LayerNormModulate> {

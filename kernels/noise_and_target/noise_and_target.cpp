@@ -54,15 +54,7 @@ NoisyLatents noise_and_target(const at::Tensor& latents, const at::Tensor& strea
   args.seed = seed;
   args.type = type;
   if (latents.numel() > 0) {
-    if (latents.is_cpu()) {
-      detail::noise_and_target_cpu(args);
-#ifdef PREFUSION_HAS_CUDA
-    } else if (latents.is_cuda()) {
-      detail::noise_and_target_cuda(args);
-#endif
-    } else {
-      fail_device(latents.device(), kName);
-    }
+    PREFUSION_CALL_FOR(latents.device(), kName, noise_and_target, args);
   }
   return NoisyLatents{.noisy_latents = args.noisy_latents, .target = args.target};
 }
@@ -75,15 +67,7 @@ at::Tensor group_noise(const at::Tensor& streams, uint64_t seed, at::IntArrayRef
   at::Tensor noise = at::empty({num_groups, k, shape[0], shape[1], shape[2]}, streams.options().dtype(at::kFloat));
   if (noise.numel() == 0) return noise;
   at::Tensor flat = noise.view({num_groups, k, shape[0] * shape[1] * shape[2]});
-  if (streams.is_cpu()) {
-    detail::group_noise_cpu(streams.contiguous(), seed, flat);
-#ifdef PREFUSION_HAS_CUDA
-  } else if (streams.is_cuda()) {
-    detail::group_noise_cuda(streams.contiguous(), seed, flat);
-#endif
-  } else {
-    fail_device(streams.device(), "group_noise");
-  }
+  PREFUSION_CALL_FOR(streams.device(), "group_noise", group_noise, streams.contiguous(), seed, flat);
   return noise;
 }
 

@@ -40,20 +40,12 @@ void check_arguments(const at::Tensor& states, const at::Tensor& weight, const R
 
 void forward_dense(const detail::RmsNormRotaryArgs& args) {
   if (args.states.numel() == 0) return;
-  if (args.states.is_cpu()) return detail::rms_norm_rotary_cpu(args);
-#ifdef PREFUSION_HAS_CUDA
-  if (args.states.is_cuda()) return detail::rms_norm_rotary_cuda(args);
-#endif
-  fail_device(args.states.device(), kName);
+  PREFUSION_CALL_FOR(args.states.device(), kName, rms_norm_rotary, args);
 }
 
 void backward_dense(const detail::RmsNormRotaryGradArgs& args) {
   if (args.forward.states.numel() == 0) return;
-  if (args.forward.states.is_cpu()) return detail::rms_norm_rotary_backward_cpu(args);
-#ifdef PREFUSION_HAS_CUDA
-  if (args.forward.states.is_cuda()) return detail::rms_norm_rotary_backward_cuda(args);
-#endif
-  fail_device(args.forward.states.device(), kName);
+  PREFUSION_CALL_FOR(args.forward.states.device(), kName, rms_norm_rotary_backward, args);
 }
 
 // Whether the heads of a token are neighbours in memory, as a projection writes them.

@@ -129,6 +129,9 @@ def tune(prefusion, world, scratch):
     for name in entries:
         rows = [row for row in report["rows"] if f"{name.split(', ')[1].split(' of ')[0]}, " in row["name"]]
         check({row["name"].rsplit(", ", 1)[1] for row in rows} == {"aten", "plain"}, f"ways of {name}: {rows}")
+    for wanted, expected in (("plain", {"aten", "plain"}), ("blocks,hopper", {"aten"})):
+        report = bench(prefusion, scratch, "tune", model=model, height=64, width=80, batch_size=2, tokens=9, paths=wanted)
+        check({row["name"].rsplit(", ", 1)[1] for row in report["rows"]} == expected, f"--paths {wanted}: {report['rows']}")
     pictures = []
     for path in ("aten", "plain"):
         table.write_text(json.dumps({"format": "prefusion attention table 1", "fastest": {name: path for name in entries}}))
@@ -152,6 +155,8 @@ def refusals(prefusion, world, scratch):
         ("--adapter", ["forward", "--model", "x", "--adapter", "lora"]),
         ("--cuda-graph: only of bench forward and generate", ["score", "--model", "x", "--cuda-graph"]),
         ("--cuda-graph needs a CUDA device", ["forward", "--model", "x", "--cuda-graph", "--device", "cpu"]),
+        ("--paths: only of bench tune", ["forward", "--model", "x", "--paths", "plain"]),
+        ("--paths", ["tune", "--model", "x", "--paths", "quick"]),
         ("only of bench train", ["score", "--model", "x", "--objective", "diffusion-dpo"]),
         ("learns from its own samples", ["train", "--model", "x", "--objective", "ddpo"]),
         ("trains an adapter of its own", ["train", "--model", "x", "--objective", "ppd"]),
