@@ -127,6 +127,10 @@ FlopCounter::~FlopCounter() {
   if (--num_counters == 0) at::removeCallback(handle);
 }
 
+void FlopCounter::add(int64_t operations) {
+  counted += operations;
+}
+
 int64_t FlopCounter::total() const {
   return counted - start_;
 }

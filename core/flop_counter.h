@@ -17,6 +17,9 @@ class FlopCounter {
 
   int64_t total() const;
 
+  // Counts what is done unseen: work that was recorded and is replayed.
+  static void add(int64_t operations);
+
  private:
   int64_t start_ = 0;
 };

@@ -23,6 +23,7 @@ const char* step_part_name(StepPart part) {
     case StepPart::kReference: return "reference";
     case StepPart::kPolicy: return "policy";
     case StepPart::kBackward: return "backward";
+    case StepPart::kGraph: return "graph";
     case StepPart::kOptimizer: return "optimizer";
     case StepPart::kPaused: return "paused";
     case StepPart::kOther: break;
@@ -77,6 +78,12 @@ TimedPart::TimedPart(StepPart part) : outer_(current ? current->enter(part) : St
 
 TimedPart::~TimedPart() {
   if (current) current->enter(outer_);
+}
+
+UntimedWork::UntimedWork() : clock_(std::exchange(current, nullptr)) {}
+
+UntimedWork::~UntimedWork() {
+  current = clock_;
 }
 
 }  // namespace prefusion

@@ -21,6 +21,7 @@ enum class StepPart {
   kReference,
   kPolicy,
   kBackward,
+  kGraph,  // forward and backward passes that are replayed as one launch
   kOptimizer
 };
 
@@ -73,6 +74,18 @@ class TimedPart {
 
  private:
   StepPart outer_;
+};
+
+// The clock of this thread marks nothing while this lives: for work that is recorded, not done.
+class UntimedWork {
+ public:
+  UntimedWork();
+  ~UntimedWork();
+  UntimedWork(const UntimedWork&) = delete;
+  UntimedWork& operator=(const UntimedWork&) = delete;
+
+ private:
+  StepClock* clock_;
 };
 
 }  // namespace prefusion

@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <atomic>
+#include <utility>
 
 #include "kernels/device_graph.h"
 
@@ -13,20 +14,18 @@ namespace {
 
 namespace allocator = c10::cuda::CUDACachingAllocator;
 
-// Memory that stays with a graph, whose launches have its addresses written into them.
-class GraphMemory {
+// Memory whose addresses are written into the launches of graphs.
+class CudaGraphMemory : public GraphMemory {
  public:
-  explicit GraphMemory(c10::DeviceIndex device) : device_(device), id_{0, next_number()} {}
-  ~GraphMemory() {
-    if (is_used_) allocator::releasePool(device_, id_);
+  explicit CudaGraphMemory(c10::DeviceIndex device) : device_(device), id_{0, next_number()} {}
+  ~CudaGraphMemory() override {
+    for (int i = 0; i < num_uses_; ++i) allocator::releasePool(device_, id_);
   }
-  GraphMemory(const GraphMemory&) = delete;
-  GraphMemory& operator=(const GraphMemory&) = delete;
 
   // What is allocated on `stream` from here to end() comes from this memory.
   void begin(cudaStream_t stream) {
     allocator::beginAllocateToPool(device_, id_, [stream](cudaStream_t of) { return of == stream; });
-    is_used_ = true;
+    ++num_uses_;
   }
   void end() { allocator::endAllocateToPool(device_, id_); }
 
@@ -39,12 +38,13 @@ class GraphMemory {
 
   c10::DeviceIndex device_;
   c10::cuda::MempoolId_t id_;
-  bool is_used_ = false;
+  int num_uses_ = 0;  // the allocator counts them
 };
 
 class CudaGraph : public DeviceGraph {
  public:
-  explicit CudaGraph(c10::DeviceIndex device) : device_(device), memory_(device) {}
+  CudaGraph(c10::DeviceIndex device, std::shared_ptr<CudaGraphMemory> memory)
+      : device_(device), memory_(std::move(memory)) {}
   ~CudaGraph() override {
     const c10::cuda::CUDAGuard guard(device_);
     C10_CUDA_CHECK_WARN(cudaDeviceSynchronize());  // a replay may be under way
@@ -60,7 +60,7 @@ class CudaGraph : public DeviceGraph {
   // On the current stream, which must not be the default one.
   void record(const std::function<void()>& work) {
     const cudaStream_t stream = c10::cuda::getCurrentCUDAStream(device_);
-    memory_.begin(stream);
+    memory_->begin(stream);
     try {
       // Other threads may go on using the device.
       C10_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
@@ -70,7 +70,7 @@ class CudaGraph : public DeviceGraph {
       abandon(stream);
       throw;
     }
-    memory_.end();
+    memory_->end();
     C10_CUDA_CHECK(cudaGraphInstantiate(&executable_, graph_, 0));
   }
 
@@ -82,22 +82,27 @@ class CudaGraph : public DeviceGraph {
       cudaStreamEndCapture(stream, &graph_);
     }
     (void)cudaGetLastError();
-    memory_.end();
+    memory_->end();
   }
 
   c10::DeviceIndex device_;
-  GraphMemory memory_;
+  std::shared_ptr<CudaGraphMemory> memory_;
   cudaGraph_t graph_ = nullptr;
   cudaGraphExec_t executable_ = nullptr;
 };
 
 }  // namespace
 
-std::unique_ptr<DeviceGraph> record_graph_cuda(at::Device device, const std::function<void()>& work) {
+std::shared_ptr<GraphMemory> make_graph_memory_cuda(at::Device device) {
+  return std::make_shared<CudaGraphMemory>(device.index());
+}
+
+std::unique_ptr<DeviceGraph> record_graph_cuda(at::Device device, const std::function<void()>& work,
+                                               const std::shared_ptr<GraphMemory>& memory) {
   const c10::cuda::CUDAGuard guard(device);
   // The default stream cannot be recorded.
   const auto stream = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index());
-  auto graph = std::make_unique<CudaGraph>(device.index());
+  auto graph = std::make_unique<CudaGraph>(device.index(), std::dynamic_pointer_cast<CudaGraphMemory>(memory));
   C10_CUDA_CHECK(cudaDeviceSynchronize());
   const c10::cuda::CUDAStreamGuard on_stream(stream);
   work();

@@ -59,12 +59,11 @@ at::Tensor PatchEmbeddingImpl::positions(int64_t height, int64_t width) {
         .reshape({1, height * width, -1});
   }
   const at::Device device = proj->weight.device();
-  if (!last_positions_.defined() || last_height_ != height || last_positions_.size(1) != height * width ||
-      last_positions_.device() != device) {
-    last_positions_ = sin_cos_positions(height, width, options_.positions).unsqueeze(0).to(device);
-    last_height_ = height;
+  at::Tensor& known = known_positions_[{height, width}];
+  if (!known.defined() || known.device() != device) {
+    known = sin_cos_positions(height, width, options_.positions).unsqueeze(0).to(device);
   }
-  return last_positions_;
+  return known;
 }
 
 at::Tensor PatchEmbeddingImpl::forward(const at::Tensor& latents) {

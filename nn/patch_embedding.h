@@ -5,6 +5,8 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+#include <map>
+#include <utility>
 
 #include "nn/layers.h"
 
@@ -50,8 +52,9 @@ class PatchEmbeddingImpl : public torch::nn::Module {
   at::Tensor positions(int64_t height, int64_t width);  // of a grid of patches: [1, height * width, dim]
 
   PatchEmbeddingOptions options_;
-  at::Tensor last_positions_;  // without max_size: those of the last pass, which the next nearly always needs again
-  int64_t last_height_ = 0;
+  // Without max_size: those of grids that were asked for, by height and width. They stay where they are, for a recorded
+  // pass (kernels/device_graph.h) reads them there.
+  std::map<std::pair<int64_t, int64_t>, at::Tensor> known_positions_;
 };
 TORCH_MODULE(PatchEmbedding);
 

@@ -187,7 +187,7 @@ at::Tensor TextToImage::generate(const std::vector<ImageRequest>& requests, cons
 
 at::Tensor to_images(const at::Tensor& pixel_values) {
   const at::Tensor unit = (pixel_values.to(at::kFloat) * 0.5 + 0.5).clamp(0, 1);
-  return (unit.cpu().permute({0, 2, 3, 1}) * 255).round().to(at::kByte).contiguous();
+  return (unit.permute({0, 2, 3, 1}) * 255).round().to(at::kByte).contiguous().cpu();
 }
 
 }  // namespace prefusion::pipelines

@@ -40,8 +40,8 @@ for network in sd15 sdxl; do
   section "$network, a picture of 30 steps under guidance, launch by launch and as a CUDA graph"
   check env PREFUSION_TUNING="$build_dir/gpu_tuning.json" $bench generate --model $folder --random-weights --dtype bf16 --steps 30 --cuda-graph
 done
-section "training steps: all weights of sd15, a LoRA of sdxl; groups a second"
-train="env PREFUSION_TUNING=$build_dir/gpu_tuning.json $bench train --random-weights --dtype bf16 --objective diffusion-dpo,mapo"
+section "training steps: all weights of sd15, a LoRA of sdxl, launch by launch and as a CUDA graph; groups a second"
+train="env PREFUSION_TUNING=$build_dir/gpu_tuning.json $bench train --random-weights --dtype bf16 --objective diffusion-dpo,mapo --cuda-graph"
 check $train --model benchmarks/geometries/sd15 --adapter full --batch-size 8
 check $train --model benchmarks/geometries/sdxl --batch-size 2 --gradient-checkpointing
 exit $status

@@ -245,6 +245,10 @@ void add_optimisation_options(CLI::App& app, training::AlignOptions& o) {
   app.add_flag("--gradient-checkpointing", o.gradient_checkpointing,
                "Recompute activations in the backward pass: less memory, more time")
       ->group(group);
+  app.add_flag("--cuda-graph", o.cuda_graph,
+               "Record a step's forward and backward passes once for each shape and replay them as one launch: for "
+               "small networks and batches, where the host is slower than the GPU. Gradients keep their memory")
+      ->group(group);
   app.add_option("--spike-factor", o.spike_factor,
                  "Skip a step whose gradient norm exceeds so many running medians; 0 never")
       ->check(CLI::NonNegativeNumber)
@@ -352,6 +356,8 @@ void run(const AlignCommand& command, const CLI::App& app) {
   const at::Device device = command.torch_device();
   const at::ScalarType dtype = command.scalar_type();
   training::validate(options);
+  check_usage(!options.cuda_graph || device.is_cuda(), "--cuda-graph needs a CUDA device, this run is on ",
+              device.str());
   training::align(options, device, dtype);
 }
 

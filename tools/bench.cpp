@@ -61,7 +61,7 @@ void add_options(CLI::App& app, BenchCommand& command) {
                "then need not have; generate: random text states, too");
   app.add_flag("--no-backward", o.no_backward, "forward: only that, which needs no memory for gradients");
   app.add_flag("--cuda-graph", o.uses_cuda_graphs,
-               "forward, generate: passes without gradients replayed as one launch, beside launch by launch");
+               "forward, generate, train: passes replayed as one launch, beside launch by launch");
   app.add_option("--height", o.height_px, "Pixels; 0 is the model's own size (score: 512)")->capture_default_str();
   app.add_option("--width", o.width_px, "Pixels; 0 is the model's own size (score: 512)")->capture_default_str();
   app.add_option("--batch-size", o.batch_size, "Items, pictures at a time; train: groups")
@@ -117,8 +117,8 @@ void check_request(const BenchOptions& options) {
   check_usage(!options.random_weights || (needs_model && options.what != "score"),
               "--random-weights: only of bench forward, generate, train and tune");
   check_usage(!options.no_backward || options.what == "forward", "--no-backward: only of bench forward");
-  check_usage(!options.uses_cuda_graphs || options.what == "forward" || options.what == "generate",
-              "--cuda-graph: only of bench forward and generate");
+  const bool can_be_recorded = options.what == "forward" || options.what == "generate" || options.what == "train";
+  check_usage(!options.uses_cuda_graphs || can_be_recorded, "--cuda-graph: only of bench forward, generate and train");
   check_usage(!options.uses_cuda_graphs || options.device.is_cuda(),
               "--cuda-graph needs a CUDA device, this run is on ", options.device.str());
   const bool has_training = !options.objectives.empty() || !options.adapter.empty() || options.gradient_checkpointing;

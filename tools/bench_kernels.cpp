@@ -248,27 +248,42 @@ void bench_heads(std::vector<BenchRow>& rows, int64_t heads, int64_t tokens, int
                options);
 }
 
-// A step of AdamW on half-precision weights with fp32 masters, as many as a large layer has.
-void bench_adamw(std::vector<BenchRow>& rows, int64_t count, const BenchOptions& options) {
-  if (options.dtype == at::kFloat) return;  // ATen's is one pass already
+// A step of AdamW on `layers` parameters of `count` weights, in half precision with fp32 masters.
+void bench_adamw(std::vector<BenchRow>& rows, int64_t layers, int64_t count, const BenchOptions& options) {
   const auto like = at::TensorOptions().device(options.device);
-  const at::Tensor master = at::randn({count}, like), parameter = master.to(options.dtype);
-  const at::Tensor gradient = at::randn({count}, like).to(options.dtype);
-  const at::Tensor exp_avg = at::zeros({count}, like), exp_avg_sq = at::zeros({count}, like),
-                   steps = at::ones({}, like);
+  const bool has_masters = options.dtype != at::kFloat;
+  const at::Tensor steps = at::ones({}, like);
+  std::vector<kernels::AdamWTensors> tensors;
+  std::vector<at::Tensor> masters, exp_avgs, exp_avg_sqs;
+  for (int64_t i = 0; i < layers; ++i) {
+    const at::Tensor master = at::randn({count}, like);
+    tensors.push_back({.parameter = has_masters ? master.to(options.dtype) : at::Tensor(),
+                       .master = master,
+                       .gradient = at::randn({count}, like).to(options.dtype),
+                       .exp_avg = at::zeros({count}, like),
+                       .exp_avg_sq = at::zeros({count}, like),
+                       .count = steps});
+    masters.push_back(master);
+    exp_avgs.push_back(tensors.back().exp_avg);
+    exp_avg_sqs.push_back(tensors.back().exp_avg_sq);
+  }
   const kernels::AdamWSettings s;
+  const auto theirs = [=]() mutable {
+    std::vector<at::Tensor> gradients;
+    for (const auto& one : tensors) gradients.push_back(one.gradient.to(at::kFloat));
+    at::_fused_adamw_(masters, gradients, exp_avgs, exp_avg_sqs, {}, std::vector<at::Tensor>(tensors.size(), steps),
+                      s.lr, s.beta1, s.beta2, s.weight_decay, s.eps, /*amsgrad=*/false, /*maximize=*/false);
+    for (const auto& one : tensors) {
+      if (one.parameter.defined()) one.parameter.copy_(one.master);
+    }
+  };
+  const double bytes = 28.0;  // a weight: master and moments twice, then its gradient or gradient and rounding
   add_contest(rows,
-              {.name = "adamw with masters, " + std::to_string(count) + " weights",
-               .ours = [=] { kernels::adamw_step(parameter, master, gradient, exp_avg, exp_avg_sq, steps, s); },
-               .theirs =
-                   [=] {
-                     std::vector<at::Tensor> w = {master}, g = {gradient.to(at::kFloat)}, m = {exp_avg},
-                                             v = {exp_avg_sq};
-                     at::_fused_adamw_(w, g, m, v, {}, {steps}, s.lr, s.beta1, s.beta2, s.weight_decay, s.eps,
-                                       /*amsgrad=*/false, /*maximize=*/false);
-                     parameter.copy_(master);
-                   },
-               .bytes = 6.0 * static_cast<double>(master.nbytes()) + 2.0 * static_cast<double>(parameter.nbytes())},
+              {.name = std::string(has_masters ? "adamw with masters, " : "adamw, ") + std::to_string(layers) + " x " +
+                       std::to_string(count) + " weights",
+               .ours = [=] { kernels::adamw_step(tensors, s); },
+               .theirs = theirs,
+               .bytes = bytes * static_cast<double>(layers * count)},
               options);
 }
 
@@ -279,11 +294,12 @@ void bench_adamw_8bit(std::vector<BenchRow>& rows, int64_t count, const BenchOpt
   const at::Tensor parameter = options.dtype == at::kFloat ? at::Tensor() : master.to(options.dtype);
   training::DynamicTensor exp_avg(count, /*is_signed=*/true, options.device),
       exp_avg_sq(count, /*is_signed=*/false, options.device);
+  const at::Tensor step = at::ones({}, like);
   const kernels::AdamWSettings s;
   const auto composed = [=]() mutable {
     const at::Tensor g = gradient.to(at::kFloat), m = exp_avg.read(0, count), v = exp_avg_sq.read(0, count);
     std::vector<at::Tensor> w = {master}, gs = {g}, ms = {m}, vs = {v};
-    at::_fused_adamw_(w, gs, ms, vs, {}, {at::ones({}, like)}, s.lr, s.beta1, s.beta2, s.weight_decay, s.eps,
+    at::_fused_adamw_(w, gs, ms, vs, {}, {step}, s.lr, s.beta1, s.beta2, s.weight_decay, s.eps,
                       /*amsgrad=*/false, /*maximize=*/false);
     exp_avg.write(0, m);
     exp_avg_sq.write(0, v);
@@ -293,7 +309,7 @@ void bench_adamw_8bit(std::vector<BenchRow>& rows, int64_t count, const BenchOpt
       rows,
       {.name = "adamw with moments in bytes, " + std::to_string(count) + " weights",
        .ours =
-           [=] { kernels::adamw_8bit_step(parameter, master, gradient, exp_avg.bytes(), exp_avg_sq.bytes(), 1, s); },
+           [=] { kernels::adamw_8bit_step(parameter, master, gradient, exp_avg.bytes(), exp_avg_sq.bytes(), step, s); },
        .theirs = composed,
        .bytes = 2.0 * static_cast<double>(master.nbytes()) + static_cast<double>(gradient.nbytes()) +
                 (parameter.defined() ? static_cast<double>(parameter.nbytes()) : 0.0) +
@@ -364,7 +380,8 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options) {
   bench_modulated_norm(rows, 4096, 3072, options);
   bench_heads(rows, 24, 4608, 128, /*is_turned=*/true, options);
   bench_heads(rows, 24, 4096, 64, /*is_turned=*/false, options);
-  bench_adamw(rows, 1 << 24, options);
+  bench_adamw(rows, /*layers=*/1, 1 << 24, options);
+  bench_adamw(rows, /*layers=*/256, 1 << 14, options);
   bench_adamw_8bit(rows, 1 << 22, options);
   // The text tower of ViT-H/14.
   bench_linear_rows(rows, 1024, 4096, options);

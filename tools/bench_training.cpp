@@ -10,6 +10,7 @@
 #include "schedulers/noise_schedule.h"
 #include "tools/bench_denoiser.h"
 #include "tools/bench_parts.h"
+#include "training/graphed_step.h"
 #include "training/make_optimizer.h"
 #include "training/reference_policy.h"
 #include "training/synthetic_batch.h"
@@ -81,6 +82,7 @@ class TrainingBench {
                  .per_run = static_cast<double>(options_.batch_size),
                  .unit = "groups"};
     rows.push_back(row);
+    if (options_.uses_cuda_graphs) add_graphed(step, batch, row, rows);
     const bool can_be_cached = reference != nullptr && !objective.info.needs_drift &&
                                objective.info.latent_source == losses::LatentSource::kForwardNoise;
     if (!can_be_cached) return;
@@ -91,6 +93,24 @@ class TrainingBench {
   }
 
  private:
+  void add_graphed(const training::TrainStep& step, const training::EncodedBatch& batch, BenchRow row,
+                   std::vector<BenchRow>& rows) {
+    training::GraphedStep graphed(step, policy_.trainable, 1.0);
+    optimizer_->keep_gradients();
+    row.baseline = row.name;
+    row.name = "  the same as a CUDA graph";
+    row.timing = time_runs([&] { graphed.run(step.prepare(batch, step.draw_timesteps(batch))), update(); },
+                           options_.device, options_.repeats);
+    rows.push_back(row);
+  }
+
+  // With a rate of zero, so that all runs compute the same.
+  void update() {
+    optimizer_->grad_norm();
+    optimizer_->step(0.0);
+    optimizer_->zero_grad();
+  }
+
   // Made when an objective asks for one: that of full fine-tuning is a second network.
   training::ReferencePolicy& reference() {
     if (!reference_) {
@@ -117,16 +137,9 @@ class TrainingBench {
     return training::synthetic_batch(shape, options_.batch_size, items_of(objective.data), objective, options_.device);
   }
 
-  // With a rate of zero, so that all runs compute the same.
   Timing time_step(const training::TrainStep& step, const training::EncodedBatch& batch, const at::Tensor& known) {
-    return time_runs(
-        [&] {
-          step.forward(batch, step.draw_timesteps(batch), known).loss.loss.backward();
-          optimizer_->grad_norm();
-          optimizer_->step(0.0);
-          optimizer_->zero_grad();
-        },
-        options_.device, options_.repeats);
+    return time_runs([&] { step.forward(batch, step.draw_timesteps(batch), known).loss.loss.backward(), update(); },
+                     options_.device, options_.repeats);
   }
 
   const BenchOptions& options_;

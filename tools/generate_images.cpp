@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/logging.h"
 #include "core/progress.h"
+#include "core/side_stream.h"
 #include "images/image_encode.h"
 #include "pipelines/sampling_run.h"
 #include "tools/contact_sheet.h"
@@ -199,14 +200,21 @@ size_t batch_end(const std::vector<const PictureJob*>& jobs, size_t begin, size_
   return end;
 }
 
-at::Tensor make_batch(PreparedPipeline& prepared, const std::vector<pipelines::ImageRequest>& requests,
-                      const Preview& preview) {
+// Whether sampling such a batch keeps a GPU so little busy that it may decode another one beside it. Of larger ones it
+// would only take the memory of both at once.
+bool leaves_device_idle(pipelines::ImageSize size, int64_t batch_size) {
+  constexpr int64_t kManyPixels = 768 * 768;
+  return batch_size * size.height_px * size.width_px <= kManyPixels;
+}
+
+at::Tensor sample_batch(PreparedPipeline& prepared, const std::vector<pipelines::ImageRequest>& requests,
+                        const Preview& preview) {
   pipelines::SamplingRun run(prepared.pipeline, requests, prepared.sampling);
   while (!run.is_done()) {
     run.step();
     preview.update(run);
   }
-  return prepared.pipeline.decode(run.latents());
+  return run.latents();
 }
 
 }  // namespace
@@ -231,7 +239,8 @@ std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& 
   const size_t num_kept = jobs.size() - open.size();
   Progress progress("generate", static_cast<int64_t>(jobs.size()), "image", options.shows_progress);
   progress.set_start(static_cast<int64_t>(num_kept));
-  const auto write = [&](const at::Tensor& images, size_t begin, size_t end) {
+  const auto write = [&](const SideStream::Work& decode, size_t begin, size_t end) {
+    const at::Tensor images = decode();
     for (size_t i = begin; i < end; ++i) {
       const std::string settings = settings_of(*open[i]);
       const std::string png = images::encode_png(images[static_cast<int64_t>(i - begin)]);
@@ -240,15 +249,17 @@ std::vector<std::filesystem::path> generate_images(const GenerateImagesOptions& 
     }
     progress.update(static_cast<int64_t>(num_kept + end));
   };
-  // A batch is written while the next one is made. Leaving early waits for it.
+  // A batch is written, and on a GPU decoded, while the next one is sampled. Leaving early waits for it.
+  const SideStream side(leaves_device_idle(prepared.size, options.batch_size) ? options.device : at::Device(at::kCPU));
   std::future<void> writing;
   for (size_t begin = 0; begin < open.size();) {
     const size_t end = batch_end(open, begin, static_cast<size_t>(options.batch_size), prepared);
     std::vector<pipelines::ImageRequest> requests;
     for (size_t i = begin; i < end; ++i) requests.push_back(open[i]->request);
-    const at::Tensor images = make_batch(prepared, requests, preview);
+    const auto decode = side.beside(
+        [&prepared, latents = sample_batch(prepared, requests, preview)] { return prepared.pipeline.decode(latents); });
     if (writing.valid()) writing.get();
-    writing = std::async(std::launch::async, write, images, begin, end);
+    writing = std::async(std::launch::async, write, decode, begin, end);
     begin = end;
   }
   if (writing.valid()) writing.get();

@@ -18,7 +18,7 @@ at::Tensor root_mean_square(const at::Tensor& values) {
 }  // namespace
 
 Adafactor::Adafactor(std::vector<NamedTensor> parameters, const AdafactorOptions& options)
-    : Optimizer(std::move(parameters), at::kCPU), options_(options) {
+    : Optimizer(std::move(parameters)), options_(options) {
   check_usage(!options.warmup_init || options.relative_step, "adafactor: warmup_init needs relative_step");
   for (const at::Tensor& master : masters_) {
     Moments moments;
@@ -37,11 +37,14 @@ Adafactor::Adafactor(std::vector<NamedTensor> parameters, const AdafactorOptions
   }
 }
 
-void Adafactor::step(double lr) {
-  at::NoGradGuard no_grad;
-  for_each_gradient([&](size_t i, const at::Tensor& gradient, double count) {
-    update(masters_[i], gradient.to(at::kFloat), moments_[i], count, lr);
-  });
+void Adafactor::move(const std::vector<size_t>& present, double lr, const kernels::StepGate& gate) {
+  if (gate.takes.defined() && gate.takes.item<float>() == 0) return;
+  const at::Tensor counts = step_counts_.cpu();
+  for (const size_t i : present) {
+    at::Tensor gradient = parameters_[i].tensor.grad().to(at::kFloat);
+    if (gate.gradient_factor.defined()) gradient = gradient * gate.gradient_factor;
+    update(masters_[i], gradient, moments_[i], counts[static_cast<int64_t>(i)].item<double>(), lr);
+  }
   round_masters();
 }
 

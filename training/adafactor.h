@@ -21,14 +21,15 @@ struct AdafactorOptions {
 
 // Adafactor (arXiv 1804.04235) as transformers.optimization.Adafactor: of the squared gradients of a matrix only means
 // over rows and columns are kept (its last two dimensions; [out, in, kh, kw] has a row of kw a kernel row). State: as
-// good as none for matrices, 4 bytes an element for vectors, and 4 more for a first moment.
+// good as none for matrices, 4 bytes an element for vectors, and 4 more for a first moment. Made of plain tensor
+// operations, it waits for its gate and step counts.
 class Adafactor : public Optimizer {
  public:
   Adafactor(std::vector<NamedTensor> parameters, const AdafactorOptions& options);
-  void step(double lr) override;
   double rate(double lr) const override;
 
  protected:
+  void move(const std::vector<size_t>& present, double lr, const kernels::StepGate& gate) override;
   TensorMap memory() const override;
 
  private:

@@ -8,23 +8,8 @@
 #include "kernels/adamw_8bit/adamw_8bit.h"
 
 namespace prefusion::training {
-namespace {
-
-// One step of AdamW on elements with fp32 moments, which are updated too. `count` from 1.
-void adamw_update(const at::Tensor& weight, const at::Tensor& gradient, const at::Tensor& exp_avg,
-                  const at::Tensor& exp_avg_sq, double count, double lr, const AdamWOptions& options) {
-  exp_avg.lerp_(gradient, 1 - options.beta1);
-  exp_avg_sq.mul_(options.beta2).addcmul_(gradient, gradient, 1 - options.beta2);
-  const double correction1 = 1 - std::pow(options.beta1, count);
-  const double correction2 = std::sqrt(1 - std::pow(options.beta2, count));
-  weight.mul_(1 - lr * options.weight_decay);
-  weight.addcdiv_(exp_avg, exp_avg_sq.sqrt().div_(correction2).add_(options.eps), -lr / correction1);
-}
-
-}  // namespace
-
 AdamW8bit::AdamW8bit(std::vector<NamedTensor> parameters, const AdamWOptions& options)
-    : Optimizer(std::move(parameters), at::kCPU), options_(options) {
+    : Optimizer(std::move(parameters)), options_(options) {
   for (const at::Tensor& master : masters_) {
     Moments moments;
     if (master.numel() < kSmallest) {
@@ -38,32 +23,42 @@ AdamW8bit::AdamW8bit(std::vector<NamedTensor> parameters, const AdamWOptions& op
   }
 }
 
-void AdamW8bit::step(double lr) {
-  at::NoGradGuard no_grad;
-  for_each_gradient([&](size_t i, const at::Tensor& gradient, double count) {
-    const at::Tensor parameter = parameters_[i].tensor.detach();
-    const bool has_master = parameter.scalar_type() != at::kFloat;
-    // Elements in the order of the shape, whatever the layout: a state fits wherever it is loaded.
-    const at::Tensor weight = masters_[i].contiguous();
-    const bool is_in_place = weight.is_same(masters_[i]) && parameter.is_contiguous();
-    const bool is_rounded = is_in_place && has_master && moments_[i].exp_avg_codes;
-    update(is_rounded ? parameter.view(-1) : at::Tensor(), weight.view(-1), gradient.contiguous().view(-1), moments_[i],
-           count, lr);
-    if (!weight.is_same(masters_[i])) masters_[i].copy_(weight);
-    if (has_master && !is_rounded) parameter.copy_(masters_[i]);
-  });
-}
-
-void AdamW8bit::update(const at::Tensor& parameter, const at::Tensor& weight, const at::Tensor& gradient,
-                       const Moments& moments, double count, double lr) const {
-  if (!moments.exp_avg_codes) {
-    adamw_update(weight, gradient.to(at::kFloat), moments.exp_avg, moments.exp_avg_sq, count, lr, options_);
-    return;
-  }
+void AdamW8bit::move(const std::vector<size_t>& present, double lr, const kernels::StepGate& gate) {
   AdamWOptions settings = options_;
   settings.lr = lr;
-  kernels::adamw_8bit_step(parameter, weight, gradient, moments.exp_avg_codes->bytes(),
-                           moments.exp_avg_sq_codes->bytes(), count, settings);
+  std::vector<Elements> small;
+  std::vector<kernels::AdamWTensors> small_tensors;
+  for (const size_t i : present) {
+    const Elements e = elements_of(i);
+    const Moments& moments = moments_[i];
+    if (moments.exp_avg_codes) {
+      kernels::adamw_8bit_step(e.parameter, e.weight, e.gradient, moments.exp_avg_codes->bytes(),
+                               moments.exp_avg_sq_codes->bytes(), counts_[i], settings, gate);
+      write_back(e);
+    } else {
+      small_tensors.push_back({e.parameter, e.weight, e.gradient, moments.exp_avg, moments.exp_avg_sq, counts_[i]});
+      small.push_back(e);
+    }
+  }
+  kernels::adamw_step(std::move(small_tensors), settings, gate);
+  for (const Elements& e : small) write_back(e);
+}
+
+AdamW8bit::Elements AdamW8bit::elements_of(size_t i) const {
+  const at::Tensor parameter = parameters_[i].tensor.detach();
+  const at::Tensor weight = masters_[i].contiguous();
+  const at::Tensor gradient = parameters_[i].tensor.grad().contiguous().view(-1);
+  const bool has_master = parameter.scalar_type() != at::kFloat;
+  if (!has_master) return {i, at::Tensor(), weight.view(-1), gradient};
+  const at::Tensor rounded =
+      parameter.is_contiguous() ? parameter : at::empty_like(parameter, at::MemoryFormat::Contiguous);
+  return {i, rounded.view(-1), weight.view(-1), gradient};
+}
+
+void AdamW8bit::write_back(const Elements& elements) {
+  const at::Tensor &master = masters_[elements.number], parameter = parameters_[elements.number].tensor.detach();
+  if (!master.is_contiguous()) master.copy_(elements.weight.view(master.sizes()));
+  if (elements.parameter.defined() && !parameter.is_contiguous()) parameter.copy_(master);
 }
 
 TensorMap AdamW8bit::memory() const {

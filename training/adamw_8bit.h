@@ -17,9 +17,9 @@ class AdamW8bit : public Optimizer {
   static constexpr int64_t kSmallest = 4096;  // elements
 
   AdamW8bit(std::vector<NamedTensor> parameters, const AdamWOptions& options);
-  void step(double lr) override;
 
  protected:
+  void move(const std::vector<size_t>& present, double lr, const kernels::StepGate& gate) override;
   TensorMap memory() const override;
 
  private:
@@ -28,9 +28,16 @@ class AdamW8bit : public Optimizer {
     std::optional<DynamicTensor> exp_avg_codes, exp_avg_sq_codes;
   };
 
-  // On elements [N] with fp32 weights; a parameter that is defined becomes their rounding.
-  void update(const at::Tensor& parameter, const at::Tensor& weight, const at::Tensor& gradient, const Moments& moments,
-              double count, double lr) const;
+  // A parameter as elements in the order of its shape, whatever the layout: a state fits wherever it is loaded. In
+  // place where the layout is that order, else copies that write_back() brings home.
+  struct Elements {
+    size_t number;
+    at::Tensor parameter;  // [N] in half precision, or undefined: the weight is all there is
+    at::Tensor weight;     // [N] fp32
+    at::Tensor gradient;   // [N]
+  };
+  Elements elements_of(size_t i) const;
+  void write_back(const Elements& elements);
 
   AdamWOptions options_;
   std::vector<Moments> moments_;

@@ -66,7 +66,7 @@ class AlignRun {
         dtype_(dtype),
         info_(losses::find_objective_info(options.objective)),
         params_(losses::resolve_params(info_, options.objective_args, options.beta, options.kappa)),
-        guard_(options.spike_factor, options.skip_nonfinite),
+        guard_(options.spike_factor, options.skip_nonfinite, device),
         alarm_(options.alarm_drift) {}
 
   void run() {
@@ -88,6 +88,7 @@ class AlignRun {
     if (policy_.users) policy_.trainable = enroll_users(*policy_.users, steps_->users(), options_);
     optimizer_ = make_optimizer(parse_optimizer(options_.optimizer, options_.optimizer_args), policy_.trainable,
                                 options_.weight_decay);
+    if (options_.cuda_graph) optimizer_->keep_gradients();
     if (options_.ema > 0) ema_ = std::make_unique<Ema>(optimizer_->master_weights(), options_.ema);
     num_steps_ = steps_->num_steps();
     fingerprint_ = run_fingerprint(options_, params_, policy_, dtype_, num_steps_);
@@ -167,6 +168,7 @@ class AlignRun {
 
   void save() {
     if (saved_step_ == step_number_) return;
+    guard_.settle();
     Checkpoint checkpoint{.step = step_number_, .tensors = {{"optimizer", optimizer_->state()}}};
     if (ema_) checkpoint.tensors["ema"] = ema_->state();
     if (TensorMap tensors = steps_->tensors(); !tensors.empty()) checkpoint.tensors["steps"] = std::move(tensors);
@@ -202,39 +204,38 @@ class AlignRun {
     std::string ids;
     at::Tensor loss_sum;
     for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
-      const MicroStep part = steps_->next(step_number_ + 1);
-      {
-        const TimedPart backward(StepPart::kBackward);
-        (part.loss / static_cast<double>(options_.accumulate)).backward();
-      }
-      const at::Tensor loss = part.loss.detach();
-      loss_sum = loss_sum.defined() ? loss_sum + loss : loss;
-      sums_.add(part.metrics, loss);
+      const MicroStep part = steps_->next(step_number_ + 1, 1.0 / static_cast<double>(options_.accumulate));
+      loss_sum = loss_sum.defined() ? loss_sum + part.loss : part.loss;
+      sums_.add(part.metrics, part.loss);
       ids += (ids.empty() ? "" : ", ") + part.ids;
     }
     const at::Tensor loss = loss_sum / static_cast<double>(options_.accumulate);
-    const double norm = update_weights(loss, lr, ids);
+    const at::Tensor norm = update_weights(loss, lr, std::move(ids));
     ++step_number_;
     steps_->follow(step_number_, optimizer_->master_weights());
+    if (waits_after(step_number_)) guard_.settle();
     costs.end();
-    if (logs_step(step_number_)) log_step(costs, lr, norm);
+    if (logs_step(step_number_)) log_step(costs, lr, norm.item<double>());
   }
 
-  // By the gradients that are there; their norm.
-  double update_weights(const at::Tensor& loss, double lr, const std::string& ids) {
+  // Whether what the device knows of a step is looked at right after it. The CPU has done it by then.
+  bool waits_after(int64_t step) const {
+    const auto is_due = [step](int64_t every) { return every > 0 && step % every == 0; };
+    return device_.is_cpu() || logs_step(step) || is_due(options_.eval_every) || is_due(options_.save_every) ||
+           is_due(options_.sample_every) || pending_interrupt();
+  }
+
+  // By the gradients that are there; their norm. The host waits for nothing: whether the step is taken is decided on
+  // the device.
+  at::Tensor update_weights(const at::Tensor& loss, double lr, std::string ids) {
     const TimedPart optimizer(StepPart::kOptimizer);
     const at::Tensor norm = optimizer_->grad_norm();
     steps_->on_gradients(step_number_ + 1, loss, norm);
-    const double norm_value = norm.item<double>();
-    if (guard_.judge(loss.item<double>(), norm_value, step_number_ + 1, ids) == StepVerdict::kTake) {
-      // A pass over all gradients, which most steps of a run in good order do not need.
-      const bool is_large = norm_value + Optimizer::kNormEps > options_.max_grad_norm;
-      if (options_.max_grad_norm > 0 && is_large) optimizer_->clip_gradients(norm, options_.max_grad_norm);
-      optimizer_->step(lr);
-      if (ema_) ema_->update(optimizer_->master_weights());
-    }
+    const at::Tensor takes = guard_.judge(loss, norm, step_number_ + 1, std::move(ids));
+    optimizer_->step(lr, {.takes = takes, .gradient_factor = clip_factor(norm, options_.max_grad_norm)});
+    if (ema_) ema_->update(optimizer_->master_weights(), takes);
     optimizer_->zero_grad();
-    return norm_value;
+    return norm;
   }
 
   void log_step(StepCosts& costs, double lr, double grad_norm) {

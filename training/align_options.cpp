@@ -179,6 +179,20 @@ void check_stream_weights(const AlignOptions& o, const losses::ObjectiveInfo& ob
               "--reference adapter-off");
 }
 
+// A recorded step reads its inputs where they are, and is of the launches it was recorded with.
+void check_cuda_graph(const AlignOptions& o) {
+  if (!o.cuda_graph) return;
+  const std::string what = "--cuda-graph replays the launches of one step: ";
+  check_usage(online_objective_of(o) == nullptr, what, "--objective ", o.objective,
+              " samples and learns in steps of several kinds; leave it out");
+  const AdapterKind kind = o.adapter_kind();
+  check_usage(kind == AdapterKind::kLora || kind == AdapterKind::kFull, what, "--objective ", o.objective, " trains a ",
+              adapter_title(kind), " whose states are made outside of them; leave it out");
+  check_usage(!o.train_text_encoder, what, "--train-text-encoder has prompts of any length; leave one out");
+  check_usage(!o.stream_weights, what, "--stream-weights moves weights; leave one out");
+  check_usage(!o.auto_kappa, what, "--auto-kappa changes the objective; leave one out");
+}
+
 // An optimizer with a rate of its own leaves nothing to the flags that set one.
 void check_optimizer(const AlignOptions& o) {
   if (!parse_optimizer(o.optimizer, o.optimizer_args).has_own_rate()) return;
@@ -335,6 +349,7 @@ void validate(const AlignOptions& o) {
     check_text_encoder(o, needs);
     check_base_dtype(o, needs);
     check_stream_weights(o, needs);
+    check_cuda_graph(o);
     if (losses::find_online_objective(o.objective) != nullptr) return;
     const auto& objective = losses::find_objective(o.objective);
     losses::check_loss_options(objective, o.loss);

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <optional>
 
 #include "core/device.h"
 #include "core/error.h"
@@ -11,6 +12,7 @@
 #include "core/progress.h"
 #include "losses/registry.h"
 #include "nn/layers.h"
+#include "training/graphed_step.h"
 #include "training/synthetic_batch.h"
 
 namespace prefusion::training {
@@ -60,12 +62,16 @@ void dry_run(const TrainStep& step, Optimizer& optimizer, const Policy& policy, 
   const bool is_cached =
       options.reference_spec(losses::with_needs_of(options.loss, objective.info)).kind == ReferenceKind::kCached;
   const at::Tensor known = is_cached ? at::ones({options.batch_size, items}).to(device) : at::Tensor();
+  std::optional<GraphedStep> graphed;
+  if (options.cuda_graph) graphed.emplace(step, policy.trainable, 1.0);
   const size_t encoding_peak = peak_memory_bytes(device);
   reset_peak_memory(device);
   for (int i = 0; i < kSteps; ++i) {
     const auto began = std::chrono::steady_clock::now();
-    for (int64_t micro = 0; micro < options.accumulate; ++micro)
-      step.forward(complete(batch), step.draw_timesteps(batch), known).loss.loss.backward();
+    for (int64_t micro = 0; micro < options.accumulate; ++micro) {
+      const StepInputs inputs = step.prepare(complete(batch), step.draw_timesteps(batch), known);
+      graphed ? (void)graphed->run(inputs) : step.compute(inputs).loss.loss.backward();
+    }
     optimizer.grad_norm().item<double>();
     optimizer.step(0.0);
     optimizer.zero_grad();

@@ -3,28 +3,26 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
-
 #include "core/error.h"
 
 namespace prefusion::training {
 
 Ema::Ema(const std::vector<NamedTensor>& weights, double decay) : decay_(decay) {
   for (const auto& [name, weight] : weights) averages_.push_back({name, weight.detach().to(at::kFloat, false, true)});
-  num_updates_ = at::zeros({}, at::kLong);
+  const at::Device device = averages_.empty() ? at::Device(at::kCPU) : averages_.front().tensor.device();
+  num_updates_ = at::zeros({}, at::TensorOptions().dtype(at::kLong).device(device));
 }
 
-void Ema::update(const std::vector<NamedTensor>& weights) {
+void Ema::update(const std::vector<NamedTensor>& weights, const at::Tensor& takes) {
   at::NoGradGuard no_grad;
-  const auto updates = static_cast<double>(num_updates_.item<int64_t>());
-  const double decay = std::min(decay_, (1.0 + updates) / (10.0 + updates));
-  std::vector<at::Tensor> averages, current;
+  const at::Tensor updates = num_updates_.to(at::kDouble);
+  at::Tensor share = 1.0 - ((updates + 1.0) / (updates + 10.0)).clamp_max(decay_);
+  if (takes.defined()) share = share * takes;
+  share = share.to(at::kFloat);
   for (size_t i = 0; i < averages_.size(); ++i) {
-    averages.push_back(averages_[i].tensor);
-    current.push_back(weights[i].tensor.detach().to(at::kFloat));
+    averages_[i].tensor.lerp_(weights[i].tensor.detach().to(at::kFloat), share);
   }
-  at::_foreach_lerp_(averages, current, 1.0 - decay);
-  num_updates_.add_(1);
+  num_updates_.add_(takes.defined() ? takes.to(at::kLong) : at::ones_like(num_updates_));
 }
 
 TensorMap Ema::state() const {

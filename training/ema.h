@@ -13,7 +13,8 @@ class Ema {
  public:
   Ema(const std::vector<NamedTensor>& weights, double decay);
 
-  void update(const std::vector<NamedTensor>& weights);
+  // `takes`: as of a StepGate; where it is 0 nothing moves.
+  void update(const std::vector<NamedTensor>& weights, const at::Tensor& takes = {});
 
   TensorMap state() const;
   void load_state(const TensorMap& state, const std::string& where);
@@ -22,7 +23,7 @@ class Ema {
  private:
   double decay_;
   std::vector<NamedTensor> averages_;
-  at::Tensor num_updates_;
+  at::Tensor num_updates_;  // [] int64, on the device of the weights
 };
 
 // Puts other values into parameters for as long as it lives: sampling and evaluating with the averaged weights.

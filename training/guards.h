@@ -1,38 +1,50 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
-#include <deque>
 #include <string>
+#include <vector>
 
 #include "core/json_config.h"
 
 namespace prefusion::training {
 
-enum class StepVerdict { kTake, kSkipSpike, kSkipNonfinite };
-
 // Watches gradient norms: a step far outside their running distribution is a spike and is skipped; one that is not
-// finite is skipped up to a budget, then the run stops. The history is part of the checkpoint.
+// finite is skipped up to a budget, then the run stops. It decides on the device of the norms, and nobody waits for it
+// until the host wants to know. The history is part of the checkpoint.
 class GradientGuard {
  public:
   // `spike_factor` times the running median counts as a spike (0: never).
-  GradientGuard(double spike_factor, int64_t skip_nonfinite)
-      : spike_factor_(spike_factor), nonfinite_budget_(skip_nonfinite) {}
+  GradientGuard(double spike_factor, int64_t skip_nonfinite, at::Device device);
 
-  // `ids` names the records of the step for the messages. Run error when the non-finite budget is spent.
-  StepVerdict judge(double loss, double grad_norm, int64_t step, const std::string& ids);
+  // Whether the step is taken: fp32 [], 1 or 0. `loss` and `grad_norm` are 0-dim tensors on the device; `ids` names the
+  // records of the step for the messages.
+  at::Tensor judge(const at::Tensor& loss, const at::Tensor& grad_norm, int64_t step, std::string ids);
 
+  // Says what was skipped since the last call. Waits for the device. Run error when the non-finite budget is spent; no
+  // step was taken by what is not finite.
+  void settle();
+
+  // Of settled steps.
   Json state() const;
   void load_state(const Json& state);
   int64_t num_skipped() const { return num_skipped_; }
 
  private:
-  double median() const;
+  struct Judged {
+    int64_t step;
+    std::string ids;
+    at::Tensor facts;  // [5] fp64 as the host reads them
+  };
+  void report(const Judged& judged, const double* facts);
 
   double spike_factor_;
   int64_t nonfinite_budget_;
   int64_t num_skipped_ = 0;
   int64_t num_nonfinite_ = 0;
-  std::deque<double> history_;
+  at::Tensor history_;  // [100] fp64, the newest last; infinite where there is none yet
+  std::vector<Judged> judged_;
 };
 
 // Looks at held-out measurements for signs that the likelihood of the chosen pictures is paying for the margin.

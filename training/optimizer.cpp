@@ -6,16 +6,7 @@
 #include "core/error.h"
 
 namespace prefusion::training {
-namespace {
-
-at::Device device_of(const std::vector<NamedTensor>& parameters) {
-  return parameters.empty() ? at::Device(at::kCPU) : parameters.front().tensor.device();
-}
-
-}  // namespace
-
-Optimizer::Optimizer(std::vector<NamedTensor> parameters, at::Device counts_device)
-    : parameters_(std::move(parameters)) {
+Optimizer::Optimizer(std::vector<NamedTensor> parameters) : parameters_(std::move(parameters)) {
   check_usage(!parameters_.empty(), "nothing to train: no parameter was selected");
   at::NoGradGuard no_grad;
   for (const auto& [name, parameter] : parameters_) {
@@ -24,7 +15,26 @@ Optimizer::Optimizer(std::vector<NamedTensor> parameters, at::Device counts_devi
     masters_.push_back(is_half ? parameter.detach().to(at::kFloat) : parameter.detach());
   }
   step_counts_ = at::zeros({static_cast<int64_t>(parameters_.size())},
-                           at::TensorOptions().dtype(at::kFloat).device(counts_device));
+                           at::TensorOptions().dtype(at::kFloat).device(masters_.front().device()));
+  counts_ = step_counts_.unbind();
+}
+
+void Optimizer::step(double lr, const kernels::StepGate& gate) {
+  at::NoGradGuard no_grad;
+  std::vector<size_t> present;
+  std::vector<at::Tensor> counts;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!parameters_[i].tensor.grad().defined()) continue;
+    present.push_back(i);
+    counts.push_back(counts_[i]);
+  }
+  if (present.empty()) return;
+  if (gate.takes.defined()) {
+    at::_foreach_add_(counts, gate.takes);
+  } else {
+    at::_foreach_add_(counts, 1);
+  }
+  move(present, lr, gate);
 }
 
 void Optimizer::round_masters() {
@@ -36,7 +46,16 @@ void Optimizer::round_masters() {
 }
 
 void Optimizer::zero_grad() {
-  for (auto& [name, parameter] : parameters_) parameter.mutable_grad().reset();
+  at::NoGradGuard no_grad;
+  std::vector<at::Tensor> present;
+  for (auto& [name, parameter] : parameters_) {
+    if (!keeps_gradients_) {
+      parameter.mutable_grad().reset();
+    } else if (parameter.grad().defined()) {
+      present.push_back(parameter.grad());
+    }
+  }
+  if (!present.empty()) at::_foreach_zero_(present);
 }
 
 at::Tensor Optimizer::grad_norm() const {
@@ -45,17 +64,14 @@ at::Tensor Optimizer::grad_norm() const {
   for (const auto& [name, parameter] : parameters_) {
     if (parameter.grad().defined()) present.push_back(parameter.grad());
   }
-  if (present.empty()) return at::zeros({}, at::kFloat);
+  if (present.empty()) return at::zeros({}, masters_.front().options());
   std::vector<at::Tensor> norms = at::_foreach_norm(present, 2, at::kFloat);
   return at::linalg_vector_norm(at::stack(norms));
 }
 
-void Optimizer::clip_gradients(const at::Tensor& norm, double max_norm) {
-  at::NoGradGuard no_grad;
-  const at::Tensor factor = (max_norm / (norm + kNormEps)).clamp_max(1.0);
-  for (auto& [name, parameter] : parameters_) {
-    if (parameter.grad().defined()) parameter.mutable_grad().mul_(factor);
-  }
+at::Tensor clip_factor(const at::Tensor& norm, double max_norm) {
+  constexpr double kEps = 1e-6;
+  return max_norm > 0 ? (max_norm / (norm + kEps)).clamp_max(1.0) : at::Tensor();
 }
 
 TensorMap Optimizer::state() const {
@@ -90,42 +106,27 @@ size_t Optimizer::state_bytes() const {
 }
 
 AdamW::AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options)
-    : Optimizer(parameters, device_of(parameters)), options_(options) {
+    : Optimizer(std::move(parameters)), options_(options) {
   for (const at::Tensor& master : masters_) {
     exp_avg_.push_back(at::zeros_like(master));
     exp_avg_sq_.push_back(at::zeros_like(master));
   }
-  steps_ = step_counts_.unbind();
 }
 
-void AdamW::step(double lr) {
-  at::NoGradGuard no_grad;
-  std::vector<at::Tensor> weights, gradients, exp_avg, exp_avg_sq, steps;
+void AdamW::move(const std::vector<size_t>& present, double lr, const kernels::StepGate& gate) {
   AdamWOptions settings = options_;
   settings.lr = lr;
-  const auto has_gradient = [&](size_t i) { return parameters_[i].tensor.grad().defined(); };
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (has_gradient(i)) steps.push_back(steps_[i]);
-  }
-  if (steps.empty()) return;
-  at::_foreach_add_(steps, 1);
-  steps.clear();
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (!has_gradient(i)) continue;
+  std::vector<kernels::AdamWTensors> tensors;
+  for (const size_t i : present) {
     const at::Tensor& parameter = parameters_[i].tensor;
-    if (parameter.scalar_type() != at::kFloat) {
-      kernels::adamw_step(parameter, masters_[i], parameter.grad(), exp_avg_[i], exp_avg_sq_[i], steps_[i], settings);
-      continue;
-    }
-    weights.push_back(masters_[i]);
-    gradients.push_back(parameter.grad());
-    exp_avg.push_back(exp_avg_[i]);
-    exp_avg_sq.push_back(exp_avg_sq_[i]);
-    steps.push_back(steps_[i]);
+    tensors.push_back({.parameter = parameter.scalar_type() == at::kFloat ? at::Tensor() : parameter.detach(),
+                       .master = masters_[i],
+                       .gradient = parameter.grad(),
+                       .exp_avg = exp_avg_[i],
+                       .exp_avg_sq = exp_avg_sq_[i],
+                       .count = counts_[i]});
   }
-  if (weights.empty()) return;
-  at::_fused_adamw_(weights, gradients, exp_avg, exp_avg_sq, {}, steps, lr, options_.beta1, options_.beta2,
-                    options_.weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
+  kernels::adamw_step(std::move(tensors), settings, gate);
 }
 
 TensorMap AdamW::memory() const {

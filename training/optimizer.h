@@ -16,14 +16,15 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
 
-  virtual void step(double lr) = 0;
+  // A gate that is shut leaves everything as it is, step counts included.
+  void step(double lr, const kernels::StepGate& gate = {});
+  // Forgets the gradients, or makes them zero where they are.
   void zero_grad();
+  // From now on gradients stay in one place: recorded backward passes (training/graphed_step.h) have its address.
+  void keep_gradients() { keeps_gradients_ = true; }
 
   // Global L2 norm of all gradients, as a 0-dim fp32 tensor (no host synchronisation).
   at::Tensor grad_norm() const;
-  // Scales all gradients by max_norm / (norm + kNormEps) where that is below 1, as torch.nn.utils.clip_grad_norm_.
-  static constexpr double kNormEps = 1e-6;
-  void clip_gradients(const at::Tensor& norm, double max_norm);
 
   // Everything needed to go on bit for bit: what the optimizer remembers, masters, step counts.
   TensorMap state() const;
@@ -38,23 +39,13 @@ class Optimizer {
   virtual double rate(double lr) const { return lr; }
 
  protected:
-  // `counts_device`: where the step counts are kept, [parameters].
-  Optimizer(std::vector<NamedTensor> parameters, at::Device counts_device);
+  explicit Optimizer(std::vector<NamedTensor> parameters);
   Optimizer(Optimizer&&) = default;
   Optimizer& operator=(Optimizer&&) = default;
 
-  // `update(i, gradient, count)` for every parameter that has a gradient; its step count, from 1, goes up. Counts on
-  // the CPU. What it does to masters is for it to round.
-  template <typename Update>
-  void for_each_gradient(const Update& update) {
-    auto counts = step_counts_.accessor<float, 1>();
-    for (size_t i = 0; i < parameters_.size(); ++i) {
-      const at::Tensor& gradient = parameters_[i].tensor.grad();
-      if (!gradient.defined()) continue;
-      const double count = counts[static_cast<int64_t>(i)] += 1;
-      update(i, gradient, count);
-    }
-  }
+  // Moves the parameters `present`, which have gradients and whose step counts have gone up. What it does to masters is
+  // for it to round.
+  virtual void move(const std::vector<size_t>& present, double lr, const kernels::StepGate& gate) = 0;
 
   // What it remembers of each parameter, by names that no other state has.
   virtual TensorMap memory() const = 0;
@@ -62,25 +53,30 @@ class Optimizer {
 
   std::vector<NamedTensor> parameters_;
   std::vector<at::Tensor> masters_;  // the parameter itself where it is fp32
-  at::Tensor step_counts_;           // [parameters] fp32
+  at::Tensor step_counts_;           // [parameters] fp32, on the parameters' device
+  std::vector<at::Tensor> counts_;   // its elements as 0-dim views
   bool has_masters_ = false;
+  bool keeps_gradients_ = false;
 };
+
+// What clips gradients of that norm (0-dim) to `max_norm` when they are multiplied by it: max_norm / (norm + 1e-6)
+// where that is below 1, as torch.nn.utils.clip_grad_norm_. Undefined for a max_norm of 0: nothing is clipped.
+at::Tensor clip_factor(const at::Tensor& norm, double max_norm);
 
 // AdamW with decoupled weight decay (arXiv 1711.05101), as torch.optim.AdamW. Moments are always fp32.
 using AdamWOptions = kernels::AdamWSettings;
 class AdamW : public Optimizer {
  public:
   AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options);
-  void step(double lr) override;
 
  protected:
+  void move(const std::vector<size_t>& present, double lr, const kernels::StepGate& gate) override;
   TensorMap memory() const override;
 
  private:
   AdamWOptions options_;
   std::vector<at::Tensor> exp_avg_;
   std::vector<at::Tensor> exp_avg_sq_;
-  std::vector<at::Tensor> steps_;  // elements of the counts as 0-dim views, as the fused update wants them
 };
 
 }  // namespace prefusion::training

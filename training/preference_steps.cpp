@@ -13,6 +13,7 @@
 #include "training/dry_run.h"
 #include "training/encoded_data.h"
 #include "training/evaluation.h"
+#include "training/graphed_step.h"
 #include "training/group_table.h"
 #include "training/hardness.h"
 #include "training/make_reference.h"
@@ -107,23 +108,38 @@ class PreferenceSteps : public StepSource {
     }
   }
 
-  MicroStep next(int64_t step) override {
+  MicroStep next(int64_t step, double share) override {
     if (!source_) source_ = data_->train_source(position_);
     const EncodedBatch batch = completed(next_batch());
     position_ = batch.next_position;
-    const StepTensors tensors = step_->forward(batch, step_->draw_timesteps(batch),
-                                               reference_errors_ ? reference_errors_->find(batch) : at::Tensor());
-    if (trace_ && trace_->wants(step)) {
+    const StepInputs inputs = step_->prepare(batch, step_->draw_timesteps(batch),
+                                             reference_errors_ ? reference_errors_->find(batch) : at::Tensor());
+    const bool is_traced = trace_ && trace_->wants(step);
+    MicroStep micro =
+        options_.cuda_graph && !is_traced ? replay(inputs, share) : compute(inputs, batch, is_traced, share);
+    for (const auto& id : batch.ids) micro.ids += (micro.ids.empty() ? "" : ", ") + id;
+    return micro;
+  }
+
+  MicroStep compute(const StepInputs& inputs, const EncodedBatch& batch, bool is_traced, double share) {
+    const StepTensors tensors = step_->compute(inputs);
+    if (is_traced) {
       trace_->add(tensors, batch);
       if (own_) trace_->keep("sample_noise", own_->noise_of(batch));
     }
-    MicroStep micro{.loss = tensors.loss.loss, .metrics = tensors.loss.metrics, .ids = {}};
+    MicroStep micro{.loss = tensors.loss.loss.detach(), .metrics = tensors.loss.metrics, .ids = {}};
     if (auto_kappa_) {
       micro.metrics["kappa"] = at::scalar_tensor(tensors.kappa, at::kDouble);
       step_->set_kappa(auto_kappa_->observe(tensors.errors));
     }
-    for (const auto& id : batch.ids) micro.ids += (micro.ids.empty() ? "" : ", ") + id;
+    differentiate(tensors.loss.loss, share);
     return micro;
+  }
+
+  MicroStep replay(const StepInputs& inputs, double share) {
+    if (!graphed_step_) graphed_step_ = std::make_unique<GraphedStep>(*step_, policy_.trainable, share);
+    const losses::LossOutput output = graphed_step_->run(inputs);
+    return {.loss = output.loss, .metrics = output.metrics, .ids = {}};
   }
 
   EncodedBatch next_batch() {
@@ -316,7 +332,8 @@ class PreferenceSteps : public StepSource {
   std::unique_ptr<OwnSamples> own_;  // of runs that sample the rejected pictures
   std::unique_ptr<ReferencePolicy> reference_;
   std::unique_ptr<TrainStep> step_;
-  std::string train_records_;  // records_key
+  std::unique_ptr<GraphedStep> graphed_step_;  // with --cuda-graph
+  std::string train_records_;                  // records_key
   std::unique_ptr<ReferenceErrors> reference_errors_;
   std::unique_ptr<HeldOutEvaluation> evaluation_;
   std::unique_ptr<BatchSource> source_;

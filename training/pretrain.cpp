@@ -242,8 +242,7 @@ class DenoiserPretraining {
     const at::Tensor error = kernels::item_error(prediction, noisy.target.squeeze(1));
     const at::Tensor loss = (error * min_snr_weight(schedule_, t, options_.snr_gamma)).mean();
     loss.backward();
-    optimizer_.clip_gradients(optimizer_.grad_norm(), options_.max_grad_norm);
-    optimizer_.step(lr);
+    optimizer_.step(lr, {.gradient_factor = clip_factor(optimizer_.grad_norm(), options_.max_grad_norm)});
     optimizer_.zero_grad();
     ema_.update(optimizer_.parameters());
     return loss.detach();

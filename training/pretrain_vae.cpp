@@ -37,8 +37,8 @@ void pretrain_vae(vae::AutoencoderKL& vae, const PretrainOptions& options, at::D
     const at::Tensor loss =
         difference.square().mean() + kAbsoluteErrorWeight * difference.abs().mean() + kKlWeight * kl;
     loss.backward();
-    optimizer.clip_gradients(optimizer.grad_norm(), options.max_grad_norm);
-    optimizer.step(options.vae_lr * lr_factor(LrScheduleKind::kCosine, step, 50, options.vae_steps));
+    optimizer.step(options.vae_lr * lr_factor(LrScheduleKind::kCosine, step, 50, options.vae_steps),
+                   {.gradient_factor = clip_factor(optimizer.grad_norm(), options.max_grad_norm)});
     optimizer.zero_grad();
     if (step % options.log_every == 0 || step + 1 == options.vae_steps) {
       const double value = loss.item<double>();

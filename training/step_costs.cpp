@@ -49,7 +49,6 @@ void StepCosts::end() {
   ++num_steps_;
   if (!counter_) return;
   counted_flops_ = static_cast<double>(counter_->total());
-  counted_seconds_ = seconds;
   counter_.reset();
 }
 
@@ -58,8 +57,9 @@ std::string StepCosts::add_to(Metrics& metrics) {
   metrics["seconds_per_step"] = seconds_ / steps;
   const auto parts = clock_.take();
   for (const auto& [part, seconds] : parts) metrics[std::string("time/") + step_part_name(part)] = seconds / steps;
-  if (counted_seconds_ > 0) {
-    const double rate = counted_flops_ / counted_seconds_;
+  if (counted_flops_ > 0) {
+    // A GPU works on: the steps take what they take together, one of them tells nothing.
+    const double rate = counted_flops_ / metrics["seconds_per_step"];
     metrics["tflops"] = rate / 1e12;
     if (peak_flops_ > 0) metrics["mfu"] = rate / peak_flops_;
   }

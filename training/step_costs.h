@@ -21,8 +21,8 @@ class StepCosts {
   void end();
 
   // Adds to the metrics of the steps since the last call: seconds_per_step, time/PART (seconds a step, those that took
-  // any), tflops of the last counted step and, on a known GPU, mfu: its share of what the data sheet says. Returns the
-  // larger parts for the progress line: "backward 48 %, policy 31 %".
+  // any), tflops, by the operations of the last counted step, and, on a known GPU, mfu: its share of what the data
+  // sheet says. Returns the larger parts for the progress line: "backward 48 %, policy 31 %".
   std::string add_to(Metrics& metrics);
 
  private:
@@ -30,7 +30,7 @@ class StepCosts {
   double peak_flops_;
   std::unique_ptr<FlopCounter> counter_;
   std::chrono::steady_clock::time_point began_;
-  double seconds_ = 0, counted_flops_ = 0, counted_seconds_ = 0;
+  double seconds_ = 0, counted_flops_ = 0;
   int64_t num_steps_ = 0;
 };
 

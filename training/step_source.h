@@ -16,12 +16,15 @@ namespace prefusion::training {
 
 // The forward pass of one micro-step.
 struct MicroStep {
-  at::Tensor loss;                            // [], carries the graph
+  at::Tensor loss;                            // []
   std::map<std::string, at::Tensor> metrics;  // detached scalars
   std::string ids;                            // the records it is made of, for messages
 };
 
-// What a run differentiates, step after step: preference data under an objective, or the policy's own samples under a
+// Adds the gradients of `share` times the loss, as that part of a step.
+void differentiate(const at::Tensor& loss, double share);
+
+// What a run learns from, step after step: preference data under an objective, or the policy's own samples under a
 // reward. The run around it (training/align.cpp) owns optimizer, averages, guards, checkpoints and logs, and knows
 // nothing of data, references or objectives.
 class StepSource {
@@ -39,8 +42,9 @@ class StepSource {
   // Whatever needs the weights of the start; called once, before a checkpoint is read.
   virtual void prepare_start() {}
 
-  // Forward pass of the next micro-step, part of optimizer step `step` (from 1). The caller differentiates the loss.
-  virtual MicroStep next(int64_t step) = 0;
+  // The next micro-step, part of optimizer step `step` (from 1): the gradients of `share` times its loss are added to
+  // those that are there. The loss comes without its graph.
+  virtual MicroStep next(int64_t step, double share) = 0;
 
   // The step's gradients are complete: mean loss over its micro-steps and their norm before clipping.
   virtual void on_gradients(int64_t /*step*/, const at::Tensor& /*loss*/, const at::Tensor& /*grad_norm*/) {}

@@ -53,31 +53,35 @@ TrainStep::TrainStep(unet::Denoiser& policy, ReferencePolicy* reference, const s
       inputs_(schedule, options_.scaling, options_.latent_source, options_.seed, options_.dtype,
               policy.info().uses_guidance ? std::optional(options_.distilled_guidance) : std::nullopt) {}
 
-StepTensors TrainStep::forward(const EncodedBatch& batch, const at::Tensor& timesteps,
-                               const at::Tensor& known_error_ref) const {
-  StepTensors step;
-  step.inputs = inputs_.make(batch, timesteps, policy_, encode_prompts(batch));
-  step.inputs.user_states = user_states(batch, options_.user_dropout);
-  step.errors = known_of(batch);
+StepInputs TrainStep::prepare(const EncodedBatch& batch, const at::Tensor& timesteps,
+                              const at::Tensor& known_error_ref) const {
+  StepInputs inputs{.groups = inputs_.make(batch, timesteps, policy_, encode_prompts(batch)),
+                    .masks = batch.masks,
+                    .known = known_of(batch)};
+  inputs.groups.user_states = user_states(batch, options_.user_dropout);
+  inputs.known.error_ref = known_error_ref;
+  inputs.known.latent_source = options_.latent_source.source;
+  add_draws(batch, timesteps, inputs.known);
+  return inputs;
+}
+
+StepTensors TrainStep::compute(const StepInputs& inputs) const {
+  StepTensors step{.inputs = inputs.groups, .prediction = {}, .errors = inputs.known, .loss = {}};
   losses::GroupErrors& errors = step.errors;
-  const at::Tensor& target = step.inputs.target;
+  const at::Tensor &target = step.inputs.target, &masks = inputs.masks;
   at::Tensor prediction_ref;
-  if (known_error_ref.defined()) {
-    errors.error_ref = known_error_ref;
-  } else if (reference_) {
+  if (!errors.error_ref.defined() && reference_) {
     const TimedPart reference(StepPart::kReference);
     prediction_ref = predict(*reference_, step.inputs);
-    errors.error_ref = item_errors(prediction_ref, target, batch.masks);
+    errors.error_ref = item_errors(prediction_ref, target, masks);
   }
   const TimedPart policy(StepPart::kPolicy);
   step.prediction = predict(policy_, step.inputs);
-  errors.error = item_errors(step.prediction, target, batch.masks);
+  errors.error = item_errors(step.prediction, target, masks);
   if (needs_.needs_drift && prediction_ref.defined()) {
-    errors.drift = item_errors(step.prediction, prediction_ref.to(at::kFloat), batch.masks);
+    errors.drift = item_errors(step.prediction, prediction_ref.to(at::kFloat), masks);
   }
-  if (needs_.needs_residual_dot) add_residual_products(step.prediction, target, batch.masks, errors);
-  errors.latent_source = options_.latent_source.source;
-  add_draws(batch, timesteps, errors);
+  if (needs_.needs_residual_dot) add_residual_products(step.prediction, target, masks, errors);
   step.kappa = options_.params.kappa;
   step.loss = objective_.compute(errors, options_.params, options_.loss);
   return step;

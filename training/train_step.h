@@ -11,6 +11,7 @@
 #include "training/batch_source.h"
 #include "training/group_inputs.h"
 #include "training/reference_policy.h"
+#include "training/step_inputs.h"
 #include "training/text_policy.h"
 #include "training/timestep_sampler.h"
 #include "training/timestep_weighting.h"
@@ -58,10 +59,20 @@ class TrainStep {
   TrainStep(unet::Denoiser& policy, ReferencePolicy* reference, const schedulers::NoiseSchedule& schedule,
             const losses::Objective& objective, TrainStepOptions options);
 
-  // Forward pass at timesteps [B] (int64, one a group). `known_error_ref` [B, k] takes the place of a reference pass.
-  // The caller differentiates `loss.loss`.
+  // What a batch asks at timesteps [B] (int64, one a group). `known_error_ref` [B, k] takes the place of a reference
+  // pass.
+  StepInputs prepare(const EncodedBatch& batch, const at::Tensor& timesteps,
+                     const at::Tensor& known_error_ref = {}) const;
+
+  // Forward pass; the caller differentiates `loss.loss`. Nothing here waits for the device or reads host memory, and
+  // equal shapes ask for equal launches.
+  StepTensors compute(const StepInputs& inputs) const;
+
+  // Both.
   StepTensors forward(const EncodedBatch& batch, const at::Tensor& timesteps,
-                      const at::Tensor& known_error_ref = {}) const;
+                      const at::Tensor& known_error_ref = {}) const {
+    return compute(prepare(batch, timesteps, known_error_ref));
+  }
 
   // The timestep of each group: [B] int64.
   at::Tensor draw_timesteps(const EncodedBatch& batch) const;

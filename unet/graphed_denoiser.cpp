@@ -73,24 +73,28 @@ at::Tensor GraphedDenoiser::forward(const at::Tensor& noisy_latents, const at::T
   return found->second->run(given);
 }
 
-// A network may keep what it computed for the last size (positions of a transformer), where a graph would look for it.
 void GraphedDenoiser::drop_other_sizes(int64_t height, int64_t width) {
-  if (height_ != height || width_ != width) passes_.clear();
+  if (height_ != height || width_ != width) {
+    passes_.clear();
+    memory_.reset();
+  }
   height_ = height;
   width_ = width;
 }
 
 std::unique_ptr<GraphedDenoiser::Pass> GraphedDenoiser::record(const at::Tensor& noisy_latents,
                                                                const at::Tensor& timesteps,
-                                                               const Conditioning& conditioning) const {
+                                                               const Conditioning& conditioning) {
   auto pass = std::make_unique<Pass>();
   for (const at::Tensor& tensor : inputs_of(noisy_latents, timesteps, conditioning)) {
     pass->inputs.push_back(tensor.defined() ? tensor.clone() : tensor);
   }
+  if (!memory_) memory_ = kernels::make_graph_memory(noisy_latents.device());
   // The pass outlives its graph, which may call this again.
-  pass->graph = kernels::record_graph(noisy_latents.device(), [denoiser = denoiser_, into = pass.get()] {
+  const auto ask = [denoiser = denoiser_, into = pass.get()] {
     into->prediction = denoiser->forward(into->inputs[0], into->inputs[1], conditioning_of(into->inputs));
-  });
+  };
+  pass->graph = kernels::record_graph(noisy_latents.device(), ask, memory_);
   return pass;
 }
 

@@ -17,7 +17,7 @@ namespace prefusion::unet {
 // changes which launches there are (adapters that come, go or are switched off, weights that move) must be done before
 // the first pass.
 //
-// Graphs of other latent sizes are dropped, so that memory is that of one size. Where a pass cannot be recorded, a
+// Graphs of other latent sizes are dropped, those of one size share their memory. Where a pass cannot be recorded, a
 // warning says why, and passes go on one launch at a time.
 class GraphedDenoiser : public Denoiser {
  public:
@@ -39,10 +39,11 @@ class GraphedDenoiser : public Denoiser {
 
   void drop_other_sizes(int64_t height, int64_t width);
   std::unique_ptr<Pass> record(const at::Tensor& noisy_latents, const at::Tensor& timesteps,
-                               const Conditioning& conditioning) const;
+                               const Conditioning& conditioning);
 
   std::shared_ptr<Denoiser> denoiser_;  // not a submodule: this has no weights of its own
   std::map<Shapes, std::unique_ptr<Pass>> passes_;
+  std::shared_ptr<kernels::GraphMemory> memory_;
   int64_t height_ = 0, width_ = 0;
   bool can_record_ = true;
 };

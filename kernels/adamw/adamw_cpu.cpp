@@ -1,12 +1,13 @@
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/item.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/adamw/adamw.h"
-#include "kernels/adamw/adamw_element.h"
+#include "kernels/adamw/adamw_rows.h"
+#include "kernels/cpu_vector.h"
 #include "kernels/parallel_for.h"
 
 namespace prefusion::kernels::detail {
@@ -14,36 +15,66 @@ namespace {
 
 // Elements that are converted to fp32 and back at a time, so that the loop between is of fp32 alone and vectorises.
 constexpr int64_t kBlock = 256;
+constexpr int64_t kPiece = 1 << 14;  // elements that are worth a thread
 
-template <typename T>
-void step_range(const AdamWArgs& args, const AdamWFactors& factors, int64_t begin, int64_t end) {
-  T* parameter = args.parameter.mutable_data_ptr<T>();
-  const T* gradient = args.gradient.const_data_ptr<T>();
-  float* __restrict__ master = args.master.mutable_data_ptr<float>();
-  float* __restrict__ exp_avg = args.exp_avg.mutable_data_ptr<float>();
-  float* __restrict__ exp_avg_sq = args.exp_avg_sq.mutable_data_ptr<float>();
+// Part of a parameter.
+template <typename T, typename Real>
+struct Piece {
+  AdamWRow<T> row;
+  int64_t begin, end;
+  AdamWFactors factors;
+};
+
+template <typename T, typename Real>
+PREFUSION_INLINE void step_piece(const Piece<T, Real>& piece) {
+  const AdamWFactors factors = piece.factors;
+  const AdamWRow<T>& row = piece.row;
   float gradients[kBlock];
-  for (int64_t first = begin; first < end; first += kBlock) {
-    const int64_t count = std::min(kBlock, end - first);
-    for (int64_t i = 0; i < count; ++i) gradients[i] = static_cast<float>(gradient[first + i]);
+  for (int64_t first = piece.begin; first < piece.end; first += kBlock) {
+    const int64_t count = std::min(kBlock, piece.end - first);
+    const T* gradient = row.gradient + first;
+    float* __restrict__ master = row.master + first;
+    float* __restrict__ exp_avg = row.exp_avg + first;
+    float* __restrict__ exp_avg_sq = row.exp_avg_sq + first;
+    for (int64_t i = 0; i < count; ++i) gradients[i] = static_cast<float>(gradient[i]);
     for (int64_t i = 0; i < count; ++i) {
-      master[first + i] =
-          adamw_element(master[first + i], gradients[i], exp_avg[first + i], exp_avg_sq[first + i], factors);
+      master[i] = adamw_element(master[i], gradients[i], exp_avg[i], exp_avg_sq[i], factors);
     }
-    for (int64_t i = 0; i < count; ++i) parameter[first + i] = static_cast<T>(master[first + i]);
+    if (row.parameter == nullptr) continue;
+    T* parameter = row.parameter + first;
+    for (int64_t i = 0; i < count; ++i) parameter[i] = static_cast<T>(master[i]);
   }
+}
+
+PREFUSION_VECTOR_STEP(StepPiece, step_piece, Piece);
+
+template <typename T, typename Real>
+void step(const AdamWArgs& args) {
+  const AdamWConstants constants = adamw_constants(args.settings);
+  const float gradient_factor = gate_pointers(args.gate).gradient_factor();
+  std::vector<Piece<T, Real>> pieces;
+  for (const AdamWTensors& tensors : args.tensors) {
+    const AdamWRow<T> row = adamw_row<T>(tensors);
+    const AdamWFactors factors = adamw_factors(constants, gradient_factor, *row.count);
+    for (int64_t begin = 0; begin < row.length; begin += kPiece) {
+      pieces.push_back({row, begin, std::min(begin + kPiece, row.length), factors});
+    }
+  }
+  const auto run = StepPiece<T, Real>::best();
+  parallel_for(static_cast<int64_t>(pieces.size()), /*grain=*/1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) run(pieces[static_cast<size_t>(i)]);
+  });
 }
 
 }  // namespace
 
 void adamw_step_cpu(const AdamWArgs& args) {
-  const AdamWSettings& s = args.settings;
-  const AdamWFactors factors = adamw_factors(s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, args.count.item<double>());
-  const bool is_bf16 = args.parameter.scalar_type() == at::kBFloat16;
-  constexpr int64_t kGrain = 1 << 14;
-  parallel_for(args.parameter.numel(), kGrain, [&](int64_t begin, int64_t end) {
-    is_bf16 ? step_range<at::BFloat16>(args, factors, begin, end) : step_range<at::Half>(args, factors, begin, end);
-  });
+  if (gate_pointers(args.gate).is_shut()) return;
+  switch (args.tensors.front().gradient.scalar_type()) {
+    case at::kBFloat16: return step<at::BFloat16, float>(args);
+    case at::kHalf: return step<at::Half, float>(args);
+    default: return step<float, float>(args);
+  }
 }
 
 }  // namespace prefusion::kernels::detail

@@ -3,40 +3,52 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "kernels/adamw/adamw.h"
-#include "kernels/adamw/adamw_element.h"
+#include "kernels/adamw/adamw_rows.h"
 #include "kernels/cuda_launch.h"
 
 namespace prefusion::kernels::detail {
 namespace {
 
 template <typename T>
-__global__ void adamw_kernel(T* __restrict__ parameter, float* __restrict__ master, const T* __restrict__ gradient,
-                             float* __restrict__ exp_avg, float* __restrict__ exp_avg_sq,
-                             const float* __restrict__ count, AdamWSettings s, int64_t total) {
-  const AdamWFactors factors = adamw_factors(s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, *count);
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += stride) {
-    const float weight = adamw_element(master[i], static_cast<float>(gradient[i]), exp_avg[i], exp_avg_sq[i], factors);
-    master[i] = weight;
-    parameter[i] = static_cast<T>(weight);
+__global__ void adamw_kernel(const __grid_constant__ AdamWTable<T> table, AdamWConstants constants, GatePointers gate) {
+  if (gate.is_shut()) return;
+  const float gradient_factor = gate.gradient_factor();
+  for (int chunk = static_cast<int>(blockIdx.x); chunk < table.num_chunks(); chunk += static_cast<int>(gridDim.x)) {
+    table.step(chunk, static_cast<int>(threadIdx.x), kThreads, constants, gradient_factor);
   }
 }
 
 template <typename T>
-void launch(const AdamWArgs& args) {
-  const int64_t total = args.parameter.numel();
-  adamw_kernel<T><<<grid_size(total), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-      args.parameter.mutable_data_ptr<T>(), args.master.mutable_data_ptr<float>(), args.gradient.const_data_ptr<T>(),
-      args.exp_avg.mutable_data_ptr<float>(), args.exp_avg_sq.mutable_data_ptr<float>(),
-      args.count.const_data_ptr<float>(), args.settings, total);
+void launch(const AdamWTable<T>& table, const AdamWArgs& args) {
+  static_assert(sizeof(table) + sizeof(AdamWConstants) + sizeof(GatePointers) <= 4096, "a launch's arguments");
+  adamw_kernel<T>
+      <<<grid_size(int64_t{table.num_chunks()} * kThreads), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+          table, adamw_constants(args.settings), gate_pointers(args.gate));
   check_launch("adamw_step");
+}
+
+template <typename T>
+void step(const AdamWArgs& args) {
+  AdamWTable<T> table;
+  for (const AdamWTensors& tensors : args.tensors) {
+    const AdamWRow<T> row = adamw_row<T>(tensors);
+    if (table.add(row)) continue;
+    launch(table, args);
+    table = AdamWTable<T>();
+    table.add(row);
+  }
+  launch(table, args);
 }
 
 }  // namespace
 
 void adamw_step_cuda(const AdamWArgs& args) {
-  const c10::cuda::CUDAGuard device(args.parameter.device());
-  args.parameter.scalar_type() == at::kBFloat16 ? launch<at::BFloat16>(args) : launch<at::Half>(args);
+  const c10::cuda::CUDAGuard device(args.tensors.front().master.device());
+  switch (args.tensors.front().gradient.scalar_type()) {
+    case at::kBFloat16: return step<at::BFloat16>(args);
+    case at::kHalf: return step<at::Half>(args);
+    default: return step<float>(args);
+  }
 }
 
 }  // namespace prefusion::kernels::detail

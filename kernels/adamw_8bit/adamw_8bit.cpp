@@ -39,13 +39,16 @@ void check_arguments(const detail::AdamW8bitArgs& args) {
   }
   check_moment(args.exp_avg, length, master.device(), "exp_avg");
   check_moment(args.exp_avg_sq, length, master.device(), "exp_avg_sq");
+  check_run(args.count.dim() == 0 && args.count.scalar_type() == at::kFloat && args.count.device() == master.device(),
+            kName, ": the step count must be one fp32 number on the master's device");
+  check_gate(args.gate, master.device(), kName);
 }
 
 }  // namespace
 
 void adamw_8bit_step(const at::Tensor& parameter, const at::Tensor& master, const at::Tensor& gradient,
-                     const ByteMoment& exp_avg, const ByteMoment& exp_avg_sq, double count,
-                     const AdamWSettings& settings) {
+                     const ByteMoment& exp_avg, const ByteMoment& exp_avg_sq, const at::Tensor& count,
+                     const AdamWSettings& settings, const StepGate& gate) {
   const at::NoGradGuard no_grad;
   const detail::AdamW8bitArgs args{.parameter = parameter.defined() ? parameter.detach() : parameter,
                                    .master = master,
@@ -53,7 +56,8 @@ void adamw_8bit_step(const at::Tensor& parameter, const at::Tensor& master, cons
                                    .exp_avg = exp_avg,
                                    .exp_avg_sq = exp_avg_sq,
                                    .count = count,
-                                   .settings = settings};
+                                   .settings = settings,
+                                   .gate = gate};
   check_arguments(args);
   if (master.numel() == 0) return;
   PREFUSION_CALL_FOR(master.device(), kName, adamw_8bit_step, args);

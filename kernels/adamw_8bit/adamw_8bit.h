@@ -22,11 +22,12 @@ constexpr int64_t kByteBlock = 256;  // elements
 //   parameter  [N] bf16 or fp16, the master rounded; undefined where the master is all there is
 //   master     [N] fp32
 //   gradient   [N] fp32, bf16 or fp16
-// All dense, on one device; `count` from 1. Run error when something does not fit, or for CUDA tensors in a build
-// without CUDA.
+//   count      [] fp32, from 1
+// All dense, on one device; the gate is that of adamw_step. Run error when something does not fit, or for CUDA tensors
+// in a build without CUDA.
 void adamw_8bit_step(const at::Tensor& parameter, const at::Tensor& master, const at::Tensor& gradient,
-                     const ByteMoment& exp_avg, const ByteMoment& exp_avg_sq, double count,
-                     const AdamWSettings& settings);
+                     const ByteMoment& exp_avg, const ByteMoment& exp_avg_sq, const at::Tensor& count,
+                     const AdamWSettings& settings, const StepGate& gate = {});
 
 // Per-device implementations; adamw_8bit.cpp checks.
 namespace detail {
@@ -34,8 +35,9 @@ namespace detail {
 struct AdamW8bitArgs {
   at::Tensor parameter, master, gradient;
   ByteMoment exp_avg, exp_avg_sq;
-  double count;
+  at::Tensor count;
   AdamWSettings settings;
+  StepGate gate;
 };
 
 void adamw_8bit_step_cpu(const AdamW8bitArgs& args);

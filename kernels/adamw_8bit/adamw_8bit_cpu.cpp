@@ -81,8 +81,10 @@ struct StepBlock {
 
 template <typename T>
 void step(const AdamW8bitArgs& args) {
-  const AdamWSettings& s = args.settings;
-  const AdamWFactors factors = adamw_factors(s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, args.count);
+  const GatePointers gate = gate_pointers(args.gate);
+  if (gate.is_shut()) return;
+  const AdamWFactors factors =
+      adamw_factors(adamw_constants(args.settings), gate.gradient_factor(), *args.count.const_data_ptr<float>());
   const Tables tables{args.exp_avg.table.const_data_ptr<float>(), args.exp_avg.middles.const_data_ptr<float>(),
                       args.exp_avg_sq.table.const_data_ptr<float>(), args.exp_avg_sq.middles.const_data_ptr<float>()};
   T* parameter = args.parameter.defined() ? args.parameter.mutable_data_ptr<T>() : nullptr;

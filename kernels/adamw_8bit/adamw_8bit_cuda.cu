@@ -27,7 +27,10 @@ __device__ float block_largest(float value, float* shared) {
 template <typename T>
 __global__ void step_kernel(ByteThreads<T> threads, const float* __restrict__ table1,
                             const float* __restrict__ middles1, const float* __restrict__ table2,
-                            const float* __restrict__ middles2, int64_t blocks) {
+                            const float* __restrict__ middles2, const float* __restrict__ count,
+                            AdamWConstants constants, GatePointers gate, int64_t blocks) {
+  if (gate.is_shut()) return;
+  const AdamWFactors factors = adamw_factors(constants, gate.gradient_factor(), *count);
   __shared__ float tables[2][256], middles[2][256], largest[kThreads];
   tables[0][threadIdx.x] = table1[threadIdx.x];
   tables[1][threadIdx.x] = table2[threadIdx.x];
@@ -38,7 +41,7 @@ __global__ void step_kernel(ByteThreads<T> threads, const float* __restrict__ ta
   __syncthreads();
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
     const int64_t element = block * kThreads + threadIdx.x;
-    const MovedElement moved = threads.move(block, element, tables[0], tables[1]);
+    const MovedElement moved = threads.move(block, element, tables[0], tables[1], factors);
     const float scale1 = block_largest(larger(0, moved.exp_avg), largest);
     const float scale2 = block_largest(larger(0, moved.exp_avg_sq), largest);
     threads.write(block, element, moved, scale1, scale2, middles[0], middles[1], threadIdx.x == 0);
@@ -47,7 +50,6 @@ __global__ void step_kernel(ByteThreads<T> threads, const float* __restrict__ ta
 
 template <typename T>
 void launch(const AdamW8bitArgs& args) {
-  const AdamWSettings& s = args.settings;
   const ByteThreads<T> threads{.parameter = args.parameter.defined() ? args.parameter.mutable_data_ptr<T>() : nullptr,
                                .master = args.master.mutable_data_ptr<float>(),
                                .gradient = args.gradient.const_data_ptr<T>(),
@@ -55,12 +57,12 @@ void launch(const AdamW8bitArgs& args) {
                                .codes2 = args.exp_avg_sq.codes.mutable_data_ptr<uint8_t>(),
                                .scales1 = args.exp_avg.scales.mutable_data_ptr<float>(),
                                .scales2 = args.exp_avg_sq.scales.mutable_data_ptr<float>(),
-                               .length = args.master.numel(),
-                               .factors = adamw_factors(s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, args.count)};
+                               .length = args.master.numel()};
   const int64_t blocks = args.exp_avg.scales.numel();
   step_kernel<T><<<grid_size(blocks * kThreads), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
       threads, args.exp_avg.table.const_data_ptr<float>(), args.exp_avg.middles.const_data_ptr<float>(),
-      args.exp_avg_sq.table.const_data_ptr<float>(), args.exp_avg_sq.middles.const_data_ptr<float>(), blocks);
+      args.exp_avg_sq.table.const_data_ptr<float>(), args.exp_avg_sq.middles.const_data_ptr<float>(),
+      args.count.const_data_ptr<float>(), adamw_constants(args.settings), gate_pointers(args.gate), blocks);
   check_launch("adamw_8bit_step");
 }
 

@@ -20,10 +20,9 @@ struct ByteThreads {
   uint8_t *codes1, *codes2;
   float *scales1, *scales2;
   int64_t length;
-  AdamWFactors factors;
 
-  PREFUSION_HOST_DEVICE MovedElement move(int64_t block, int64_t element, const float* table1,
-                                          const float* table2) const {
+  PREFUSION_HOST_DEVICE MovedElement move(int64_t block, int64_t element, const float* table1, const float* table2,
+                                          const AdamWFactors& factors) const {
     if (element >= length) return {0, 0};
     MovedElement moved = {table1[codes1[element]] * scales1[block], table2[codes2[element]] * scales2[block]};
     const float weight =

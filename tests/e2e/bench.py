@@ -153,7 +153,7 @@ def refusals(prefusion, world, scratch):
         ("no kernel has that in its name", ["kernels", "--only", "error of an item, 8 of 4", "--only", "nothing"]),
         ("this model takes multiples of", ["forward", "--model", str(world / "models" / "epsilon"), "--height", "63"]),
         ("--adapter", ["forward", "--model", "x", "--adapter", "lora"]),
-        ("--cuda-graph: only of bench forward and generate", ["score", "--model", "x", "--cuda-graph"]),
+        ("--cuda-graph: only of bench forward, generate and train", ["score", "--model", "x", "--cuda-graph"]),
         ("--cuda-graph needs a CUDA device", ["forward", "--model", "x", "--cuda-graph", "--device", "cpu"]),
         ("--paths: only of bench tune", ["forward", "--model", "x", "--paths", "plain"]),
         ("--paths", ["tune", "--model", "x", "--paths", "quick"]),

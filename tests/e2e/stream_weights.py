@@ -91,6 +91,8 @@ def refusals(prefusion, world, scratch):
     check("--stream-weights" in text.splitlines()[-1] and "convert" in text.splitlines()[-1], text)
     text = prefusion.run("generate", exit_code=2, model=model, prompt="a cat", output=scratch / "cat.png", cuda_graph=True, device="cpu")
     check("--cuda-graph needs a CUDA device" in text.splitlines()[-1], text)
+    text = prefusion.run("align", exit_code=2, model=model, data=world / "pairs.parquet", output=scratch / "run", steps=1, cuda_graph=True, device="cpu")
+    check("--cuda-graph needs a CUDA device" in text.splitlines()[-1], text)
 
 
 main({"pictures": pictures, "steps": steps, "started": started, "refusals": refusals})

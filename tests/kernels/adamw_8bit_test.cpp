@@ -98,10 +98,21 @@ void expect_close(const State& found, const State& expected) {
   }
 }
 
-State ours(const State& before, const at::Tensor& gradient, double count, const AdamWSettings& settings) {
+at::Tensor number(double value, at::Device device) {
+  return at::full({}, value, at::TensorOptions().device(device).dtype(at::kFloat));
+}
+
+State ours(const State& before, const at::Tensor& gradient, double count, const AdamWSettings& settings,
+           const StepGate& gate = {}) {
   State state = before.clone();
-  adamw_8bit_step(state.parameter, state.master, gradient, state.exp_avg, state.exp_avg_sq, count, settings);
+  adamw_8bit_step(state.parameter, state.master, gradient, state.exp_avg, state.exp_avg_sq,
+                  number(count, state.master.device()), settings, gate);
   return state;
+}
+
+bool equal(const State& a, const State& b) {
+  return at::equal(a.master, b.master) && at::equal(a.exp_avg.codes, b.exp_avg.codes) &&
+         at::equal(a.exp_avg_sq.codes, b.exp_avg_sq.codes) && at::equal(a.exp_avg_sq.scales, b.exp_avg_sq.scales);
 }
 
 class AdamW8bitStep : public DeviceTest {
@@ -152,6 +163,19 @@ TEST_P(AdamW8bitStep, ShowsWhatIsNotANumber) {
   EXPECT_TRUE(std::isnan(found.master[300].item<float>()));
 }
 
+TEST_P(AdamW8bitStep, AGateThatIsShutLeavesEverything) {
+  const State state = random_state(600, at::kBFloat16, device());
+  const at::Tensor gradient = at::full({600}, NAN).to(at::kBFloat16).to(device());
+  EXPECT_TRUE(equal(ours(state, gradient, 1, kSettings, {.takes = number(0, device())}), state));
+}
+
+TEST_P(AdamW8bitStep, GradientsAreMultipliedByTheGatesFactor) {
+  const State state = random_state(600, at::kHalf, device());
+  const at::Tensor gradient = at::randn({600}).to(at::kHalf).to(device());
+  EXPECT_TRUE(equal(ours(state, gradient, 3, kSettings, {.gradient_factor = number(0.5, device())}),
+                    ours(state, gradient * 0.5, 3, kSettings)));
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, AdamW8bitStep, testing::Values("cpu", "cuda"), prefusion::tests::device_name);
 
 TEST(AdamW8bitCpu, DoesNotDependOnTheNumberOfThreads) {
@@ -164,18 +188,17 @@ TEST(AdamW8bitCpu, DoesNotDependOnTheNumberOfThreads) {
   at::set_num_threads(2);
   const State two = ours(state, gradient, 3, kSettings);
   at::set_num_threads(threads);
-  EXPECT_TRUE(at::equal(one.master, two.master));
-  EXPECT_TRUE(at::equal(one.exp_avg.codes, two.exp_avg.codes));
-  EXPECT_TRUE(at::equal(one.exp_avg_sq.codes, two.exp_avg_sq.codes));
+  EXPECT_TRUE(equal(one, two));
 }
 
 TEST(AdamW8bitCpu, RefusesWhatDoesNotFit) {
   const State state = random_state(300, at::kBFloat16, at::kCPU);
   const at::Tensor gradient = at::randn({300}).to(at::kBFloat16);
-  const auto step = [&](const State& s, const at::Tensor& g) {
-    adamw_8bit_step(s.parameter, s.master, g, s.exp_avg, s.exp_avg_sq, 1, kSettings);
+  const auto step = [&](const State& s, const at::Tensor& g, const at::Tensor& count = at::ones({})) {
+    adamw_8bit_step(s.parameter, s.master, g, s.exp_avg, s.exp_avg_sq, count, kSettings);
   };
   step(state, gradient);
+  EXPECT_THROW(step(state, gradient, at::ones({1})), Error);
   EXPECT_THROW(step(state, gradient.to(at::kFloat)), Error);
   EXPECT_THROW(step(state, gradient.slice(0, 0, 299)), Error);
   EXPECT_THROW(step(state, gradient.to(at::kDouble)), Error);
@@ -198,17 +221,16 @@ TEST(ByteThreadsTest, CoverEveryElementOnce) {
     const State before = random_state(length, at::kBFloat16, at::kCPU);
     const at::Tensor gradient = at::randn({length}).to(at::kBFloat16);
     const State state = before.clone();
-    const AdamWSettings& s = kSettings;
-    const detail::ByteThreads<at::BFloat16> threads{
-        .parameter = state.parameter.mutable_data_ptr<at::BFloat16>(),
-        .master = state.master.mutable_data_ptr<float>(),
-        .gradient = gradient.const_data_ptr<at::BFloat16>(),
-        .codes1 = state.exp_avg.codes.mutable_data_ptr<uint8_t>(),
-        .codes2 = state.exp_avg_sq.codes.mutable_data_ptr<uint8_t>(),
-        .scales1 = state.exp_avg.scales.mutable_data_ptr<float>(),
-        .scales2 = state.exp_avg_sq.scales.mutable_data_ptr<float>(),
-        .length = length,
-        .factors = detail::adamw_factors(s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, 2)};
+    const detail::ByteThreads<at::BFloat16> threads{.parameter = state.parameter.mutable_data_ptr<at::BFloat16>(),
+                                                    .master = state.master.mutable_data_ptr<float>(),
+                                                    .gradient = gradient.const_data_ptr<at::BFloat16>(),
+                                                    .codes1 = state.exp_avg.codes.mutable_data_ptr<uint8_t>(),
+                                                    .codes2 = state.exp_avg_sq.codes.mutable_data_ptr<uint8_t>(),
+                                                    .scales1 = state.exp_avg.scales.mutable_data_ptr<float>(),
+                                                    .scales2 = state.exp_avg_sq.scales.mutable_data_ptr<float>(),
+                                                    .length = length};
+    const detail::AdamWFactors factors =
+        detail::adamw_factors(detail::adamw_constants(kSettings), /*gradient_factor=*/1.0F, /*count=*/2.0F);
     const float *table1 = state.exp_avg.table.const_data_ptr<float>(),
                 *table2 = state.exp_avg_sq.table.const_data_ptr<float>();
     const float *middles1 = state.exp_avg.middles.const_data_ptr<float>(),
@@ -217,7 +239,7 @@ TEST(ByteThreadsTest, CoverEveryElementOnce) {
       std::vector<detail::MovedElement> moved;
       float scale1 = 0, scale2 = 0;
       for (int64_t thread = 0; thread < kByteBlock; ++thread) {
-        moved.push_back(threads.move(block, block * kByteBlock + thread, table1, table2));
+        moved.push_back(threads.move(block, block * kByteBlock + thread, table1, table2, factors));
         scale1 = detail::larger(scale1, moved.back().exp_avg);
         scale2 = detail::larger(scale2, moved.back().exp_avg_sq);
       }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "losses/registry.h"
@@ -54,6 +56,29 @@ TEST_F(AlignOptionsTest, AnOptimizerWithARateOfItsOwnTakesNone) {
   EXPECT_NE(problem().find("warmup_init=1"), std::string::npos);
   options.optimizer_args = "relative_step=2";
   EXPECT_NE(problem().find("expected 0 or 1"), std::string::npos);
+}
+
+TEST_F(AlignOptionsTest, WhatChangesAStepsLaunchesIsNotRecorded) {
+  const AlignOptions valid = options;
+  const auto refusal = [&](const std::function<void(AlignOptions&)>& change) {
+    options = valid;
+    options.cuda_graph = true;
+    change(options);
+    return problem();
+  };
+  EXPECT_EQ(refusal([](AlignOptions&) {}), "");
+  EXPECT_EQ(refusal([](AlignOptions& o) { o.adapter = "full"; }), "");
+  EXPECT_NE(refusal([](AlignOptions& o) { o.stream_weights = true; }).find("--stream-weights moves weights"),
+            std::string::npos);
+  EXPECT_NE(refusal([](AlignOptions& o) { o.train_text_encoder = true; }).find("prompts of any length"),
+            std::string::npos);
+  EXPECT_NE(refusal([](AlignOptions& o) { o.auto_kappa = 0.2; }).find("--auto-kappa changes"), std::string::npos);
+  EXPECT_NE(refusal([](AlignOptions& o) {
+              o.objective = "flow-grpo";
+              o.data.clear();
+            }).find("steps of several kinds"),
+            std::string::npos);
+  EXPECT_NE(refusal([](AlignOptions& o) { o.objective = "ppd"; }).find("user adapter"), std::string::npos);
 }
 
 TEST_F(AlignOptionsTest, AllProblemsAreNamedAtOnce) {

@@ -23,6 +23,17 @@ TEST(Ema, FollowsItsFormulaWithWarmup) {
   EXPECT_EQ(ema.averages()[0].tensor.scalar_type(), at::kFloat);
 }
 
+TEST(Ema, StepsThatAreNotTakenDoNotCount) {
+  const auto weights = [](double value) { return std::vector<NamedTensor>{{"w", at::full({3}, value)}}; };
+  Ema with_gaps(weights(1.0), 0.9), without(weights(1.0), 0.9);
+  for (const double value : {2.0, 5.0}) {
+    with_gaps.update(weights(7.0), /*takes=*/at::zeros({}));
+    with_gaps.update(weights(value), /*takes=*/at::ones({}));
+    without.update(weights(value));
+  }
+  EXPECT_TRUE(at::equal(with_gaps.averages()[0].tensor, without.averages()[0].tensor));
+}
+
 TEST(Ema, StartsAtTheWeightsAndDoesNotShareThem) {
   const at::Tensor weight = at::ones({3});
   Ema ema({{"w", weight}}, 0.9);

@@ -10,46 +10,58 @@
 namespace prefusion::training {
 namespace {
 
-GradientGuard warmed_up(double spike_factor, int64_t budget = 0) {
-  GradientGuard guard(spike_factor, budget);
+class Guard : public GradientGuard {
+ public:
+  explicit Guard(double spike_factor, int64_t budget = 0) : GradientGuard(spike_factor, budget, at::kCPU) {}
+
+  // Whether the step is taken; settles where it is told to.
+  bool takes(double loss, double norm, int64_t step, const std::string& ids = "x", bool settles = true) {
+    const at::Tensor taken = judge(at::scalar_tensor(loss, at::kFloat), at::scalar_tensor(norm, at::kFloat), step, ids);
+    if (settles) settle();
+    return taken.item<float>() == 1.0F;
+  }
+};
+
+Guard warmed_up(double spike_factor, int64_t budget = 0) {
+  Guard guard(spike_factor, budget);
   for (int64_t step = 1; step <= 20; ++step) {
-    EXPECT_EQ(guard.judge(0.7, 1.0 + 0.01 * static_cast<double>(step), step, "x"), StepVerdict::kTake);
+    EXPECT_TRUE(guard.takes(0.7, 1.0 + 0.01 * static_cast<double>(step), step));
   }
   return guard;
 }
 
 TEST(GradientGuard, SkipsASpike) {
-  GradientGuard guard = warmed_up(8.0);
-  EXPECT_EQ(guard.judge(0.7, 8.0, 21, "x"), StepVerdict::kTake);  // the median is about 1.1
-  EXPECT_EQ(guard.judge(0.7, 9.5, 22, "x"), StepVerdict::kSkipSpike);
+  Guard guard = warmed_up(8.0);
+  EXPECT_TRUE(guard.takes(0.7, 8.0, 21));  // the median is about 1.1
+  EXPECT_FALSE(guard.takes(0.7, 9.5, 22));
   EXPECT_EQ(guard.num_skipped(), 1);
 }
 
 TEST(GradientGuard, TakesAnythingBeforeItKnowsTheDistribution) {
-  GradientGuard guard(8.0, 0);
-  for (int64_t step = 1; step <= 19; ++step) guard.judge(0.7, 1.0, step, "x");
-  EXPECT_EQ(guard.judge(0.7, 1000.0, 20, "x"), StepVerdict::kTake);
+  Guard guard(8.0);
+  for (int64_t step = 1; step <= 19; ++step) guard.takes(0.7, 1.0, step);
+  EXPECT_TRUE(guard.takes(0.7, 1000.0, 20));
 }
 
 TEST(GradientGuard, FactorZeroSkipsNothing) {
-  GradientGuard guard = warmed_up(0.0);
-  EXPECT_EQ(guard.judge(0.7, 1e9, 21, "x"), StepVerdict::kTake);
+  Guard guard = warmed_up(0.0);
+  EXPECT_TRUE(guard.takes(0.7, 1e9, 21));
 }
 
 TEST(GradientGuard, GetsUsedToLargerNorms) {
-  GradientGuard guard = warmed_up(8.0);
+  Guard guard = warmed_up(8.0);
   int64_t skipped = 0;
-  for (int64_t step = 21; step < 100; ++step) skipped += guard.judge(0.7, 20.0, step, "x") != StepVerdict::kTake;
+  for (int64_t step = 21; step < 100; ++step) skipped += guard.takes(0.7, 20.0, step) ? 0 : 1;
   EXPECT_GT(skipped, 0);
   EXPECT_LT(skipped, 40);
-  EXPECT_EQ(guard.judge(0.7, 20.0, 100, "x"), StepVerdict::kTake);
+  EXPECT_TRUE(guard.takes(0.7, 20.0, 100));
 }
 
 TEST(GradientGuard, NonFiniteStopsTheRunAndNamesTheRecords) {
   for (const auto& [loss, norm] : {std::pair{std::nan(""), 1.0}, {1.0, static_cast<double>(INFINITY)}}) {
-    GradientGuard guard(8.0, 0);
+    Guard guard(8.0);
     try {
-      guard.judge(loss, norm, 17, "a.parquet:3, a.parquet:9");
+      guard.takes(loss, norm, 17, "a.parquet:3, a.parquet:9");
       FAIL();
     } catch (const Error& error) {
       EXPECT_EQ(error.exit_code(), 4);
@@ -60,25 +72,50 @@ TEST(GradientGuard, NonFiniteStopsTheRunAndNamesTheRecords) {
 }
 
 TEST(GradientGuard, NonFiniteStepsAreSkippedUpToTheBudget) {
-  GradientGuard guard(8.0, 2);
-  EXPECT_EQ(guard.judge(std::nan(""), 1.0, 1, "x"), StepVerdict::kSkipNonfinite);
-  EXPECT_EQ(guard.judge(0.7, 1.0, 2, "x"), StepVerdict::kTake);
-  EXPECT_EQ(guard.judge(0.7, std::nan(""), 3, "x"), StepVerdict::kSkipNonfinite);
+  Guard guard(8.0, 2);
+  EXPECT_FALSE(guard.takes(std::nan(""), 1.0, 1));
+  EXPECT_TRUE(guard.takes(0.7, 1.0, 2));
+  EXPECT_FALSE(guard.takes(0.7, std::nan(""), 3));
   EXPECT_EQ(guard.num_skipped(), 2);
-  EXPECT_THROW(guard.judge(std::nan(""), 1.0, 4, "x"), Error);
+  EXPECT_THROW(guard.takes(std::nan(""), 1.0, 4), Error);
+}
+
+TEST(GradientGuard, DecidesBeforeAnybodyAsks) {
+  Guard guard(8.0, 1), asked(8.0, 1);
+  const auto norm_of = [](int64_t step) { return step % 9 == 0 ? 30.0 : 1.0 + 0.01 * static_cast<double>(step); };
+  for (int64_t step = 1; step <= 40; ++step) {
+    EXPECT_EQ(guard.takes(0.7, norm_of(step), step, "x", /*settles=*/false), asked.takes(0.7, norm_of(step), step));
+  }
+  EXPECT_FALSE(guard.takes(std::nan(""), 1.0, 41, "x", /*settles=*/false));
+  EXPECT_TRUE(guard.takes(0.7, 1.0, 42, "x", /*settles=*/false));
+  EXPECT_EQ(guard.num_skipped(), 0);
+  guard.settle();
+  EXPECT_EQ(guard.num_skipped(), asked.num_skipped() + 1);
+  EXPECT_EQ(asked.num_skipped(), 2);  // of the four, those after the twentieth step
+}
+
+TEST(GradientGuard, SettlingNamesTheStepThatBrokeTheBudget) {
+  Guard guard(8.0, 1);
+  for (int64_t step = 5; step <= 9; ++step) guard.takes(step < 7 ? 0.7 : std::nan(""), 1.0, step, "x", false);
+  try {
+    guard.settle();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("step 8"), std::string::npos) << error.what();
+  }
 }
 
 TEST(GradientGuard, StateGoesOn) {
-  GradientGuard guard = warmed_up(8.0, 3);
-  guard.judge(std::nan(""), 1.0, 21, "x");
-  guard.judge(0.7, 100.0, 22, "x");
-  GradientGuard resumed(8.0, 3);
+  Guard guard = warmed_up(8.0, 3);
+  guard.takes(std::nan(""), 1.0, 21);
+  guard.takes(0.7, 100.0, 22);
+  Guard resumed(8.0, 3);
   resumed.load_state(Json::parse(guard.state().dump()));
   EXPECT_EQ(resumed.num_skipped(), 2);
-  EXPECT_EQ(resumed.judge(0.7, 100.0, 23, "x"), StepVerdict::kSkipSpike);
-  EXPECT_EQ(resumed.judge(std::nan(""), 1.0, 24, "x"), StepVerdict::kSkipNonfinite);
-  EXPECT_EQ(resumed.judge(std::nan(""), 1.0, 25, "x"), StepVerdict::kSkipNonfinite);
-  EXPECT_THROW(resumed.judge(std::nan(""), 1.0, 26, "x"), Error);
+  EXPECT_FALSE(resumed.takes(0.7, 100.0, 23));
+  EXPECT_FALSE(resumed.takes(std::nan(""), 1.0, 24));
+  EXPECT_FALSE(resumed.takes(std::nan(""), 1.0, 25));
+  EXPECT_THROW(resumed.takes(std::nan(""), 1.0, 26), Error);
 }
 
 TEST(OverOptimisationAlarm, RingsWhenTheChosenErrorRisesWithTheMargin) {

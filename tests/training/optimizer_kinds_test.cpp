@@ -18,10 +18,13 @@ at::Tensor random(at::IntArrayRef shape, uint64_t item) {
   return philox_randn(shape, DrawKey{7, item, 0}, RandomPurpose::kOther);
 }
 
-// One large enough for bytes, with a last block that is not full and strides of its own, and a small one.
+// One large enough for bytes, with a last block that is not full and strides of its own, and small ones.
 std::vector<NamedTensor> parameters(at::ScalarType dtype) {
   const at::Tensor large = random({7, 3, 15, 15}, 1).to(dtype).contiguous(at::MemoryFormat::ChannelsLast);
-  return {{"large", large.set_requires_grad(true)}, {"small", random({5}, 2).to(dtype).set_requires_grad(true)}};
+  const at::Tensor turned = random({4, 3, 3, 3}, 3).to(dtype).contiguous(at::MemoryFormat::ChannelsLast);
+  return {{"large", large.set_requires_grad(true)},
+          {"small", random({5}, 2).to(dtype).set_requires_grad(true)},
+          {"turned", turned.set_requires_grad(true)}};
 }
 
 std::unique_ptr<Optimizer> make(const std::string& name, std::vector<NamedTensor> parameters,
@@ -55,10 +58,45 @@ TEST_P(OptimizerState, GoesOnBitForBit) {
   second->load_state(state, "test");
   take_steps(*second, 3, 6);
 
-  for (size_t i = 0; i < 2; ++i) {
+  for (size_t i = 0; i < 3; ++i) {
     EXPECT_TRUE(at::equal(whole->parameters()[i].tensor, second->parameters()[i].tensor));
     EXPECT_TRUE(at::equal(whole->master_weights()[i].tensor, second->master_weights()[i].tensor));
     EXPECT_FALSE(at::equal(whole->master_weights()[i].tensor, first->master_weights()[i].tensor));
+  }
+}
+
+TEST_P(OptimizerState, StepsThatAreNotTakenLeaveNothingBehind) {
+  const auto& [name, args, dtype] = GetParam();
+  const auto with_gap = make(name, parameters(dtype), args), without = make(name, parameters(dtype), args);
+  for (const auto& optimizer : {with_gap.get(), without.get()}) take_steps(*optimizer, 0, 2);
+  for (const auto& [key, parameter] : with_gap->parameters()) {
+    parameter.mutable_grad() = at::full_like(parameter, NAN);
+  }
+  with_gap->step(1e-2, {.takes = at::zeros({}), .gradient_factor = at::full({}, NAN)});
+  with_gap->zero_grad();
+  for (const auto& optimizer : {with_gap.get(), without.get()}) take_steps(*optimizer, 2, 4);
+  const TensorMap expected = without->state();
+  for (const auto& [key, tensor] : with_gap->state()) EXPECT_TRUE(at::equal(tensor, expected.at(key))) << key;
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(at::equal(with_gap->parameters()[i].tensor, without->parameters()[i].tensor));
+  }
+}
+
+TEST_P(OptimizerState, GradientsAreClippedByTheGatesFactor) {
+  const auto& [name, args, dtype] = GetParam();
+  const auto gated = make(name, parameters(dtype), args), plain = make(name, parameters(dtype), args);
+  for (uint64_t step = 0; step < 3; ++step) {
+    for (const auto& optimizer : {gated.get(), plain.get()}) {
+      for (const auto& [key, parameter] : optimizer->parameters()) {
+        const at::Tensor gradient = random(parameter.sizes(), 100 * step + key[0]).to(parameter.scalar_type());
+        parameter.mutable_grad() = optimizer == plain.get() ? gradient * 0.125 : gradient;
+      }
+    }
+    gated->step(1e-2, {.takes = at::ones({}), .gradient_factor = at::full({}, 0.125)});
+    plain->step(1e-2);
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(at::equal(gated->master_weights()[i].tensor, plain->master_weights()[i].tensor));
   }
 }
 
@@ -92,16 +130,17 @@ TEST(OptimizerState, IsNotThatOfAnotherKind) {
 }
 
 TEST(StateBytes, AreWhatTheKindKeeps) {
-  constexpr size_t kLarge = 7 * 3 * 15 * 15, kSmall = 5;  // 4725 elements are 19 blocks
+  constexpr size_t kLarge = 7 * 3 * 15 * 15, kSmall = 5, kTurned = 108;  // 4725 elements are 19 blocks
   const auto bytes = [](const char* name, at::ScalarType dtype, const char* args = "") {
     return make(name, parameters(dtype), args)->state_bytes();
   };
-  EXPECT_EQ(bytes("adamw", at::kFloat), 8 * (kLarge + kSmall));
-  EXPECT_EQ(bytes("adamw8bit", at::kFloat), 2 * (kLarge + 19 * 4) + 8 * kSmall);
-  EXPECT_EQ(bytes("adamw8bit", at::kBFloat16), 2 * (kLarge + 19 * 4) + 8 * kSmall + 4 * (kLarge + kSmall));
-  constexpr size_t kFactors = 4 * (7 * 3 * 15 + 7 * 3 * 15);
+  EXPECT_EQ(bytes("adamw", at::kFloat), 8 * (kLarge + kSmall + kTurned));
+  EXPECT_EQ(bytes("adamw8bit", at::kFloat), 2 * (kLarge + 19 * 4) + 8 * (kSmall + kTurned));
+  EXPECT_EQ(bytes("adamw8bit", at::kBFloat16),
+            2 * (kLarge + 19 * 4) + 8 * (kSmall + kTurned) + 4 * (kLarge + kSmall + kTurned));
+  constexpr size_t kFactors = 4 * (7 * 3 * 15 + 7 * 3 * 15) + 4 * (4 * 3 * 3 + 4 * 3 * 3);
   EXPECT_EQ(bytes("adafactor", at::kFloat), kFactors + 4 * kSmall);
-  EXPECT_EQ(bytes("adafactor", at::kFloat, "beta1=0.9"), kFactors + 4 * kSmall + 4 * (kLarge + kSmall));
+  EXPECT_EQ(bytes("adafactor", at::kFloat, "beta1=0.9"), kFactors + 4 * kSmall + 4 * (kLarge + kSmall + kTurned));
 }
 
 TEST(DynamicTensor, ReadsWhatWasWrittenInParts) {

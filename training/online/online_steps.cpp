@@ -56,9 +56,12 @@ class OnlineSteps : public StepSource {
     trace_ = std::make_unique<TraceWriter>(options_.trace, options_.trace_steps, trace_metadata(), options_.seed);
   }
 
-  MicroStep next(int64_t step) override {
+  MicroStep next(int64_t step, double share) override {
     if (next_ >= num_micro_steps()) begin_round(round_ + 1, step - 1);
-    return method_->micro_step(next_++, trace_ && trace_->wants(step) ? trace_.get() : nullptr);
+    MicroStep micro = method_->micro_step(next_++, trace_ && trace_->wants(step) ? trace_.get() : nullptr);
+    differentiate(micro.loss, share);
+    micro.loss = micro.loss.detach();
+    return micro;
   }
 
   void on_gradients(int64_t step, const at::Tensor& loss, const at::Tensor& grad_norm) override {

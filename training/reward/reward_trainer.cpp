@@ -81,13 +81,14 @@ RewardStep RewardTrainer::step(int64_t step) {
   network_.train(false);
   network_.hold_known_users();
   result.loss = loss_sum / static_cast<double>(options_.accumulate);
-  result.grad_norm = clip_gradients();
+  const at::Tensor norm = grad_norm();
+  result.grad_norm = norm.item<double>();
   check_run(std::isfinite(result.loss) && std::isfinite(result.grad_norm), "step ", step + 1, ": the loss is ",
             result.loss, " and the gradient norm ", result.grad_norm, " (a batch that begins with ", ids,
             "); use a smaller --lr");
   const double factor = lr_factor(parse_lr_schedule(options_.lr_schedule), step, options_.warmup, num_steps_);
   for (size_t i = 0; i < optimizers_.size(); ++i) {
-    optimizers_[i].step(rates_[i] * factor);
+    optimizers_[i].step(rates_[i] * factor, {.gradient_factor = clip_factor(norm, options_.max_grad_norm)});
     optimizers_[i].zero_grad();
   }
   result.lr = options_.base_lr() * factor;
@@ -122,15 +123,10 @@ at::Tensor RewardTrainer::negatives_of(const RewardBatch& batch) const {
   return losses::in_batch_loss(scores, number.unsqueeze(0).eq(number.unsqueeze(1)));
 }
 
-double RewardTrainer::clip_gradients() {
-  double square = 0;
-  for (const AdamW& optimizer : optimizers_) square += std::pow(optimizer.grad_norm().item<double>(), 2);
-  const double norm = std::sqrt(square);
-  if (options_.max_grad_norm > 0) {
-    const at::Tensor whole = at::scalar_tensor(norm, at::TensorOptions().dtype(at::kFloat).device(network_.device()));
-    for (AdamW& optimizer : optimizers_) optimizer.clip_gradients(whole, options_.max_grad_norm);
-  }
-  return norm;
+at::Tensor RewardTrainer::grad_norm() const {
+  std::vector<at::Tensor> norms;
+  for (const AdamW& optimizer : optimizers_) norms.push_back(optimizer.grad_norm());
+  return at::linalg_vector_norm(at::stack(norms));
 }
 
 std::map<std::string, TensorMap> RewardTrainer::state() const {

@@ -49,7 +49,7 @@ class RewardTrainer {
   void seed_dropout(int64_t step) const;
   at::Tensor loss_of(const RewardBatch& batch) const;
   at::Tensor negatives_of(const RewardBatch& batch) const;
-  double clip_gradients();
+  at::Tensor grad_norm() const;  // of all optimizers together
 
   const TrainRewardOptions& options_;
   const losses::RewardLoss& loss_;

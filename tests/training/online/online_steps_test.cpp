@@ -42,9 +42,8 @@ class OnlineStepsTest : public testing::TestWithParam<OnlineCase> {
   // Loss and gradients of one micro-step.
   TensorMap differentiate(StepSource& steps, int64_t step) {
     for (auto& [name, weight] : policy_.trainable) weight.mutable_grad() = at::Tensor();
-    const MicroStep micro = steps.next(step);
-    micro.loss.backward();
-    TensorMap found{{"loss", micro.loss.detach()}};
+    const MicroStep micro = steps.next(step, /*share=*/1.0);
+    TensorMap found{{"loss", micro.loss}};
     for (const auto& [name, weight] : policy_.trainable) {
       if (weight.grad().defined()) found[name] = weight.grad().clone();
     }
@@ -97,7 +96,7 @@ TEST(OnlineSteps, SamplesHaveTheAskedResolution) {
     return make_online_steps(options, policy, *online_objective_of(options), at::kFloat, at::kCPU);
   };
   const auto steps = make();
-  steps->next(1);
+  steps->next(1, /*share=*/1.0);
   const at::Tensor latents = steps->tensors().at("latents");
   EXPECT_EQ(latents.sizes().slice(3), at::IntArrayRef({12, 12}));  // a quarter
   options.resolution = 36;
