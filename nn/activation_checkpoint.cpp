@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "core/error.h"
@@ -171,11 +172,26 @@ std::vector<at::Tensor> trainable_tensors(const torch::nn::Module& module) {
   return tensors;
 }
 
+namespace {
+
+// A block before everything that is trained has no backward pass.
+bool keeps_anything(const torch::nn::Module& module, const std::vector<at::Tensor>& inputs) {
+  const auto needs_gradient = [](const at::Tensor& input) { return input.defined() && input.requires_grad(); };
+  return std::any_of(inputs.begin(), inputs.end(), needs_gradient) || !trainable_tensors(module).empty();
+}
+
+}  // namespace
+
 std::vector<at::Tensor> run_block(const torch::nn::Module& module, const BlockFunction& function,
-                                  std::vector<at::Tensor> inputs, bool recompute) {
+                                  std::vector<at::Tensor> inputs, const Recompute& recompute) {
   while (!inputs.empty() && !inputs.back().defined()) inputs.pop_back();
   if (!at::GradMode::is_enabled()) return function(inputs);
-  if (recompute) return activation_checkpoint(function, inputs, trainable_tensors(module));
+  if (recompute.all) return activation_checkpoint(function, inputs, trainable_tensors(module));
+  if (recompute.planner && keeps_anything(module, inputs)) {
+    const auto [recomputes, to_measure] = recompute.planner->choose(module, inputs);
+    const BlockFunction block = to_measure ? measured(function, to_measure) : function;
+    if (recomputes) return activation_checkpoint(block, inputs, trainable_tensors(module));
+  }
   for (at::Tensor& input : inputs) {
     if (input.defined() && input.requires_grad()) input = at::alias(input);
   }
@@ -184,7 +200,7 @@ std::vector<at::Tensor> run_block(const torch::nn::Module& module, const BlockFu
 
 at::Tensor run_block(const torch::nn::Module& module,
                      const std::function<at::Tensor(const std::vector<at::Tensor>&)>& function,
-                     std::vector<at::Tensor> inputs, bool recompute) {
+                     std::vector<at::Tensor> inputs, const Recompute& recompute) {
   const BlockFunction block = [function](const std::vector<at::Tensor>& x) {
     return std::vector<at::Tensor>{function(x)};
   };

@@ -4,13 +4,16 @@
 #include <torch/nn/module.h>
 
 #include <functional>
+#include <memory>
+#include <utility>
 #include <vector>
+
+#include "nn/activation_planner.h"
+#include "nn/block_function.h"
 
 // Trades time for memory: a block's activations are not kept for the backward pass but computed once more in it
 // ("Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
 namespace prefusion::nn {
-
-using BlockFunction = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
 
 // Runs function(inputs) without recording it; the backward pass runs it again and differentiates that.
 // Gradients reach `inputs` and `parameters` (every tensor the function uses that may need one) the ordinary way, so
@@ -23,15 +26,24 @@ std::vector<at::Tensor> activation_checkpoint(BlockFunction function, const std:
 // with their item weights, and user branches.
 std::vector<at::Tensor> trainable_tensors(const torch::nn::Module& module);
 
+// Which blocks are recomputed: none, all, or those that a planner chooses.
+struct Recompute {
+  Recompute(bool all = false) : all(all) {}
+  explicit Recompute(std::shared_ptr<ActivationPlanner> planner) : planner(std::move(planner)) {}
+
+  bool all = false;
+  std::shared_ptr<ActivationPlanner> planner;
+};
+
 // A block that maps tensors to one tensor, recomputed in the backward pass or not. Trailing undefined inputs are
 // dropped. Either way each input enters the block through a node of its own, which fixes the order in which gradients
 // are summed: both ways give the same bits.
 at::Tensor run_block(const torch::nn::Module& module,
                      const std::function<at::Tensor(const std::vector<at::Tensor>&)>& function,
-                     std::vector<at::Tensor> inputs, bool recompute);
+                     std::vector<at::Tensor> inputs, const Recompute& recompute);
 
 // The same for a block that maps tensors to several, as those with two streams.
 std::vector<at::Tensor> run_block(const torch::nn::Module& module, const BlockFunction& function,
-                                  std::vector<at::Tensor> inputs, bool recompute);
+                                  std::vector<at::Tensor> inputs, const Recompute& recompute);
 
 }  // namespace prefusion::nn

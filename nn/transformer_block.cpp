@@ -58,7 +58,7 @@ Transformer2DImpl::Transformer2DImpl(const Transformer2DOptions& options)
 }
 
 at::Tensor Transformer2DImpl::forward(const at::Tensor& hidden_states, const at::Tensor& context,
-                                      const at::Tensor& user_states, bool recompute) {
+                                      const at::Tensor& user_states, const Recompute& recompute) {
   const int64_t height = hidden_states.size(2);
   const int64_t width = hidden_states.size(3);
   const auto to_tokens = [](const at::Tensor& x) {  // [B, C, H, W] -> [B, H * W, C]

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "nn/activation_checkpoint.h"
 #include "nn/attention.h"
 #include "nn/feed_forward.h"
 #include "nn/module_list.h"
@@ -61,7 +62,7 @@ class Transformer2DImpl : public torch::nn::Module {
   // hidden_states [B, C, H, W], context [B, L, cross_attention_dim], user_states [B, M, user_dim] or undefined
   // -> [B, C, H, W]. With `recompute` each block keeps only its input for the backward pass.
   at::Tensor forward(const at::Tensor& hidden_states, const at::Tensor& context, const at::Tensor& user_states = {},
-                     bool recompute = false);
+                     const Recompute& recompute = false);
 
  private:
   bool use_linear_projection_;

@@ -44,4 +44,5 @@ section "training steps: all weights of sd15, a LoRA of sdxl, launch by launch a
 train="env PREFUSION_TUNING=$build_dir/gpu_tuning.json $bench train --random-weights --dtype bf16 --objective diffusion-dpo,mapo --cuda-graph"
 check $train --model benchmarks/geometries/sd15 --adapter full --batch-size 8
 check $train --model benchmarks/geometries/sdxl --batch-size 2 --gradient-checkpointing
+check $train --model benchmarks/geometries/sdxl --batch-size 2 --activation-memory 20
 exit $status

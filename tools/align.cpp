@@ -245,6 +245,12 @@ void add_optimisation_options(CLI::App& app, training::AlignOptions& o) {
   app.add_flag("--gradient-checkpointing", o.gradient_checkpointing,
                "Recompute activations in the backward pass: less memory, more time")
       ->group(group);
+  app.add_option("--activation-memory", o.activation_memory_gb,
+                 "GB of activations that blocks may keep for the backward pass; those that save most of it for their "
+                 "operations are recomputed instead (docs/memory.md). 0 keeps all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(group);
   app.add_flag("--cuda-graph", o.cuda_graph,
                "Record a step's forward and backward passes once for each shape and replay them as one launch: for "
                "small networks and batches, where the host is slower than the GPU. Gradients keep their memory")

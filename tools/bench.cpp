@@ -86,6 +86,9 @@ void add_options(CLI::App& app, BenchCommand& command) {
                  "train: lora (default), or full, which trains all weights and has a second network as reference")
       ->check(CLI::IsMember({"lora", "full"}));
   app.add_flag("--gradient-checkpointing", o.gradient_checkpointing, "train: recompute activations");
+  app.add_option("--activation-memory", o.activation_memory_gb,
+                 "train: GB of activations that blocks may keep; others are recomputed")
+      ->check(CLI::NonNegativeNumber);
   std::vector<std::string> paths;
   for (const kernels::AttentionPath path : kernels::kAttentionPaths)
     paths.push_back(kernels::attention_path_name(path));
@@ -121,9 +124,12 @@ void check_request(const BenchOptions& options) {
   check_usage(!options.uses_cuda_graphs || can_be_recorded, "--cuda-graph: only of bench forward, generate and train");
   check_usage(!options.uses_cuda_graphs || options.device.is_cuda(),
               "--cuda-graph needs a CUDA device, this run is on ", options.device.str());
-  const bool has_training = !options.objectives.empty() || !options.adapter.empty() || options.gradient_checkpointing;
+  const bool has_training = !options.objectives.empty() || !options.adapter.empty() || options.gradient_checkpointing ||
+                            options.activation_memory_gb != 0;
   check_usage(!has_training || options.what == "train",
-              "--objective, --adapter, --gradient-checkpointing: only of bench train");
+              "--objective, --adapter, --gradient-checkpointing, --activation-memory: only of bench train");
+  check_usage(!options.gradient_checkpointing || options.activation_memory_gb == 0,
+              "--gradient-checkpointing beside --activation-memory: leave one out");
   check_usage(options.only.empty() || !needs_model, "--only: only of bench kernels");
   check_usage(options.paths.empty() || options.what == "tune", "--paths: only of bench tune");
 }

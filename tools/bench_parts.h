@@ -28,8 +28,9 @@ struct BenchOptions {
   std::vector<std::string> objectives;  // empty: diffusion-dpo
   std::string adapter;                  // lora (empty is, too), or full: all weights
   bool gradient_checkpointing = false;
-  std::vector<std::string> paths;  // of tune: ways of attention to try, ATen's in any case; empty: all
-  std::vector<std::string> only;   // kernels whose name contains one of these; empty: all
+  double activation_memory_gb = 0;  // 0: everything is kept
+  std::vector<std::string> paths;   // of tune: ways of attention to try, ATen's in any case; empty: all
+  std::vector<std::string> only;    // kernels whose name contains one of these; empty: all
   Repeats repeats;
   uint64_t seed = 0;
   bool shows_progress = true;

@@ -324,6 +324,10 @@ void validate(const AlignOptions& o) {
   problems.check(o.accumulate > 0, "--accumulate must be positive");
   problems.check(o.steps > 0 || o.epochs > 0, "--steps or --epochs must be positive");
   problems.check(o.lr >= 0, "--lr must not be negative");
+  problems.check(o.activation_memory_gb >= 0, "--activation-memory must not be negative");
+  problems.check(!o.gradient_checkpointing || o.activation_memory_gb == 0,
+                 "--gradient-checkpointing keeps no activations of blocks, so there is nothing for --activation-memory "
+                 "to choose: leave one out");
   problems.check(o.rank > 0, "--rank must be positive");
   problems.check(o.ema >= 0 && o.ema < 1, "--ema must lie in [0, 1)");
   problems.check(o.empty_prompt_rate >= 0 && o.empty_prompt_rate <= 1, "--empty-prompt-rate must lie in [0, 1]");

@@ -88,7 +88,8 @@ struct AlignOptions {
   double weight_decay = 1e-2;
   double ema = 0;  // decay of the weight average; 0 for none. With it, the average is what is written
   bool gradient_checkpointing = false;
-  bool cuda_graph = false;  // forward and backward passes are recorded and replayed
+  double activation_memory_gb = 0;  // what blocks may keep; others are recomputed. 0: everything is kept
+  bool cuda_graph = false;          // forward and backward passes are recorded and replayed
 
   // Preferences
   std::string score_name;  // the reward score that is taken; empty: the only one there is

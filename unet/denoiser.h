@@ -6,8 +6,10 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "core/safetensors.h"
+#include "nn/activation_checkpoint.h"
 #include "nn/timestep_range.h"
 
 namespace prefusion::unet {
@@ -61,12 +63,12 @@ class Denoiser : public torch::nn::Module, public nn::TimestepAnnouncer {
   // error where no number fits.
   virtual int64_t num_time_ids(int64_t /*pooled_width*/) const { return 0; }
 
-  // Recompute the activations of each block in the backward pass instead of keeping them.
-  void set_gradient_checkpointing(bool enabled) { gradient_checkpointing_ = enabled; }
-  bool gradient_checkpointing() const { return gradient_checkpointing_; }
+  // Recompute the activations of blocks in the backward pass instead of keeping them: of all (true), of none, or of
+  // those that a planner chooses.
+  void set_gradient_checkpointing(nn::Recompute recompute) { recompute_ = std::move(recompute); }
 
  protected:
-  bool gradient_checkpointing_ = false;
+  nn::Recompute recompute_;
 };
 
 // The part of a prediction [B, out_channels, H, W] that is of the latents: models that learn variances give as many

@@ -68,7 +68,7 @@ at::Tensor DiTTransformer2DModel::forward(const at::Tensor& noisy_latents, const
     const auto run = [block, per_item](const std::vector<at::Tensor>& x) mutable {
       return block->forward(x[0], per_item, x[1]);
     };
-    tokens = nn::run_block(*block, run, {tokens, classes}, gradient_checkpointing_);
+    tokens = nn::run_block(*block, run, {tokens, classes}, recompute_);
   }
 
   // The output layer hears the embedding of the first block.

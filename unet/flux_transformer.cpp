@@ -115,13 +115,13 @@ at::Tensor FluxTransformer2DModel::run_blocks(FluxStreams streams, const at::Ten
       return Tensors{result.image, result.prompt};
     };
     const Tensors outputs =
-        nn::run_block(*block, run, {streams.image, streams.prompt, embedding}, gradient_checkpointing_);
+        nn::run_block(*block, run, {streams.image, streams.prompt, embedding}, recompute_);
     streams = {.image = outputs[0], .prompt = outputs[1]};
   }
   at::Tensor tokens = at::cat({streams.prompt, streams.image}, /*dim=*/1);
   for (FluxSingleBlock& block : *single_transformer_blocks) {
     const auto run = [block, rotary](const Tensors& x) mutable { return block->forward(x[0], x[1], rotary); };
-    tokens = nn::run_block(*block, run, {tokens, embedding}, gradient_checkpointing_);
+    tokens = nn::run_block(*block, run, {tokens, embedding}, recompute_);
   }
   return tokens;
 }

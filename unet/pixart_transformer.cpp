@@ -99,7 +99,7 @@ at::Tensor PixArtTransformer2DModel::forward(const at::Tensor& noisy_latents, co
                                    .text_bias = text_bias,
                                    .user_states = x.size() > 3 ? x[3] : at::Tensor()});
     };
-    tokens = nn::run_block(*block, run, {tokens, modulation.modulations, text, user_states}, gradient_checkpointing_);
+    tokens = nn::run_block(*block, run, {tokens, modulation.modulations, text, user_states}, recompute_);
   }
 
   const std::vector<at::Tensor> shift_scale =

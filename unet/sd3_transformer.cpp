@@ -83,7 +83,7 @@ at::Tensor SD3Transformer2DModel::forward(const at::Tensor& noisy_latents, const
       return outputs;
     };
     const std::vector<at::Tensor> outputs =
-        nn::run_block(*block, function, {hidden_states, context, embedding}, gradient_checkpointing_);
+        nn::run_block(*block, function, {hidden_states, context, embedding}, recompute_);
     hidden_states = outputs[0];
     if (outputs.size() > 1) context = outputs[1];
   }

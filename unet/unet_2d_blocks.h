@@ -18,7 +18,7 @@ struct PassInputs {
   at::Tensor activated_time;         // [B, time_embedding_dim]
   at::Tensor encoder_hidden_states;  // [B, L, D]
   at::Tensor user_states;            // [B, M, U] or undefined
-  bool recompute = false;            // keep no activations
+  nn::Recompute recompute;           // which blocks keep no activations
 };
 
 // Resnet blocks, each followed by a transformer where the stage has attention. The parameters are resnets.N,

@@ -121,7 +121,7 @@ at::Tensor UNet2DConditionModel::forward(const at::Tensor& noisy_latents, const 
   const PassInputs inputs{.activated_time = config_.activation(time),
                           .encoder_hidden_states = conditioning.encoder_hidden_states.to(dtype),
                           .user_states = conditioning.user_states,
-                          .recompute = gradient_checkpointing_};
+                          .recompute = recompute_};
 
   hidden_states = conv_in->forward(hidden_states);
   std::vector<at::Tensor> skips = {hidden_states};
