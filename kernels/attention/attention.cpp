@@ -63,6 +63,7 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
         aligned(query), aligned(key), aligned(value), empty_rows(query),
         at::empty({query.size(0), query.size(1), query.size(2)}, query.options().dtype(at::kFloat))};
     if (query.numel() > 0) compute(tensors, is_hopper);
+    context->saved_data["is_hopper"] = is_hopper;
     context->save_for_backward({tensors.query, tensors.key, tensors.value, tensors.output, tensors.log_sum});
     return tensors.output;
   }
@@ -77,7 +78,7 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
                                       empty_rows(saved[1]),
                                       empty_rows(saved[2])};
     if (saved[0].numel() > 0) {
-      detail::attention_backward_cuda(tensors);
+      differentiate(tensors, context->saved_data["is_hopper"].toBool());
     } else {
       tensors.grad_key.zero_();
       tensors.grad_value.zero_();
@@ -91,6 +92,13 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
     if (is_hopper) return detail::attention_forward_hopper(tensors);
 #endif
     detail::attention_forward_cuda(tensors);
+  }
+
+  static void differentiate(detail::AttentionBackward& tensors, bool is_hopper) {
+#ifdef PREFUSION_HAS_HOPPER
+    if (is_hopper) return detail::attention_backward_hopper(tensors);
+#endif
+    detail::attention_backward_cuda(tensors);
   }
 };
 #endif

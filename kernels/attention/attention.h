@@ -14,8 +14,8 @@ enum class AttentionPath {
   kAten,    // scaled_dot_product_attention, whose own choice among flash, cuDNN, efficient and plain products stands
   kPlain,   // products and softmax of their own, keeping the weights for the backward pass
   kBlocks,  // kernels/attention on CUDA: "FlashAttention-2" (arXiv 2307.08691) for the head sizes of diffusion models
-  kHopper   // the same for compute capability 9.0, forward: groups of warps multiply from shared memory while another
-            // fetches ("FlashAttention-3", arXiv 2407.08608); its backward pass is that of kBlocks
+  kHopper   // the same for compute capability 9.0: groups of warps multiply from shared memory while another fetches
+            // ("FlashAttention-3", arXiv 2407.08608)
 };
 constexpr AttentionPath kAttentionPaths[] = {AttentionPath::kAten, AttentionPath::kPlain, AttentionPath::kBlocks,
                                              AttentionPath::kHopper};
@@ -87,6 +87,7 @@ void attention_forward_cuda(AttentionForward& tensors);
 void attention_backward_cuda(AttentionBackward& tensors);
 bool is_attention_device(at::Device device);
 void attention_forward_hopper(const AttentionForward& tensors);
+void attention_backward_hopper(const AttentionBackward& tensors);
 bool is_hopper_device(at::Device device);
 
 }  // namespace detail

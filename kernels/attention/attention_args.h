@@ -36,4 +36,23 @@ blockwise::AttentionArgs<Element> args_of(const AttentionForward& tensors) {
   return args;
 }
 
+// [B, H, num_queries] fp32, as in block_shape.h.
+at::Tensor row_product_of(const AttentionBackward& tensors);
+
+template <typename Element>
+blockwise::AttentionGradArgs<Element> grad_args_of(const AttentionBackward& tensors, const at::Tensor& row_product) {
+  blockwise::AttentionGradArgs<Element> args;
+  args.forward = args_of<Element>(tensors.forward);
+  args.grad_output = tensors.grad_output.const_data_ptr<Element>();
+  args.grad_output_layout = layout_of(tensors.grad_output);
+  args.row_product = row_product.const_data_ptr<float>();
+  args.grad_query = tensors.grad_query.mutable_data_ptr<Element>();
+  args.grad_key = tensors.grad_key.mutable_data_ptr<Element>();
+  args.grad_value = tensors.grad_value.mutable_data_ptr<Element>();
+  args.grad_query_layout = layout_of(tensors.grad_query);
+  args.grad_key_layout = layout_of(tensors.grad_key);
+  args.grad_value_layout = layout_of(tensors.grad_value);
+  return args;
+}
+
 }  // namespace prefusion::kernels::detail

@@ -29,17 +29,7 @@ void forward(const AttentionForward& tensors) {
 
 template <typename Element>
 void backward(AttentionBackward& tensors, const at::Tensor& row_product) {
-  AttentionGradArgs<Element> args;
-  args.forward = args_of<Element>(tensors.forward);
-  args.grad_output = tensors.grad_output.const_data_ptr<Element>();
-  args.grad_output_layout = layout_of(tensors.grad_output);
-  args.row_product = row_product.const_data_ptr<float>();
-  args.grad_query = tensors.grad_query.mutable_data_ptr<Element>();
-  args.grad_key = tensors.grad_key.mutable_data_ptr<Element>();
-  args.grad_value = tensors.grad_value.mutable_data_ptr<Element>();
-  args.grad_query_layout = layout_of(tensors.grad_query);
-  args.grad_key_layout = layout_of(tensors.grad_key);
-  args.grad_value_layout = layout_of(tensors.grad_value);
+  const AttentionGradArgs<Element> args = grad_args_of<Element>(tensors, row_product);
   const auto stream = c10::cuda::getCurrentCUDAStream().stream();
   const int64_t num_items = tensors.forward.query.size(0);
   switch (tensors.forward.query.size(3)) {
@@ -52,6 +42,10 @@ void backward(AttentionBackward& tensors, const at::Tensor& row_product) {
 
 }  // namespace
 
+at::Tensor row_product_of(const AttentionBackward& tensors) {
+  return at::sum(at::mul(tensors.forward.output.to(at::kFloat), tensors.grad_output.to(at::kFloat)), -1).contiguous();
+}
+
 void attention_forward_cuda(AttentionForward& tensors) {
   const c10::cuda::CUDAGuard device(tensors.query.device());
   if (tensors.query.scalar_type() == at::kBFloat16) return forward<c10::BFloat16>(tensors);
@@ -60,8 +54,7 @@ void attention_forward_cuda(AttentionForward& tensors) {
 
 void attention_backward_cuda(AttentionBackward& tensors) {
   const c10::cuda::CUDAGuard device(tensors.forward.query.device());
-  const at::Tensor row_product =
-      at::sum(at::mul(tensors.forward.output.to(at::kFloat), tensors.grad_output.to(at::kFloat)), -1).contiguous();
+  const at::Tensor row_product = row_product_of(tensors);
   if (tensors.forward.query.scalar_type() == at::kBFloat16) return backward<c10::BFloat16>(tensors, row_product);
   backward<c10::Half>(tensors, row_product);
 }

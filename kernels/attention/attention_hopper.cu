@@ -1,33 +1,16 @@
 #include <ATen/core/Tensor.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#include <cuda.h>
 #include <cudaTypedefs.h>
 
 #include "core/error.h"
 #include "kernels/attention/attention.h"
 #include "kernels/attention/attention_args.h"
-#include "kernels/attention/attention_launch.h"
 #include "kernels/attention/hopper_forward_block.h"
-#include "kernels/attention/hopper_warp.h"
-#include "kernels/cuda_launch.h"
+#include "kernels/attention/hopper_launch.cuh"
 
 namespace prefusion::kernels::hopper {
 namespace {
-
-template <typename Shape, typename Element>
-__global__ void __launch_bounds__(kBlockThreads, 1)
-    forward_kernel(const __grid_constant__ HopperArgs<Element, CUtensorMap> args) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  extern __shared__ __align__(kPatternBytes) char shared[];
-  HopperWarp warp(shared, Shape::kBarriersAt);
-  warp.make_barriers();
-  HopperForwardBlock<Shape, Element, HopperWarp>(warp, args, static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.y),
-                                                 static_cast<int>(blockIdx.x))
-      .run();
-#endif
-}
 
 // The function that describes tensors to the hardware is the driver's, which may be missing where prefusion is built.
 PFN_cuTensorMapEncodeTiled_v12000 encode_function() {
@@ -43,7 +26,33 @@ PFN_cuTensorMapEncodeTiled_v12000 encode_function() {
   return function;
 }
 
-// Boxes of 64 elements and `box_rows` rows of tensor [B, H, rows, D]; what is beyond a row or its head is fetched as 0.
+template <int head_size, int tile_rows, typename Element>
+void launch_tiles(const detail::AttentionForward& tensors) {
+  using Block = HopperForwardBlock<HopperShape<head_size, tile_rows>, Element, HopperWarp>;
+  launch_blocks<Block>({detail::args_of<Element>(tensors),
+                        {map_of(tensors.query, kBlockRows)},
+                        {map_of(tensors.key, tile_rows), map_of(tensors.value, tile_rows)}},
+                       tensors.query);
+}
+
+template <int head_size, typename Element>
+void launch(const detail::AttentionForward& tensors) {
+  if (tensors.key.size(2) <= kPromptKeys) return launch_tiles<head_size, kPromptKeys, Element>(tensors);
+  launch_tiles<head_size, forward_rows(head_size), Element>(tensors);
+}
+
+template <typename Element>
+void launch_any(const detail::AttentionForward& tensors) {
+  switch (tensors.query.size(3)) {
+#define PREFUSION_CASE(size) \
+  case size: return launch<size, Element>(tensors);
+    PREFUSION_ATTENTION_HEADS(PREFUSION_CASE)
+#undef PREFUSION_CASE
+  }
+}
+
+}  // namespace
+
 CUtensorMap map_of(const at::Tensor& tensor, int box_rows) {
   CUtensorMap map;
   const bool is_bf16 = tensor.scalar_type() == at::kBFloat16;
@@ -66,38 +75,6 @@ CUtensorMap map_of(const at::Tensor& tensor, int box_rows) {
   return map;
 }
 
-template <int head_size, int tile_rows, typename Element>
-void launch_tiles(const detail::AttentionForward& tensors) {
-  using Shape = HopperShape<head_size, tile_rows>;
-  const HopperArgs<Element, CUtensorMap> args{detail::args_of<Element>(tensors), map_of(tensors.query, kBlockQueries),
-                                              map_of(tensors.key, tile_rows), map_of(tensors.value, tile_rows)};
-  constexpr int kBytes = Shape::kBarriersAt + 8 * kNumBarriers;
-  const auto kernel = forward_kernel<Shape, Element>;
-  C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  const dim3 grid(static_cast<unsigned>(blockwise::divide_up(tensors.query.size(2), kBlockQueries)),
-                  static_cast<unsigned>(tensors.query.size(1)), static_cast<unsigned>(tensors.query.size(0)));
-  kernel<<<grid, kBlockThreads, kBytes, c10::cuda::getCurrentCUDAStream()>>>(args);
-  check_launch("attention");
-}
-
-// Tiles as large as shared memory and registers hold two stages of; the tokens of a prompt in one.
-template <int head_size, typename Element>
-void launch(const detail::AttentionForward& tensors) {
-  if (tensors.key.size(2) <= 80) return launch_tiles<head_size, 80, Element>(tensors);
-  launch_tiles<head_size, head_size <= 96 ? 128 : head_size <= 128 ? 96 : 80, Element>(tensors);
-}
-
-template <typename Element>
-void launch_any(const detail::AttentionForward& tensors) {
-  switch (tensors.query.size(3)) {
-#define PREFUSION_CASE(size) \
-  case size: return launch<size, Element>(tensors);
-    PREFUSION_ATTENTION_HEADS(PREFUSION_CASE)
-#undef PREFUSION_CASE
-  }
-}
-
-}  // namespace
 }  // namespace prefusion::kernels::hopper
 
 namespace prefusion::kernels::detail {

@@ -1,11 +1,9 @@
 #pragma once
 
-#include "kernels/attention/fragments.h"
+#include "kernels/attention/softmax_gradient.h"
 
 // The gradients, in two kernels: one owns queries and walks over keys, the other owns keys and walks over queries. That
 // is seven products where one kernel would need five, but nothing is added across blocks, so results repeat to the bit.
-// Both recompute the softmax p from the logarithm of its sum; with d = p (grad_output value^T - row_product):
-//   grad_query = scale d key, grad_key = scale d^T query, grad_value = p^T grad_output
 namespace prefusion::kernels::blockwise {
 
 // What both kernels have: two tiles of the block's own rows, and two of the rows it walks over, in stages.
@@ -24,7 +22,6 @@ struct BackwardTiles {
 template <typename Shape, typename Element, typename Warp>
 class QueryGradBlock {
   static constexpr int kRows = Shape::kTileRows;
-  using Float = typename Warp::Float;
   using Tiles = BackwardTiles<Shape>;
 
  public:
@@ -35,23 +32,19 @@ class QueryGradBlock {
   PREFUSION_HOST_DEVICE void run() {
     const auto& forward = args_.forward;
     const int num_tiles = static_cast<int>(divide_up(forward.num_keys, kRows));
-    PREFUSION_UNROLL
-    for (auto& sum : sums_) clear(sum);
+    clear(sums_);
     copy_rows<Shape, kBlockRows>(warp_, Tiles::kOwnFirst, forward.query + forward.query_layout.offset(batch_, head_),
                                  forward.query_layout.row, first_query_, forward.num_queries);
     copy_rows<Shape, kBlockRows>(warp_, Tiles::kOwnSecond,
                                  args_.grad_output + args_.grad_output_layout.offset(batch_, head_),
                                  args_.grad_output_layout.row, first_query_, forward.num_queries);
-    load_rows();
+    const int first_row = first_query_ + warp_.index() * kWarpRows;
+    load_numbers_of_rows(numbers_, warp_, args_, batch_, head_, first_row);
     walk_tiles(
         warp_, num_tiles, [this](int tile) { copy_tile(tile); }, [this](int tile) { add_tile(tile); });
-    PREFUSION_UNROLL
-    for (auto& sum : sums_) {
-      PREFUSION_UNROLL
-      for (auto& value : sum.values) value = value * forward.scale;
-    }
+    multiply(sums_, forward.scale);
     store_rows<Shape>(warp_, sums_, args_.grad_query + args_.grad_query_layout.offset(batch_, head_),
-                      args_.grad_query_layout.row, first_query_ + warp_.index() * kWarpRows, forward.num_queries);
+                      args_.grad_query_layout.row, first_row, forward.num_queries);
   }
 
  private:
@@ -63,37 +56,16 @@ class QueryGradBlock {
                             forward.value_layout.row, tile * kRows, forward.num_keys);
   }
 
-  // The two numbers of each of this lane's two queries.
-  PREFUSION_HOST_DEVICE void load_rows() {
-    const auto& forward = args_.forward;
-    const int64_t rows = (batch_ * forward.num_heads + head_) * forward.num_queries;
-    PREFUSION_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const auto row = (warp_.lane() >> 2) + first_query_ + warp_.index() * kWarpRows + 8 * half;
-      const auto exists = row < forward.num_queries;
-      log_sum_[half] = warp_.load_float(forward.log_sum + rows, row, exists, Warp::kInfinity);
-      row_product_[half] = warp_.load_float(args_.row_product + rows, row, exists, 0.0f);
-    }
-  }
-
   PREFUSION_HOST_DEVICE void add_tile(int tile) {
     const auto& forward = args_.forward;
     const int first_row = warp_.index() * kWarpRows;
     Accumulator<Warp> weights[kRows / 8], grads[kRows / 8];
     multiply_by_rows<Shape, Element, kRows>(warp_, weights, Tiles::kOwnFirst, first_row, Tiles::first(tile));
     multiply_by_rows<Shape, Element, kRows>(warp_, grads, Tiles::kOwnSecond, first_row, Tiles::second(tile));
-    PREFUSION_UNROLL
-    for (int block = 0; block < kRows / 8; ++block) {
-      const auto column = (warp_.lane() & 3) * 2 + 8 * block + tile * kRows;
-      PREFUSION_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const Float p = Warp::exp2(weights[block].values[i] * forward.scale_log2 - log_sum_[i / 2]);
-        const Float d = p * (grads[block].values[i] - row_product_[i / 2]);
-        // A missing key's zero row would still make 0 * infinity where all scores are very small.
-        weights[block].values[i] = Warp::select(column + (i & 1) < forward.num_keys, d, Warp::constant(0.0f));
-      }
-    }
-    multiply_by_columns<Shape, Element, kRows>(warp_, sums_, weights, Tiles::first(tile));
+    const int num_keys = forward.num_keys - tile * kRows;
+    if (num_keys < kRows) leave_out_missing_keys(warp_, weights, num_keys);
+    differentiate_rows(weights, grads, numbers_, forward.scale_log2);
+    multiply_by_columns<Shape, Element, kRows>(warp_, sums_, grads, Tiles::first(tile));
   }
 
   Warp& warp_;
@@ -101,14 +73,13 @@ class QueryGradBlock {
   int64_t batch_, head_;
   int first_query_;
   Accumulator<Warp> sums_[Shape::kPaddedSize / 8];
-  Float log_sum_[2], row_product_[2];
+  QueryNumbers<Warp> numbers_[2];  // of a lane's two queries
 };
 
 // grad_key and grad_value of kBlockRows keys: everything transposed, a row is a key.
 template <typename Shape, typename Element, typename Warp>
 class KeyGradBlock {
   static constexpr int kRows = Shape::kTileRows;
-  using Float = typename Warp::Float;
   using Tiles = BackwardTiles<Shape>;
 
  public:
@@ -119,21 +90,15 @@ class KeyGradBlock {
   PREFUSION_HOST_DEVICE void run() {
     const auto& forward = args_.forward;
     const int num_tiles = static_cast<int>(divide_up(forward.num_queries, kRows));
-    PREFUSION_UNROLL
-    for (auto& sum : key_sums_) clear(sum);
-    PREFUSION_UNROLL
-    for (auto& sum : value_sums_) clear(sum);
+    clear(key_sums_);
+    clear(value_sums_);
     copy_rows<Shape, kBlockRows>(warp_, Tiles::kOwnFirst, forward.key + forward.key_layout.offset(batch_, head_),
                                  forward.key_layout.row, first_key_, forward.num_keys);
     copy_rows<Shape, kBlockRows>(warp_, Tiles::kOwnSecond, forward.value + forward.value_layout.offset(batch_, head_),
                                  forward.value_layout.row, first_key_, forward.num_keys);
     walk_tiles(
         warp_, num_tiles, [this](int tile) { copy_tile(tile); }, [this](int tile) { add_tile(tile); });
-    PREFUSION_UNROLL
-    for (auto& sum : key_sums_) {
-      PREFUSION_UNROLL
-      for (auto& value : sum.values) value = value * forward.scale;
-    }
+    multiply(key_sums_, forward.scale);
     const int first = first_key_ + warp_.index() * kWarpRows;
     store_rows<Shape>(warp_, key_sums_, args_.grad_key + args_.grad_key_layout.offset(batch_, head_),
                       args_.grad_key_layout.row, first, forward.num_keys);
@@ -150,15 +115,11 @@ class KeyGradBlock {
     copy_rows<Shape, kRows>(warp_, Tiles::second(tile),
                             args_.grad_output + args_.grad_output_layout.offset(batch_, head_),
                             args_.grad_output_layout.row, first, forward.num_queries);
-    // A query that does not exist has an infinite sum: its weights are zero.
-    const int64_t rows = (batch_ * forward.num_heads + head_) * forward.num_queries;
     const auto row = warp_.thread();
     const auto is_of_tile = row < kRows;
     const auto exists = is_of_tile & (row + first < forward.num_queries);
-    warp_.store_shared(Tiles::numbers(tile), row,
-                       warp_.load_float(forward.log_sum + rows, row + first, exists, Warp::kInfinity), is_of_tile);
-    warp_.store_shared(Tiles::numbers(tile) + kRows, row,
-                       warp_.load_float(args_.row_product + rows, row + first, exists, 0.0f), is_of_tile);
+    store_numbers(warp_, Tiles::numbers(tile), kRows, row, is_of_tile,
+                  load_numbers<Warp>(args_, batch_, head_, row + first, exists));
   }
 
   PREFUSION_HOST_DEVICE void add_tile(int tile) {
@@ -167,21 +128,7 @@ class KeyGradBlock {
     Accumulator<Warp> weights[kRows / 8], grads[kRows / 8];
     multiply_by_rows<Shape, Element, kRows>(warp_, weights, Tiles::kOwnFirst, first_row, Tiles::first(tile));
     multiply_by_rows<Shape, Element, kRows>(warp_, grads, Tiles::kOwnSecond, first_row, Tiles::second(tile));
-    PREFUSION_UNROLL
-    for (int block = 0; block < kRows / 8; ++block) {
-      PREFUSION_UNROLL
-      for (int i = 0; i < 2; ++i) {  // a lane's two queries of the block
-        const auto column = (warp_.lane() & 3) * 2 + 8 * block + i;
-        const Float log_sum = warp_.load_shared(Tiles::numbers(tile), column);
-        const Float row_product = warp_.load_shared(Tiles::numbers(tile) + kRows, column);
-        PREFUSION_UNROLL
-        for (int j = i; j < 4; j += 2) {  // of each of its two keys
-          const Float p = Warp::exp2(weights[block].values[j] * forward.scale_log2 - log_sum);
-          weights[block].values[j] = p;
-          grads[block].values[j] = p * (grads[block].values[j] - row_product);
-        }
-      }
-    }
+    differentiate_columns(warp_, weights, grads, Tiles::numbers(tile), forward.scale_log2);
     multiply_by_columns<Shape, Element, kRows>(warp_, value_sums_, weights, Tiles::second(tile));
     multiply_by_columns<Shape, Element, kRows>(warp_, key_sums_, grads, Tiles::first(tile));
   }

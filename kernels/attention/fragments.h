@@ -34,6 +34,34 @@ PREFUSION_HOST_DEVICE void clear(Accumulator<Warp>& accumulator) {
   PREFUSION_UNROLL
   for (int i = 0; i < 4; ++i) accumulator.values[i] = Warp::constant(0.0f);
 }
+template <typename Warp, int count>
+PREFUSION_HOST_DEVICE void clear(Accumulator<Warp> (&accumulators)[count]) {
+  PREFUSION_UNROLL
+  for (int i = 0; i < count; ++i) clear(accumulators[i]);
+}
+
+template <typename Warp, int count>
+PREFUSION_HOST_DEVICE void multiply(Accumulator<Warp> (&accumulators)[count], float factor) {
+  PREFUSION_UNROLL
+  for (auto& accumulator : accumulators) {
+    PREFUSION_UNROLL
+    for (auto& value : accumulator.values) value = value * factor;
+  }
+}
+
+// Scores of a tile of which `num_keys` rows are keys: the others get no weight.
+template <typename Warp, int count>
+PREFUSION_HOST_DEVICE void leave_out_missing_keys(const Warp& warp, Accumulator<Warp> (&scores)[count], int num_keys) {
+  PREFUSION_UNROLL
+  for (int block = 0; block < count; ++block) {
+    const auto column = (warp.lane() & 3) * 2 + 8 * block;
+    PREFUSION_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      auto& score = scores[block].values[i];
+      score = Warp::select(column + (i & 1) < num_keys, score, Warp::constant(-Warp::kInfinity));
+    }
+  }
+}
 
 // Rows first_row .. +15, elements 16 step .. +15 of a tile, as left operand.
 template <typename Shape, typename Warp>
@@ -91,8 +119,7 @@ PREFUSION_HOST_DEVICE void multiply_add(Accumulator<Warp>* accumulators, const L
 template <typename Shape, typename Element, int rows, typename Warp>
 PREFUSION_HOST_DEVICE void multiply_by_rows(Warp& warp, Accumulator<Warp> (&sums)[rows / 8], int own, int first_row,
                                             int tile) {
-  PREFUSION_UNROLL
-  for (int i = 0; i < rows / 8; ++i) clear(sums[i]);
+  clear(sums);
   PREFUSION_UNROLL
   for (int step = 0; step < Shape::kDepthSteps; ++step) {
     const auto left = load_left<Shape>(warp, own, first_row, step);

@@ -7,11 +7,11 @@
 namespace prefusion::kernels::hopper {
 
 constexpr int kGroupWarps = 4;
-constexpr int kConsumers = 2;                                // groups that multiply, each its own queries
+constexpr int kConsumers = 2;                                // groups that multiply, each its own rows
 constexpr int kBlockWarps = (kConsumers + 1) * kGroupWarps;  // the last group fetches tiles for the others
 constexpr int kBlockThreads = kBlockWarps * blockwise::kLanes;
 constexpr int kGroupRows = kGroupWarps * blockwise::kWarpRows;  // of a product: 64
-constexpr int kBlockQueries = kConsumers * kGroupRows;
+constexpr int kBlockRows = kConsumers * kGroupRows;             // queries of a block, or keys where a block owns keys
 constexpr int kStages = 2;
 
 // Tiles are panels of 64 elements a row, side by side in memory: rows of 128 bytes, in which the hardware swaps chunks
@@ -36,19 +36,16 @@ struct HopperShape {
   static constexpr int kDepthSteps = kPaddedSize / 16;
   static constexpr int kPanels = (head_size + kPanelElements - 1) / kPanelElements;
 
-  // Shared memory in bytes: queries, then keys and values of each stage, then barriers.
-  static constexpr int kQueryPanelBytes = kBlockQueries * kPanelRowBytes;
+  static constexpr int kOwnPanelBytes = kBlockRows * kPanelRowBytes;
   static constexpr int kTilePanelBytes = tile_rows * kPanelRowBytes;
-  static constexpr int kQueryBytes = kPanels * kQueryPanelBytes;
+  static constexpr int kOwnBytes = kPanels * kOwnPanelBytes;
   static constexpr int kTileBytes = kPanels * kTilePanelBytes;
-  static constexpr int kBarriersAt = kQueryBytes + kStages * 2 * kTileBytes;
-  static_assert(kQueryPanelBytes % kPatternBytes == 0 && kTilePanelBytes % kPatternBytes == 0,
-                "panels begin a pattern");
+  static_assert(kOwnPanelBytes % kPatternBytes == 0 && kTilePanelBytes % kPatternBytes == 0, "panels begin a pattern");
 };
 
-// Barriers of a block, each 8 bytes: the queries have arrived; for each stage, its tile has arrived, and it is free.
+// Barriers of a block, each 8 bytes: its own rows have arrived; for each stage, its tiles have arrived, and it is free.
 constexpr int kNumBarriers = 1 + 2 * kStages;
-constexpr int kQueriesArrived = 0;
+constexpr int kOwnArrived = 0;
 PREFUSION_HOST_DEVICE constexpr int arrived(int stage) {
   return 1 + stage;
 }
@@ -59,6 +56,38 @@ PREFUSION_HOST_DEVICE constexpr int freed(int stage) {
 PREFUSION_HOST_DEVICE constexpr int arrivals_at(int barrier) {
   return barrier < freed(0) ? 1 : kConsumers * kGroupWarps;
 }
+
+// Rows of the tiles that a block walks over: as many as registers and shared memory hold two stages of, for the forward
+// pass and for the gradients of queries and of keys and values. Up to kPromptKeys keys are one tile.
+constexpr int kPromptKeys = 80;
+PREFUSION_HOST_DEVICE constexpr int forward_rows(int head_size) {
+  return head_size <= 96 ? 128 : head_size <= 128 ? 96 : 80;
+}
+PREFUSION_HOST_DEVICE constexpr int query_grad_rows(int head_size) {
+  return head_size <= 128 ? 128 : 80;
+}
+PREFUSION_HOST_DEVICE constexpr int key_grad_rows(int head_size) {
+  return head_size <= 64 ? 128 : head_size <= 96 ? 96 : head_size <= 128 ? 64 : 48;
+}
+
+// Shared memory of a block in bytes: `own_tiles` of its rows; for each stage two tiles of the rows it walks over, and
+// for each of those rows `row_numbers` floats; barriers.
+template <typename Shape, int own_tiles, int row_numbers>
+struct BlockMemory {
+  static constexpr int kOwnTiles = own_tiles;
+  static constexpr int kFloats = kStages * row_numbers * Shape::kTileRows;
+  static constexpr int kFloatsAt = own_tiles * Shape::kOwnBytes + kStages * 2 * Shape::kTileBytes;
+  static constexpr int kBarriersAt = kFloatsAt + 4 * kFloats;
+  static constexpr int kBytes = kBarriersAt + 8 * kNumBarriers;
+  static_assert(kBytes <= 227 * 1024, "what a block of sm_90 may have");
+
+  PREFUSION_HOST_DEVICE static constexpr int own(int which) { return which * Shape::kOwnBytes; }
+  PREFUSION_HOST_DEVICE static constexpr int tile(int stage, int which) {
+    return own(own_tiles) + (2 * stage + which) * Shape::kTileBytes;
+  }
+  // Counted in floats.
+  PREFUSION_HOST_DEVICE static constexpr int numbers(int stage) { return stage * row_numbers * Shape::kTileRows; }
+};
 
 // Where a box that is fetched begins in a tensor [B, H, rows, D].
 struct BoxPlace {

@@ -8,15 +8,15 @@
 
 namespace prefusion::kernels::hopper {
 
-// A warp of sm_90a: the operations of hopper_forward_block.h as the instructions they are made for. What only one lane
-// may do, its first does. Included by .cu files only.
+// A warp of sm_90a: the operations of hopper_tiles.h as the instructions they are made for. What only one lane may do,
+// its first does. Included by .cu files only.
 class HopperWarp : public blockwise::CudaWarp {
  public:
   using Map = CUtensorMap;
 
-  // `shared` begins a pattern (kPatternBytes).
-  __device__ HopperWarp(char* shared, int barriers_at)
-      : CudaWarp(shared, 0),
+  // `shared` begins a pattern (kPatternBytes); floats and barriers are so many bytes behind.
+  __device__ HopperWarp(char* shared, int floats_at, int barriers_at)
+      : CudaWarp(shared, floats_at / 2),
         base_(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
         barriers_(base_ + static_cast<uint32_t>(barriers_at)) {}
 
@@ -40,6 +40,7 @@ class HopperWarp : public blockwise::CudaWarp {
   __device__ uint32_t address(int byte) const { return base_ + static_cast<uint32_t>(byte); }
 
   __device__ void expect(int number, int bytes) const {
+    __syncwarp();  // all lanes have written
     if (lane() == 0) {
       asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier(number)), "r"(bytes)
                    : "memory");
@@ -74,16 +75,16 @@ class HopperWarp : public blockwise::CudaWarp {
   }
 
   // Products are started between these two; sums may be looked at after the second.
-  template <typename Sums, int count>
-  __device__ static void begin_products(Sums (&sums)[count]) {
-    keep(sums);
+  template <typename... Sums>
+  __device__ static void begin_products(Sums&... sums) {
+    (keep(sums), ...);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
   }
-  template <typename Sums, int count>
-  __device__ static void finish_products(Sums (&sums)[count]) {
+  template <typename... Sums>
+  __device__ static void finish_products(Sums&... sums) {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-    keep(sums);
+    (keep(sums), ...);
   }
   template <typename Element, typename Sums, int count, typename Left>
   __device__ static void add_product(Sums (&sums)[count], const Left& left, uint64_t right) {

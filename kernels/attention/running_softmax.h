@@ -16,8 +16,7 @@ class RunningSoftmax {
   using Sums = Accumulator<Warp>[Shape::kPaddedSize / 8];
 
   PREFUSION_HOST_DEVICE RunningSoftmax() {
-    PREFUSION_UNROLL
-    for (auto& sum : sums_) clear(sum);
+    clear(sums_);
     PREFUSION_UNROLL
     for (int half = 0; half < 2; ++half) {
       largest_[half] = Warp::constant(-Warp::kInfinity);
@@ -58,18 +57,6 @@ class RunningSoftmax {
   }
 
  private:
-  PREFUSION_HOST_DEVICE void leave_out_missing_keys(const Warp& warp, Scores& scores, int count) {
-    PREFUSION_UNROLL
-    for (int block = 0; block < kRows / 8; ++block) {
-      const auto column = (warp.lane() & 3) * 2 + 8 * block;
-      PREFUSION_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        Float& score = scores[block].values[i];
-        score = Warp::select(column + (i & 1) < count, score, Warp::constant(-Warp::kInfinity));
-      }
-    }
-  }
-
   // The rows of one half: scores become exponentials relative to the largest so far, and what was summed before is
   // brought to the same scale. Every row has a key in the first tile, so its largest score is a number from there on.
   PREFUSION_HOST_DEVICE void exponentiate(const Warp& warp, Scores& scores, float scale_log2, int half, bool is_first) {

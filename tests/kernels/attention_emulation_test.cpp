@@ -13,8 +13,8 @@ namespace {
 template <typename Shape, typename Element>
 class Emulation {
  public:
-  Emulation(const Problem& problem, Arrival arrival, double spread = 1.0)
-      : tensors_(problem, Shape::kHeadSize, spread), arrival_(arrival) {}
+  Emulation(const Problem& problem, Arrival arrival, double spread = 1.0, double offset = 0.0)
+      : tensors_(problem, Shape::kHeadSize, spread, offset), arrival_(arrival) {}
 
   void check() {
     run_forward();
@@ -24,23 +24,6 @@ class Emulation {
   }
 
  private:
-  AttentionGradArgs<Element> backward_args() {
-    AttentionGradArgs<Element> args;
-    args.forward = tensors_.args();
-    args.grad_output = tensors_.data(tensors_.grad_output);
-    args.grad_output_layout = tensors_.grad_output.layout();
-    row_product_ =
-        (tensors_.output.tensor.to(at::kFloat) * tensors_.grad_output.tensor.to(at::kFloat)).sum(-1).contiguous();
-    args.row_product = row_product_.const_data_ptr<float>();
-    args.grad_query = tensors_.data(tensors_.grad_query);
-    args.grad_key = tensors_.data(tensors_.grad_key);
-    args.grad_value = tensors_.data(tensors_.grad_value);
-    args.grad_query_layout = tensors_.grad_query.layout();
-    args.grad_key_layout = tensors_.grad_key.layout();
-    args.grad_value_layout = tensors_.grad_value.layout();
-    return args;
-  }
-
   // Every block of a grid over `rows` rows of every head.
   template <typename Block, typename Args>
   void run_blocks(const Args& args, int64_t rows, int num_elements, int num_floats) {
@@ -64,7 +47,7 @@ class Emulation {
   }
 
   void run_backward() {
-    const auto args = backward_args();
+    const auto args = tensors_.grad_args();
     constexpr int kFloats = kStages * 2 * Shape::kTileRows;
     run_blocks<QueryGradBlock<Shape, Element, EmulatedWarp>>(args, tensors_.sizes().queries, Shape::kBackwardElements,
                                                              kFloats);
@@ -74,7 +57,6 @@ class Emulation {
 
   AttentionProblem<Element> tensors_;
   Arrival arrival_;
-  at::Tensor row_product_;
 };
 
 template <typename Shape, typename Element>
@@ -109,6 +91,22 @@ TEST(AttentionEmulation, CopiesMayArriveAtOnce) {
 TEST(AttentionEmulation, LargeScoresStayFinite) {
   // Scores of hundreds: the softmax is nearly one-hot, and a sum relative to anything but the row's largest overflows.
   Emulation<BlockShape<64, 64>, c10::BFloat16>({1, 1, 70, 130}, Arrival::kWhenWaitedFor, /*spread=*/8.0).check();
+}
+
+TEST(AttentionEmulation, MissingKeysHaveNoWeightBesideVerySmallScores) {
+  // A sum of exponentials is 2^-180: that of a missing key's score, which is zero, would be infinite beside it.
+  Emulation<BlockShape<64, 64>, c10::BFloat16>({1, 1, 17, 70}, Arrival::kWhenWaitedFor, /*spread=*/0.5, /*offset=*/4.0)
+      .check();
+}
+
+TEST(AttentionEmulation, QueriesThatDoNotExistHaveNoWeight) {
+  EmulatedBlock block(0, 0, Arrival::kAtOnce);
+  const EmulatedWarp warp(block, 0);
+  const auto numbers = load_numbers<EmulatedWarp>(AttentionGradArgs<c10::Half>(), 0, 0, warp.lane(), warp.lane() < 0);
+  EmulatedWarp::Float score = 3.0f, grad = 5.0f;
+  differentiate<EmulatedWarp>(score, grad, numbers, /*scale_log2=*/1.0f);
+  EXPECT_EQ(score.of, EmulatedWarp::Float(0.0f).of);
+  EXPECT_EQ(grad.of, EmulatedWarp::Float(0.0f).of);
 }
 
 }  // namespace

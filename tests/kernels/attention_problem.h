@@ -51,7 +51,8 @@ inline double largest_error(const at::Tensor& found, const at::Tensor& expected)
 template <typename Element>
 class AttentionProblem {
  public:
-  AttentionProblem(const Problem& problem, int64_t head_size, double spread)
+  // Numbers of queries and keys spread around +-`offset`: then all scores are negative.
+  AttentionProblem(const Problem& problem, int64_t head_size, double spread, double offset = 0)
       : problem_(problem),
         head_size_(head_size),
         query(make(problem.queries)),
@@ -64,7 +65,8 @@ class AttentionProblem {
         grad_value(make(problem.keys)),
         log_sum(at::full({problem.batch, problem.heads, problem.queries}, std::nan(""))) {
     at::manual_seed(problem.queries * 1000 + problem.keys);
-    for (Guarded* input : {&query, &key}) input->tensor.normal_(0.0, spread);
+    query.tensor.normal_(offset, spread);
+    key.tensor.normal_(-offset, spread);
     for (Guarded* input : {&value, &grad_output}) input->tensor.normal_();
     expected_ = differentiate(at::kDouble);
     aten_ = differentiate(query.tensor.scalar_type());
@@ -88,6 +90,23 @@ class AttentionProblem {
     args.scale = 1.0f / std::sqrt(static_cast<float>(head_size_));
     args.scale_log2 = args.scale * 1.44269504f;
     args.log_sum = log_sum.mutable_data_ptr<float>();
+    return args;
+  }
+
+  // Of the outputs that are there by now.
+  AttentionGradArgs<Element> grad_args() {
+    AttentionGradArgs<Element> args;
+    args.forward = this->args();
+    args.grad_output = data(grad_output);
+    args.grad_output_layout = grad_output.layout();
+    row_product_ = (output.tensor.to(at::kFloat) * grad_output.tensor.to(at::kFloat)).sum(-1).contiguous();
+    args.row_product = row_product_.const_data_ptr<float>();
+    args.grad_query = data(grad_query);
+    args.grad_key = data(grad_key);
+    args.grad_value = data(grad_value);
+    args.grad_query_layout = grad_query.layout();
+    args.grad_key_layout = grad_key.layout();
+    args.grad_value_layout = grad_value.layout();
     return args;
   }
 
@@ -143,6 +162,7 @@ class AttentionProblem {
 
  private:
   std::vector<at::Tensor> expected_, aten_;
+  at::Tensor row_product_;
 };
 
 }  // namespace prefusion::kernels::blockwise

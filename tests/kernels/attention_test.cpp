@@ -1,6 +1,7 @@
 #include "kernels/attention/attention.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <fstream>
@@ -99,7 +100,8 @@ class AttentionBlocksTest : public testing::TestWithParam<AttentionPath> {
 TEST_P(AttentionBlocksTest, EqualAttentionForEveryHeadSize) {
   for (const int64_t width : {40, 64, 72, 80, 96, 128, 160}) {
     for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
-      for (const auto& [queries, keys] : {std::pair<int64_t, int64_t>{1, 1}, {63, 65}, {130, 77}, {257, 333}}) {
+      for (const auto& [queries, keys] :
+           {std::pair<int64_t, int64_t>{1, 1}, {63, 65}, {130, 77}, {257, 333}, {650, 77}, {77, 650}}) {
         expect_as_good(2, 2, queries, keys, width, dtype);
       }
     }
@@ -125,6 +127,18 @@ TEST_P(AttentionBlocksTest, HeadsThatAreOneInMemoryAreReadAsMany) {
   const at::Tensor q = spread(inputs.query), k = spread(inputs.key), v = spread(inputs.value);
   const at::Tensor expected = attention_by(GetParam(), q.contiguous(), k.contiguous(), v.contiguous());
   EXPECT_TRUE(at::equal(attention_by(GetParam(), q, k, v), expected));
+}
+
+TEST_P(AttentionBlocksTest, AGradientThatIsOneNumberInMemoryIsReadAsMany) {
+  const Inputs inputs = make_inputs(2, 3, 70, 90, 64, device_, at::kBFloat16);
+  const auto differentiate_by = [&](const at::Tensor& grad) {
+    const at::Tensor output = attention_by(GetParam(), inputs.query, inputs.key, inputs.value);
+    return torch::autograd::grad({output}, {inputs.query, inputs.key, inputs.value}, {grad});
+  };
+  const at::Tensor one = at::ones({1, 1, 1, 1}, inputs.query.options().requires_grad(false));
+  const at::Tensor grad = one.expand(inputs.query.sizes());
+  const auto found = differentiate_by(grad), expected = differentiate_by(grad.contiguous());
+  for (size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(at::equal(found[i], expected[i]));
 }
 
 TEST_P(AttentionTest, RefusesWhatDoesNotFit) {

@@ -1,9 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <vector>
 
-#include "kernels/attention/hopper_forward_block.h"
+#include "kernels/attention/hopper_shape.h"
 #include "tests/kernels/emulated_warp.h"
 
 // What sm_90 has beyond a warp's own instructions, on the CPU: barriers with phases, boxes fetched from tensors,
@@ -46,10 +47,15 @@ class EmulatedBarrier {
 
 // What the warps of a block share besides memory.
 struct EmulatedHopperBlock {
-  EmulatedHopperBlock(int num_bytes, Arrival arrival) : memory(num_bytes / 2, 0, arrival, kBlockWarps) {
+  // `num_bytes` of tiles.
+  EmulatedHopperBlock(int num_bytes, int num_floats, Arrival arrival)
+      : memory(num_bytes / 2, num_floats, arrival, kBlockWarps) {
     for (int barrier = 0; barrier < kNumBarriers; ++barrier) barriers.emplace_back(arrivals_at(barrier));
     fetches.resize(kNumBarriers);
   }
+
+  EmulatedBarrier& at(int barrier) { return barriers.at(static_cast<size_t>(barrier)); }
+  void write(int byte, uint16_t bits) { memory.elements.at(swizzled(static_cast<uint32_t>(byte)) / 2) = bits; }
 
   // The fetches that were started for a barrier come.
   void complete(int barrier) {
@@ -82,10 +88,17 @@ class EmulatedHopperWarp : public EmulatedWarp {
   static void take_registers() {}
   static uint32_t address(int byte) { return static_cast<uint32_t>(byte); }
 
-  void expect(int barrier, int bytes) { at(barrier).arrive(bytes); }
-  void arrive(int barrier) { at(barrier).arrive(); }
+  void expect(int barrier, int bytes) {
+    publish();
+    block_.at(barrier).arrive(bytes);
+  }
+  void arrive(int barrier) {
+    publish();
+    block_.at(barrier).arrive();
+    sync_block();  // others may go on before this warp does
+  }
   void wait(int barrier, int parity) {
-    for (int turns = 0; !at(barrier).has_ended(parity); ++turns) {
+    for (int turns = 0; !block_.at(barrier).has_ended(parity); ++turns) {
       check(turns < 10000, "a barrier that nobody ends");
       if (!block_.fetches[static_cast<size_t>(barrier)].empty()) {
         block_.complete(barrier);
@@ -97,37 +110,52 @@ class EmulatedHopperWarp : public EmulatedWarp {
 
   void fetch(const Map& map, const BoxPlace& place, int into, int barrier) {
     check(into % kPatternBytes == 0, "a box that does not begin a pattern");
-    const auto copy = [this, map, place, into, barrier] {
+    // The warp may have ended before the box comes.
+    const auto copy = [&block = block_, map, place, into, barrier] {
       for (int row = 0; row < map.box_rows; ++row) {
         for (int element = 0; element < kPanelElements; ++element) {
           const int r = place.row + row, e = place.element + element;
           const bool exists = r < map.num_rows && e < map.head_size;
           const T* from = map.base + map.layout.offset(place.batch, place.head) + r * map.layout.row + e;
-          write(into, row * kPanelRowBytes + 2 * element, exists ? from->x : uint16_t{0});
+          block.write(into + row * kPanelRowBytes + 2 * element, exists ? from->x : uint16_t{0});
         }
       }
-      at(barrier).come(int64_t{map.box_rows} * kPanelRowBytes);
+      block.at(barrier).come(int64_t{map.box_rows} * kPanelRowBytes);
     };
     block_.fetches[static_cast<size_t>(barrier)].push_back(copy);
     if (block_.memory.arrival == Arrival::kAtOnce) block_.complete(barrier);
   }
 
-  template <typename Sums, int count>
-  void begin_products(Sums (&)[count]) {
+  // Others see it when this warp arrives at a barrier, or at once.
+  template <typename Float, typename Mask>
+  void store_shared(int base, const Int& index, const Float& value, const Mask& exists) {
+    unseen_.push_back([=, this] { EmulatedWarp::store_shared(base, index, value, exists); });
+    if (block_.memory.arrival == Arrival::kAtOnce) publish();
+  }
+
+  template <typename... Sums>
+  void begin_products(Sums&... sums) {
     check(products_.empty(), "products that were never finished");
+    begun_ = {sums...};
   }
   // They read shared memory and add up to sums as late as they may.
   template <typename Element, int count, typename Sums>
   void add(Sums (&sums)[count], const std::function<float(int row, int depth)>& left, uint64_t right, bool by_rows) {
+    check(std::count(begun_.begin(), begun_.end(), sums) == 1, "products that were never begun");
     products_.push_back([this, &sums, left, right, by_rows] {
+      float a[16][16];
+      for (int row = 0; row < 16; ++row) {
+        for (int depth = 0; depth < 16; ++depth) a[row][depth] = left(row, depth);
+      }
       for (int column = 0; column < 8 * count; ++column) {
+        float b[16];
+        for (int depth = 0; depth < 16; ++depth) {
+          b[depth] = number<Element>(
+              by_rows ? read_row_major(right, column, depth) : read_depth_major(right, column, depth), 0);
+        }
         for (int row = 0; row < 16; ++row) {
           float sum = 0;
-          for (int depth = 0; depth < 16; ++depth) {
-            const uint16_t bits =
-                by_rows ? read_row_major(right, column, depth) : read_depth_major(right, column, depth);
-            sum += left(row, depth) * number<Element>(bits, 0);
-          }
+          for (int depth = 0; depth < 16; ++depth) sum += a[row][depth] * b[depth];
           // Accumulator numbers as of mma.m16n8k16: a warp of the group has its own 16 rows.
           const int lane = row % 8 * 4 + column % 8 / 2, number_of_lane = row / 8 * 2 + column % 2;
           sums[column / 8].values[number_of_lane].of[static_cast<size_t>(lane)] += sum;
@@ -156,18 +184,15 @@ class EmulatedHopperWarp : public EmulatedWarp {
         },
         right, /*by_rows=*/false);
   }
-  template <typename Sums, int count>
-  void finish_products(Sums (&)[count]) {
+  template <typename... Sums>
+  void finish_products(Sums&... sums) {
+    check(begun_ == std::vector<const void*>{sums...}, "sums that were not begun together");
+    begun_.clear();
     for (const auto& product : products_) product();
     products_.clear();
   }
 
  private:
-  EmulatedBarrier& at(int barrier) { return block_.barriers.at(static_cast<size_t>(barrier)); }
-
-  void write(int begin, int byte, uint16_t bits) {
-    block_.memory.elements.at(swizzled(static_cast<uint32_t>(begin + byte)) / 2) = bits;
-  }
   uint16_t read(uint32_t byte) const { return block_.memory.elements.at(swizzled(byte) / 2); }
 
   static uint32_t field(uint64_t descriptor, int bit) { return static_cast<uint32_t>(descriptor >> bit & 0x3fff) << 4; }
@@ -191,8 +216,14 @@ class EmulatedHopperWarp : public EmulatedWarp {
                 static_cast<uint32_t>(depth % 8 * kPanelRowBytes + 2 * (column % 64)));
   }
 
+  void publish() {
+    for (const auto& store : unseen_) store();
+    unseen_.clear();
+  }
+
   EmulatedHopperBlock& block_;
-  std::vector<std::function<void()>> products_;
+  std::vector<std::function<void()>> products_, unseen_;
+  std::vector<const void*> begun_;  // the sums of the products
 };
 
 }  // namespace prefusion::kernels::hopper
