@@ -54,13 +54,16 @@ class HeldMemory {
     thread_local HeldMemory* current = nullptr;
     return current;
   }
+  // Operations that others are made of are given what these have just made.
   static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& function) {
+    if (current()->depth_++ > 0) return nullptr;
     for (const c10::IValue& input : function.inputs()) {
       for_each_storage(input, [](const c10::Storage& storage) { current()->enter(storage, current()->given_); });
     }
     return nullptr;
   }
   static void end(const at::RecordFunction& function, at::ObserverContext*) {
+    --current()->depth_;
     for (const c10::IValue& output : function.outputs()) {
       for_each_storage(output, [](const c10::Storage& storage) { current()->enter(storage, current()->made_); });
     }
@@ -84,6 +87,7 @@ class HeldMemory {
 
   HeldMemory* outer_;
   at::CallbackHandle handle_;
+  int depth_ = 0;  // of operations within operations
   Storages made_, given_;
 };
 

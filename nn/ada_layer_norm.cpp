@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "kernels/gated_residual/gated_residual.h"
 #include "kernels/layer_norm_modulate/layer_norm_modulate.h"
 
 namespace prefusion::nn {
@@ -22,7 +23,9 @@ at::Tensor Modulation::apply_to_norm(const at::Tensor& states, double eps) const
 }
 
 at::Tensor Modulation::add_gated(const at::Tensor& states, const at::Tensor& output) const {
-  return at::addcmul(states, gate, output);
+  const at::ScalarType dtype = states.scalar_type();
+  if (gate.scalar_type() != dtype || output.scalar_type() != dtype) return at::addcmul(states, gate, output);
+  return kernels::gated_residual(states, output, gate.squeeze(1).expand({states.size(0), states.size(2)}));
 }
 
 AdaLayerNormZeroImpl::AdaLayerNormZeroImpl(int64_t dim, int64_t num_branches) : num_branches_(num_branches) {

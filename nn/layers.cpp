@@ -9,6 +9,7 @@
 #include "kernels/group_norm/group_norm.h"
 #include "nn/channels_last.h"
 #include "nn/lean_ops.h"
+#include "nn/lora_linear.h"
 #include "nn/patch_embedding.h"
 #include "nn/product_conv2d.h"
 #include "nn/resting_weight.h"
@@ -64,7 +65,17 @@ LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool has_bias)
   if (has_bias) bias = register_parameter("bias", parameter_storage({out_features}));
 }
 
+// One branch of the kind that is trained most, beside a weight that is simply there.
+bool LinearImpl::has_one_plain_branch() const {
+  const bool is_frozen = !weight.requires_grad() && !(bias.defined() && bias.requires_grad());
+  return lora_branches_.size() == 1 && !lora_branches_[0].item_weights && !resting_weight_ && is_frozen;
+}
+
 at::Tensor LinearImpl::forward(const at::Tensor& input) {
+  if (lora_enabled_ && has_one_plain_branch() && input.dim() > 1) {
+    const LoraBranch& branch = lora_branches_[0];
+    return lora_linear(input, weight, bias, in_dtype_of(branch.A, input), in_dtype_of(branch.B, input), branch.scale);
+  }
   at::Tensor output = resting_weight_ ? resting_linear(input, resting_weight_, bias) : at::linear(input, weight, bias);
   if (!lora_enabled_) return output;
   for (const LoraBranch& branch : lora_branches_) {

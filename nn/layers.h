@@ -66,6 +66,9 @@ class LinearImpl : public torch::nn::Module, public LoraTarget {
 
   at::Tensor weight;  // [out, in]
   at::Tensor bias;    // [out] or undefined
+
+ private:
+  bool has_one_plain_branch() const;
 };
 TORCH_MODULE(Linear);
 

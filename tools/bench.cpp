@@ -52,9 +52,11 @@ void add_options(CLI::App& app, BenchCommand& command) {
   auto& o = command.bench;
   std::vector<std::string> names;
   for (const auto& [name, part] : parts()) names.push_back(name);
-  app.add_option("what", o.what, "kernels, forward, train, tune, generate or score")
-      ->required()
-      ->check(CLI::IsMember(names));
+  CLI::Option* what = app.add_option("what", o.what, "kernels, forward, train, tune, generate or score");
+  what->check(CLI::IsMember(names));
+  app.add_flag_callback(
+         "--tune", [&o] { o.what = "tune"; }, "The same as `tune`")
+      ->excludes(what);
   app.add_option("--model", o.model, "Model folder in diffusers layout; for score, the folder of a CLIP model");
   app.add_flag("--random-weights", o.random_weights,
                "forward, generate, train, tune: networks of the folder's configs with random weights, which the folder "
@@ -114,6 +116,7 @@ void add_options(CLI::App& app, BenchCommand& command) {
 }
 
 void check_request(const BenchOptions& options) {
+  check_usage(!options.what.empty(), "bench: say what to time: kernels, forward, train, tune, generate or score");
   const bool needs_model = options.what != "kernels";
   check_usage(needs_model != options.model.empty(),
               needs_model ? "bench " + options.what + ": --model is missing" : "bench kernels: takes no --model");

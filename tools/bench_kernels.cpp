@@ -5,6 +5,7 @@
 #include "core/rng.h"
 #include "kernels/adamw/adamw.h"
 #include "kernels/adamw_8bit/adamw_8bit.h"
+#include "kernels/gated_residual/gated_residual.h"
 #include "kernels/geglu/geglu.h"
 #include "kernels/group_norm/group_norm.h"
 #include "kernels/guided_step/guided_step.h"
@@ -221,6 +222,22 @@ void bench_modulated_norm(std::vector<BenchRow>& rows, int64_t tokens, int64_t w
                options);
 }
 
+void bench_gated_residual(std::vector<BenchRow>& rows, int64_t tokens, int64_t width, const BenchOptions& options) {
+  const auto like = at::TensorOptions().device(options.device).dtype(options.dtype);
+  const at::Tensor states = at::randn({2, tokens, width}, like).requires_grad_();
+  const at::Tensor output = at::randn({2, tokens, width}, like).requires_grad_();
+  const at::Tensor gate = at::randn({2, width}, like).requires_grad_();
+  const double bytes = static_cast<double>(states.nbytes());
+  add_contests(rows,
+               {.name = "gated residual, 2 of " + std::to_string(tokens) + " x " + std::to_string(width),
+                .ours = [=] { return kernels::gated_residual(states, output, gate); },
+                .theirs = [=] { return at::addcmul(states, gate.unsqueeze(1), output); },
+                .inputs = {states, output, gate},
+                .forward_bytes = 3 * bytes,
+                .backward_bytes = 3 * bytes},
+               options);
+}
+
 // Queries or keys of FLUX.1 at 1024 pixels, and of SD3.5, which turns nothing.
 void bench_heads(std::vector<BenchRow>& rows, int64_t heads, int64_t tokens, int64_t width, bool is_turned,
                  const BenchOptions& options) {
@@ -378,6 +395,8 @@ std::vector<BenchRow> bench_kernels(const BenchOptions& options) {
   bench_modulated_norm(rows, 1024, 1152, options);
   bench_modulated_norm(rows, 1024, 1536, options);
   bench_modulated_norm(rows, 4096, 3072, options);
+  bench_gated_residual(rows, 1024, 1536, options);
+  bench_gated_residual(rows, 4096, 3072, options);
   bench_heads(rows, 24, 4608, 128, /*is_turned=*/true, options);
   bench_heads(rows, 24, 4096, 64, /*is_turned=*/false, options);
   bench_adamw(rows, /*layers=*/1, 1 << 24, options);

@@ -162,6 +162,10 @@ def refusals(prefusion, world, scratch):
         ("trains an adapter of its own", ["train", "--model", "x", "--objective", "ppd"]),
         ("unknown objective 'nothing'", ["train", "--model", "x", "--objective", "nothing"]),
         ("training", ["training"]),
+        ("say what to time", []),
+        ("bench tune: --model is missing", ["--tune"]),
+        ("--tune", ["forward", "--tune", "--model", "x"]),
+        ("leave one out", ["train", "--model", "x", "--gradient-checkpointing", "--activation-memory", "1"]),
     ):
         error = prefusion.run_command([prefusion.binary, "bench", *arguments], 2)
         check(expected in error, f"bench {arguments}: {error}")

@@ -97,6 +97,23 @@ TEST_F(PlannedLayers, MeasureInTheFirstPassAndFitTheBudgetFromTheSecondOn) {
   EXPECT_EQ(times(), (std::vector<int>{2, 2, 2}));
 }
 
+// Products with a bias write into memory that they have given out themselves.
+TEST(Measured, CountsWhatIsKeptOfEveryOperation) {
+  const at::Tensor weight = at::randn({16, 8}).set_requires_grad(true), bias = at::randn({16}).set_requires_grad(true);
+  const at::Tensor input = at::randn({3, 10, 8}).set_requires_grad(true);
+  const auto cost = std::make_shared<Cost>();
+  const auto layer = [&](const std::vector<at::Tensor>& x) {
+    const at::Tensor hidden = at::linear(x[0], weight, bias);  // kept by the next product
+    const at::Tensor last = at::linear(hidden, at::ones({4, 16}), at::ones({4}).set_requires_grad(true));
+    return std::vector<at::Tensor>{at::sigmoid(at::linear(hidden.square(), weight.t(), at::ones({8}))) + last.sum()};
+  };
+  const auto outputs = measured(layer, cost)({input});
+  EXPECT_TRUE(cost->is_known);
+  // hidden (of the square), its square (of the weight's gradient) and the sigmoid; the second layer's constants.
+  EXPECT_EQ(cost->kept_bytes, 4U * (3 * 10 * 16 + 3 * 10 * 16 + 3 * 10 * 8 + 4 * 16 + 4));
+  EXPECT_EQ(cost->operations, 2 * (30 * 8 * 16 + 30 * 16 * 4 + 30 * 16 * 8));
+}
+
 TEST_F(PlannedLayers, EveryShapeHasAPlanOfItsOwn) {
   const Recompute planned(std::make_shared<ActivationPlanner>(size_t{3 * 1280}));
   for (int i = 0; i < 2; ++i) run(planned, 40);

@@ -6,8 +6,10 @@
 
 #include <functional>
 
+#include "core/error.h"
 #include "core/rng.h"
 #include "nn/layers.h"
+#include "nn/lora_linear.h"
 #include "tests/support/tensor_near.h"
 
 namespace prefusion::nn {
@@ -36,6 +38,65 @@ void expect_same(const Operation& lean, const Operation& plain, const std::vecto
   EXPECT_TRUE(at::equal(outputs[0], outputs[1]));
   for (size_t i = 0; i < gradients[0].size(); ++i)
     EXPECT_TRUE(tests::near(gradients[0][i], gradients[1][i], 1e-5)) << i;
+}
+
+at::Tensor composed_lora(const std::vector<at::Tensor>& x, const at::Tensor& weight, const at::Tensor& bias) {
+  return at::linear(x[0], weight, bias) + 0.7 * at::linear(at::linear(x[0], x[1]), x[2]);
+}
+
+TEST(LoraLinear, EqualsLayerAndBranchWhateverIsTrained) {
+  const at::Tensor weight = random({6, 9}, 1), A = random({3, 9}, 2), B = random({6, 3}, 3);
+  const std::vector<at::Tensor> inputs = {random({5, 9}, 4), random({2, 4, 9}, 5), random({2, 3, 4, 9}, 6),
+                                          random({4, 2, 9}, 7).transpose(0, 1), random({9, 5}, 8).t()};
+  for (const at::Tensor& input : inputs) {
+    for (const at::Tensor& bias : {random({6}, 9), at::Tensor()}) {
+      for (int trained = 1; trained < 8; ++trained) {
+        SCOPED_TRACE(testing::Message() << input.sizes() << ", trained " << trained);
+        std::vector<std::vector<at::Tensor>> results;
+        for (const bool is_lean : {true, false}) {
+          std::vector<at::Tensor> leaves = {input.detach(), A.detach(), B.detach()}, wanted;
+          for (size_t i = 0; i < 3; ++i) {
+            leaves[i] = leaves[i].detach().set_requires_grad((trained >> i & 1) != 0);
+            if (leaves[i].requires_grad()) wanted.push_back(leaves[i]);
+          }
+          const at::Tensor output = is_lean ? lora_linear(leaves[0], weight, bias, leaves[1], leaves[2], 0.7)
+                                            : composed_lora(leaves, weight, bias);
+          results.push_back(torch::autograd::grad({output}, wanted, {random(output.sizes(), 99)}));
+          results.back().push_back(output.detach());
+        }
+        for (size_t i = 0; i < results[0].size(); ++i) {
+          EXPECT_EQ(results[0][i].sizes(), results[1][i].sizes());
+          EXPECT_TRUE(tests::near(results[0][i], results[1][i], 1e-5)) << i;
+        }
+      }
+    }
+  }
+}
+
+// A branch whose B is zero changes no bit: a policy begins as its reference.
+TEST(LoraLinear, AnEmptyBranchIsNotThere) {
+  const at::Tensor weight = random({64, 48}, 1), bias = random({64}, 2), input = random({2, 33, 48}, 3);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const auto to = [&](const at::Tensor& tensor) { return tensor.to(dtype); };
+    const at::Tensor A = to(random({4, 48}, 4)), B = at::zeros({64, 4}, dtype);
+    EXPECT_TRUE(at::equal(lora_linear(to(input), to(weight), to(bias), A, B, 2.0),
+                          at::linear(to(input), to(weight), to(bias))));
+  }
+}
+
+TEST(LoraLinear, BranchesThatAreNotTrainedKeepNothing) {
+  const at::Tensor weight = random({6, 9}, 1), A = random({3, 9}, 2), B = random({6, 3}, 3);
+  at::Tensor input = random({5, 9}, 4).set_requires_grad(true) * 1.0;
+  const c10::weak_intrusive_ptr<c10::StorageImpl> memory = input.storage().getWeakStorageImpl();
+  const at::Tensor output = lora_linear(input, weight, {}, A, B, 1.0);
+  input.reset();
+  EXPECT_TRUE(memory.expired());
+}
+
+TEST(LoraLinear, WeightsInTrainingAreRefused) {
+  const at::Tensor weight = random({6, 9}, 1), A = random({3, 9}, 2), B = random({6, 3}, 3), input = random({5, 9}, 4);
+  EXPECT_THROW(lora_linear(input, weight.clone().set_requires_grad(true), {}, A, B, 1.0), Error);
+  EXPECT_THROW(lora_linear(input, weight, random({6}, 5).set_requires_grad(true), A, B, 1.0), Error);
 }
 
 TEST(LeanOps, FrozenConvolutionHasTheSameGradient) {
