@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-KERNELS = ["noise and target", "error of an item", "guidance and step", "group norm of a sum", "geglu", "modulated layer norm", "rms norm", "adamw", "linear rows"]
+KERNELS = ["noise and target", "error of an item", "guidance and step", "group norm of a sum", "geglu", "gated residual", "modulated layer norm", "rms norm", "adamw", "linear rows"]
 TIMED = ("prefusion::tools::time_runs(std::function<void ()> const&, c10::Device, "
          "prefusion::tools::Repeats const&)")  # a call of it is a row
 

@@ -65,16 +65,17 @@ LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool has_bias)
   if (has_bias) bias = register_parameter("bias", parameter_storage({out_features}));
 }
 
-// One branch of the kind that is trained most, beside a weight that is simply there.
+// One branch of the kind that is trained most, beside a layer that is not.
 bool LinearImpl::has_one_plain_branch() const {
-  const bool is_frozen = !weight.requires_grad() && !(bias.defined() && bias.requires_grad());
-  return lora_branches_.size() == 1 && !lora_branches_[0].item_weights && !resting_weight_ && is_frozen;
+  const auto is_trained = [](const at::Tensor& tensor) { return tensor.defined() && tensor.requires_grad(); };
+  return lora_branches_.size() == 1 && !lora_branches_[0].item_weights && !is_trained(weight) && !is_trained(bias);
 }
 
 at::Tensor LinearImpl::forward(const at::Tensor& input) {
   if (lora_enabled_ && has_one_plain_branch() && input.dim() > 1) {
     const LoraBranch& branch = lora_branches_[0];
-    return lora_linear(input, weight, bias, in_dtype_of(branch.A, input), in_dtype_of(branch.B, input), branch.scale);
+    return lora_linear(input, {weight, resting_weight_, bias}, in_dtype_of(branch.A, input),
+                       in_dtype_of(branch.B, input), branch.scale);
   }
   at::Tensor output = resting_weight_ ? resting_linear(input, resting_weight_, bias) : at::linear(input, weight, bias);
   if (!lora_enabled_) return output;

@@ -151,14 +151,15 @@ at::Tensor UserAdapter::states(const std::vector<std::string>& names) const {
 
 at::Tensor UserAdapter::mixture(const std::vector<WeightedUser>& users) const {
   double total = 0;
-  at::Tensor sum = at::zeros_like(users_.at(kEmptyUser));
   for (const auto& [name, weight] : users) {
     check_usage(has_user(name), "user '", name, "' is not known; the adapter's users are ", some_of(this->users()));
-    sum = sum + weight * users_.at(name).detach();
     total += weight;
   }
   check_usage(std::isfinite(total) && total > 0, "the weights of the users must have a positive sum, found ", total);
-  return sum / total;
+  // The share of a single user is one, so that its states come out to the bit whatever the weight.
+  at::Tensor mean = at::zeros_like(users_.at(kEmptyUser));
+  for (const auto& [name, weight] : users) mean = mean + (weight / total) * users_.at(name).detach();
+  return mean;
 }
 
 std::vector<std::string> UserAdapter::users() const {

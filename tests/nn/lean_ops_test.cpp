@@ -59,7 +59,7 @@ TEST(LoraLinear, EqualsLayerAndBranchWhateverIsTrained) {
             leaves[i] = leaves[i].detach().set_requires_grad((trained >> i & 1) != 0);
             if (leaves[i].requires_grad()) wanted.push_back(leaves[i]);
           }
-          const at::Tensor output = is_lean ? lora_linear(leaves[0], weight, bias, leaves[1], leaves[2], 0.7)
+          const at::Tensor output = is_lean ? lora_linear(leaves[0], {weight, nullptr, bias}, leaves[1], leaves[2], 0.7)
                                             : composed_lora(leaves, weight, bias);
           results.push_back(torch::autograd::grad({output}, wanted, {random(output.sizes(), 99)}));
           results.back().push_back(output.detach());
@@ -79,7 +79,7 @@ TEST(LoraLinear, AnEmptyBranchIsNotThere) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const auto to = [&](const at::Tensor& tensor) { return tensor.to(dtype); };
     const at::Tensor A = to(random({4, 48}, 4)), B = at::zeros({64, 4}, dtype);
-    EXPECT_TRUE(at::equal(lora_linear(to(input), to(weight), to(bias), A, B, 2.0),
+    EXPECT_TRUE(at::equal(lora_linear(to(input), {to(weight), nullptr, to(bias)}, A, B, 2.0),
                           at::linear(to(input), to(weight), to(bias))));
   }
 }
@@ -88,15 +88,15 @@ TEST(LoraLinear, BranchesThatAreNotTrainedKeepNothing) {
   const at::Tensor weight = random({6, 9}, 1), A = random({3, 9}, 2), B = random({6, 3}, 3);
   at::Tensor input = random({5, 9}, 4).set_requires_grad(true) * 1.0;
   const c10::weak_intrusive_ptr<c10::StorageImpl> memory = input.storage().getWeakStorageImpl();
-  const at::Tensor output = lora_linear(input, weight, {}, A, B, 1.0);
+  const at::Tensor output = lora_linear(input, {weight, nullptr, {}}, A, B, 1.0);
   input.reset();
   EXPECT_TRUE(memory.expired());
 }
 
 TEST(LoraLinear, WeightsInTrainingAreRefused) {
   const at::Tensor weight = random({6, 9}, 1), A = random({3, 9}, 2), B = random({6, 3}, 3), input = random({5, 9}, 4);
-  EXPECT_THROW(lora_linear(input, weight.clone().set_requires_grad(true), {}, A, B, 1.0), Error);
-  EXPECT_THROW(lora_linear(input, weight, random({6}, 5).set_requires_grad(true), A, B, 1.0), Error);
+  EXPECT_THROW(lora_linear(input, {weight.clone().set_requires_grad(true), nullptr, {}}, A, B, 1.0), Error);
+  EXPECT_THROW(lora_linear(input, {weight, nullptr, random({6}, 5).set_requires_grad(true)}, A, B, 1.0), Error);
 }
 
 TEST(LeanOps, FrozenConvolutionHasTheSameGradient) {
