@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/interrupt.h"
 #include "core/rng.h"
+#include "kernels/attention/attention.h"
 #include "schedulers/discrete_prediction.h"
 
 namespace prefusion::pipelines {
@@ -56,6 +57,7 @@ SamplingRun::SamplingRun(TextToImage& pipeline, const std::vector<ImageRequest>&
 
 void SamplingRun::step() {
   const at::NoGradGuard no_grad;
+  const kernels::ForwardOnly forward_only;
   throw_if_interrupted();
   check_usage(!is_done(), "all ", num_calls(), " denoiser calls have been made");
   last_input_ = scheduler_->scale_model_input(latents_, position_);

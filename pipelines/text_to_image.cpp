@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/host_memory.h"
 #include "core/json_config.h"
+#include "kernels/attention/attention.h"
 #include "pipelines/load_prompt_encoder.h"
 #include "pipelines/model_index.h"
 #include "pipelines/sampling_run.h"
@@ -170,6 +171,7 @@ at::Tensor TextToImage::generate_latents(const std::vector<ImageRequest>& reques
 
 at::Tensor TextToImage::decode(const at::Tensor& latents) {
   const at::NoGradGuard no_grad;
+  const kernels::ForwardOnly forward_only;
   release_sampling_memory(latents);
   std::vector<at::Tensor> images;
   for (const at::Tensor& item : latents.split(1)) {

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/json_config.h"
+#include "kernels/attention/attention.h"
 #include "nn/channels_last.h"
 #include "unet/graphed_denoiser.h"
 #include "vae/autoencoder_config.h"
@@ -71,11 +72,13 @@ at::Tensor DenoiserPass::predict() const {
 
 void DenoiserPass::forward() const {
   const at::NoGradGuard no_grad;
+  const kernels::ForwardOnly forward_only;
   predict();
 }
 
 void DenoiserPass::forward_as_graph() {
   const at::NoGradGuard no_grad;
+  const kernels::ForwardOnly forward_only;
   if (!graphed_) graphed_ = std::make_shared<unet::GraphedDenoiser>(denoiser_);
   graphed_->forward(noisy_latents_, timesteps_, conditioning_);
 }

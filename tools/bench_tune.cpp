@@ -38,8 +38,9 @@ void differentiate(AttentionPath path, const Heads& heads) {
   for (const at::Tensor* input : {&heads.query, &heads.key, &heads.value}) input->mutable_grad().reset();
 }
 
-// The largest differences from attention in fp64, of output and gradients, on what fits a few heads.
-double error_of(AttentionPath path, const AttentionShape& whole, const BenchOptions& options) {
+// The largest differences from attention in fp64, of output and, where they are wanted, gradients, on what fits a few
+// heads.
+double error_of(AttentionPath path, const AttentionShape& whole, bool has_gradient, const BenchOptions& options) {
   AttentionShape shape = whole;
   shape.batch = 1;
   shape.heads = std::min<int64_t>(2, whole.heads);
@@ -48,9 +49,10 @@ double error_of(AttentionPath path, const AttentionShape& whole, const BenchOpti
   const auto results = [&](AttentionPath by, at::ScalarType dtype) {
     std::vector<at::Tensor> inputs;
     for (const at::Tensor* input : {&heads.query, &heads.key, &heads.value}) {
-      inputs.push_back(input->detach().to(dtype).requires_grad_());
+      inputs.push_back(input->detach().to(dtype).requires_grad_(has_gradient));
     }
     const at::Tensor output = kernels::attention_by(by, inputs[0], inputs[1], inputs[2]);
+    if (!has_gradient) return std::vector<at::Tensor>{output};
     output.backward(at::ones_like(output));
     return std::vector<at::Tensor>{output.detach(), inputs[0].grad(), inputs[1].grad(), inputs[2].grad()};
   };
@@ -64,9 +66,10 @@ double error_of(AttentionPath path, const AttentionShape& whole, const BenchOpti
 }
 
 // A path is only taken where it is about as exact as ATen's.
-bool is_exact(AttentionPath path, const AttentionShape& shape, const BenchOptions& options) {
+bool is_exact(AttentionPath path, const AttentionShape& shape, bool has_gradient, const BenchOptions& options) {
   if (path == AttentionPath::kAten) return true;
-  const double error = error_of(path, shape, options), aten = error_of(AttentionPath::kAten, shape, options);
+  const double error = error_of(path, shape, has_gradient, options),
+               aten = error_of(AttentionPath::kAten, shape, has_gradient, options);
   const double rounding = shape.dtype == at::kFloat ? 1e-5 : shape.dtype == at::kHalf ? 1e-3 : 1e-2;
   if (error <= std::max(2 * aten, rounding)) return true;
   log_warn("attention ", kernels::attention_path_name(path), " is off by ", error, " where ATen is by ", aten,
@@ -86,6 +89,11 @@ std::string shape_name(const AttentionShape& shape, bool has_gradient) {
                 has_gradient ? ", forward and backward" : ", forward");
 }
 
+bool can_attend(AttentionPath path, const Heads& heads, bool has_gradient) {
+  const at::AutoGradMode gradients(has_gradient);
+  return kernels::can_attend(path, heads.query, heads.key);
+}
+
 // Adds a row for every path that can, and enters the fastest.
 void tune_shape(const AttentionShape& shape, bool has_gradient, const BenchOptions& options,
                 std::vector<BenchRow>& rows, kernels::AttentionTable& table) {
@@ -94,8 +102,8 @@ void tune_shape(const AttentionShape& shape, bool has_gradient, const BenchOptio
   AttentionPath fastest = AttentionPath::kAten;
   double shortest = 0;
   for (const AttentionPath path : kernels::kAttentionPaths) {
-    if (!is_wanted(path, options) || !kernels::can_attend(path, heads.query, heads.key)) continue;
-    if (!is_exact(path, shape, options)) continue;
+    if (!is_wanted(path, options) || !can_attend(path, heads, has_gradient)) continue;
+    if (!is_exact(path, shape, has_gradient, options)) continue;
     const auto forward = [&] {
       const at::NoGradGuard no_grad;
       kernels::attention_by(path, heads.query, heads.key, heads.value);

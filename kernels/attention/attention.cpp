@@ -17,6 +17,7 @@ namespace {
 constexpr const char* kName = "attention";
 
 thread_local AttentionRecorder* recorder = nullptr;
+thread_local bool is_forward_only = false;
 
 void check_arguments(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
   const bool fits = query.dim() == 4 && key.dim() == 4 && key.sizes() == value.sizes() &&
@@ -36,6 +37,19 @@ at::Tensor attend_plainly(const at::Tensor& query, const at::Tensor& key, const 
   return at::matmul(at::softmax(scores, -1), value);
 }
 
+// [B, H, N, D] that lies as [B, N, H, D], which the next projection takes without a copy.
+at::Tensor empty_rows(const at::Tensor& like) {
+  return at::empty({like.size(0), like.size(2), like.size(1), like.size(3)}, like.options()).transpose(1, 2);
+}
+
+at::Tensor attend_by_dots(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
+  const at::NoGradGuard no_grad;
+  const auto dense_rows = [](const at::Tensor& t) { return t.stride(3) == 1 ? t : t.contiguous(); };
+  const detail::AttentionForward tensors{dense_rows(query), dense_rows(key), dense_rows(value), empty_rows(query), {}};
+  if (query.numel() > 0) detail::attention_forward_dots(tensors);
+  return tensors.output;
+}
+
 #ifdef PREFUSION_HAS_CUDA
 constexpr std::array<int64_t, 7> kHeadSizes = {40, 64, 72, 80, 96, 128, 160};
 
@@ -48,11 +62,6 @@ at::Tensor aligned(const at::Tensor& tensor) {
     is_aligned = is_aligned && tensor.stride(dim) % chunk == 0 && !is_repeated;
   }
   return is_aligned ? tensor : tensor.contiguous();
-}
-
-// [B, H, N, D] that lies as [B, N, H, D], which the next projection takes without a copy.
-at::Tensor empty_rows(const at::Tensor& like) {
-  return at::empty({like.size(0), like.size(2), like.size(1), like.size(3)}, like.options()).transpose(1, 2);
 }
 
 class BlockAttention : public torch::autograd::Function<BlockAttention> {
@@ -119,6 +128,7 @@ const char* attention_path_name(AttentionPath path) {
     case AttentionPath::kPlain: return "plain";
     case AttentionPath::kBlocks: return "blocks";
     case AttentionPath::kHopper: return "hopper";
+    case AttentionPath::kDots: return "dots";
   }
   return "";
 }
@@ -141,6 +151,11 @@ bool can_attend(AttentionPath path, const at::Tensor& query, const at::Tensor& k
   if (path == AttentionPath::kAten) return true;
   // Scores rounded to 16 bits are too coarse.
   if (path == AttentionPath::kPlain) return query.element_size() >= 4;
+  if (path == AttentionPath::kDots) {
+    const bool has_gradient = at::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad());
+    return query.is_cpu() && query.scalar_type() == at::kBFloat16 && query.size(3) > 0 && !has_gradient &&
+           detail::has_bf16_dots();
+  }
 #ifdef PREFUSION_HAS_CUDA
   const bool is_half = query.scalar_type() == at::kBFloat16 || query.scalar_type() == at::kHalf;
   const bool has_size = std::find(kHeadSizes.begin(), kHeadSizes.end(), query.size(3)) != kHeadSizes.end();
@@ -165,9 +180,18 @@ at::Tensor attention_by(AttentionPath path, const at::Tensor& query, const at::T
     case AttentionPath::kPlain: return attend_plainly(query, key, value);
     case AttentionPath::kBlocks: return attend_by_blocks(query, key, value, /*is_hopper=*/false);
     case AttentionPath::kHopper: return attend_by_blocks(query, key, value, /*is_hopper=*/true);
+    case AttentionPath::kDots:
+      check_run(!at::GradMode::is_enabled() || !value.requires_grad(), kName, ": the path has no gradients");
+      return attend_by_dots(query, key, value);
     case AttentionPath::kAten: break;
   }
   return at::scaled_dot_product_attention(query, key, value);
+}
+
+ForwardOnly::ForwardOnly() : outer_(std::exchange(is_forward_only, true)) {}
+
+ForwardOnly::~ForwardOnly() {
+  is_forward_only = outer_;
 }
 
 AttentionRecorder::AttentionRecorder() : outer_(std::exchange(recorder, this)) {}
@@ -184,8 +208,11 @@ at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::T
   if (recorder) recorder->add(query, key);
   const bool has_gradient =
       at::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad() || value.requires_grad());
-  const AttentionPath path = attention_table().find(query, key, has_gradient);
-  return attention_by(can_attend(path, query, key) ? path : AttentionPath::kAten, query, key, value);
+  const bool as_differentiated = has_gradient || !is_forward_only;
+  const auto known = attention_table().find(query, key, as_differentiated);
+  if (known && can_attend(*known, query, key)) return attention_by(*known, query, key, value);
+  const bool by_dots = !as_differentiated && can_attend(AttentionPath::kDots, query, key);
+  return attention_by(by_dots ? AttentionPath::kDots : AttentionPath::kAten, query, key, value);
 }
 
 }  // namespace prefusion::kernels

@@ -42,10 +42,11 @@ void AttentionTable::save(const std::filesystem::path& path) const {
   write_file(path, Json{{"format", kFormat}, {"fastest", fastest}}.dump(1) + "\n");
 }
 
-AttentionPath AttentionTable::find(const at::Tensor& query, const at::Tensor& key, bool has_gradient) const {
-  if (paths_.empty()) return AttentionPath::kAten;
+std::optional<AttentionPath> AttentionTable::find(const at::Tensor& query, const at::Tensor& key,
+                                                  bool has_gradient) const {
+  if (paths_.empty()) return std::nullopt;
   const auto found = paths_.find(entry_name(query, key, has_gradient));
-  return found == paths_.end() ? AttentionPath::kAten : found->second;
+  return found == paths_.end() ? std::nullopt : std::optional(found->second);
 }
 
 void AttentionTable::set(const at::Tensor& query, const at::Tensor& key, bool has_gradient, AttentionPath path) {

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "core/json_config.h"
@@ -20,7 +21,8 @@ class AttentionTable {
   static AttentionTable load(const std::filesystem::path& path);
   void save(const std::filesystem::path& path) const;
 
-  AttentionPath find(const at::Tensor& query, const at::Tensor& key, bool has_gradient) const;
+  // Nothing where it was not measured.
+  std::optional<AttentionPath> find(const at::Tensor& query, const at::Tensor& key, bool has_gradient) const;
   void set(const at::Tensor& query, const at::Tensor& key, bool has_gradient, AttentionPath path);
 
   size_t size() const { return paths_.size(); }

@@ -1,6 +1,7 @@
 #include "kernels/attention/attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
@@ -70,6 +71,93 @@ void expect_as_good_as_aten(AttentionPath path, const Inputs& inputs, at::Scalar
 }
 
 class AttentionTest : public tests::DeviceTest {};
+
+// On processors that have the instructions.
+class DotAttentionTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!detail::has_bf16_dots()) GTEST_SKIP() << "this processor does not multiply bf16";
+  }
+  const at::NoGradGuard no_grad;
+
+  static at::Tensor by_dots(const Inputs& inputs) {
+    return attention_by(AttentionPath::kDots, inputs.query, inputs.key, inputs.value);
+  }
+  static at::Tensor exact(const Inputs& inputs) {
+    return at::scaled_dot_product_attention(inputs.query.to(at::kDouble), inputs.key.to(at::kDouble),
+                                            inputs.value.to(at::kDouble));
+  }
+  static void expect_as_good_as_aten(const Inputs& inputs) {
+    const at::Tensor expected = exact(inputs);
+    const at::Tensor theirs = at::scaled_dot_product_attention(inputs.query, inputs.key, inputs.value);
+    const double rounding = 4e-3 * std::max(expected.abs().max().item<double>(), 1e-3);
+    EXPECT_LE(largest_error(by_dots(inputs), expected), std::max(2 * largest_error(theirs, expected), rounding));
+  }
+};
+
+TEST_F(DotAttentionTest, EqualsAttentionForEverySize) {
+  for (const int64_t width : {1, 3, 8, 16, 17, 40, 64, 80, 96, 128, 160, 512}) {
+    for (const auto& [queries, keys] :
+         {std::pair{1, 1}, {5, 77}, {6, 16}, {7, 17}, {48, 512}, {49, 513}, {130, 1030}}) {
+      SCOPED_TRACE(testing::Message() << queries << " queries, " << keys << " keys, heads of " << width);
+      expect_as_good_as_aten(make_inputs(2, 3, queries, keys, width, at::kCPU, at::kBFloat16));
+    }
+  }
+}
+
+TEST_F(DotAttentionTest, LargeScoresStayFiniteAndRowsAddUpToOne) {
+  Inputs inputs = make_inputs(1, 2, 70, 1100, 40, at::kCPU, at::kBFloat16);
+  inputs.query = inputs.query * 30;
+  expect_as_good_as_aten(inputs);
+  inputs.value = at::ones_like(inputs.value);
+  EXPECT_LE(largest_error(by_dots(inputs), at::ones_like(inputs.query).to(at::kDouble)), 4e-3);
+}
+
+TEST_F(DotAttentionTest, TakesAnyStrides) {
+  Inputs inputs = make_inputs(2, 3, 20, 33, 24, at::kCPU, at::kBFloat16);
+  const at::Tensor expected = by_dots(inputs);
+  const Inputs turned{inputs.query.contiguous(), inputs.key.transpose(2, 3).contiguous().transpose(2, 3),
+                      inputs.value.contiguous()};
+  EXPECT_TRUE(at::equal(by_dots(turned), expected));
+  const Inputs repeated{inputs.query, inputs.key.narrow(0, 0, 1).expand({2, 3, 33, 24}),
+                        inputs.value.narrow(1, 0, 1).expand({2, 3, 33, 24})};
+  const Inputs copied{repeated.query, repeated.key.contiguous(), repeated.value.contiguous()};
+  EXPECT_TRUE(at::equal(by_dots(repeated), by_dots(copied)));
+}
+
+TEST_F(DotAttentionTest, ShowsWhatIsNotANumber) {
+  const Inputs inputs = make_inputs(1, 1, 4, 40, 8, at::kCPU, at::kBFloat16);
+  const at::Tensor key = inputs.key.clone();
+  key[0][0][33].fill_(NAN);
+  EXPECT_TRUE(attention_by(AttentionPath::kDots, inputs.query, key, inputs.value).isnan().all().item<bool>());
+}
+
+TEST_F(DotAttentionTest, DoesNotDependOnTheNumberOfThreads) {
+  const Inputs inputs = make_inputs(2, 3, 200, 600, 40, at::kCPU, at::kBFloat16);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const at::Tensor one = by_dots(inputs);
+  at::set_num_threads(3);
+  const at::Tensor three = by_dots(inputs);
+  at::set_num_threads(threads);
+  EXPECT_TRUE(at::equal(one, three));
+}
+
+TEST_F(DotAttentionTest, IsTakenWhereNothingWillBeDifferentiated) {
+  const Inputs inputs = make_inputs(1, 2, 200, 300, 40, at::kCPU, at::kBFloat16);
+  const auto attend = [&] { return attention(inputs.query, inputs.key, inputs.value).detach(); };
+  const at::Tensor dots = by_dots(inputs), undecided = attend();
+  EXPECT_FALSE(at::equal(undecided, dots));
+  const ForwardOnly forward_only;
+  EXPECT_TRUE(at::equal(attend(), dots));
+  const at::AutoGradMode with_gradients(true);
+  EXPECT_FALSE(can_attend(AttentionPath::kDots, inputs.query, inputs.key));
+  EXPECT_TRUE(at::equal(attend(), undecided));  // a reference and its policy go the same way
+  attention(inputs.query, inputs.key, inputs.value).sum().backward();
+  EXPECT_TRUE(inputs.query.grad().defined());
+  EXPECT_FALSE(can_attend(AttentionPath::kDots, inputs.query.to(at::kFloat), inputs.key));
+  EXPECT_THROW(attention_by(AttentionPath::kDots, inputs.query.detach(), inputs.key.detach(), inputs.value), Error);
+}
 
 TEST_P(AttentionTest, PlainPathEqualsAttention) {
   for (const auto& [queries, keys, width] : {std::tuple{17, 9, 40}, {1, 1, 8}, {5, 77, 3}}) {
@@ -168,9 +256,9 @@ TEST(AttentionTable, KnowsWhatWasMeasuredAndNothingElse) {
   EXPECT_EQ(loaded.find(query, key, true), AttentionPath::kPlain);
   EXPECT_EQ(loaded.find(at::ones({5, 1, 16, 8}), at::ones({5, 1, 77, 8}), true), AttentionPath::kPlain)
       << "items and heads do not matter";
-  EXPECT_EQ(loaded.find(query, key, false), AttentionPath::kAten);
-  EXPECT_EQ(loaded.find(query, query, true), AttentionPath::kAten);
-  EXPECT_EQ(loaded.find(query.to(at::kBFloat16), key.to(at::kBFloat16), true), AttentionPath::kAten);
+  EXPECT_EQ(loaded.find(query, key, false), std::nullopt);
+  EXPECT_EQ(loaded.find(query, query, true), std::nullopt);
+  EXPECT_EQ(loaded.find(query.to(at::kBFloat16), key.to(at::kBFloat16), true), std::nullopt);
   EXPECT_EQ(AttentionTable::load(folder / "missing.json").size(), 0U);
 }
 
