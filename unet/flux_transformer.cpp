@@ -114,8 +114,7 @@ at::Tensor FluxTransformer2DModel::run_blocks(FluxStreams streams, const at::Ten
       const FluxStreams result = block->forward({.image = x[0], .prompt = x[1]}, x[2], rotary);
       return Tensors{result.image, result.prompt};
     };
-    const Tensors outputs =
-        nn::run_block(*block, run, {streams.image, streams.prompt, embedding}, recompute_);
+    const Tensors outputs = nn::run_block(*block, run, {streams.image, streams.prompt, embedding}, recompute_);
     streams = {.image = outputs[0], .prompt = outputs[1]};
   }
   at::Tensor tokens = at::cat({streams.prompt, streams.image}, /*dim=*/1);
