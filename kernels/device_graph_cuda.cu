@@ -17,13 +17,21 @@ namespace allocator = c10::cuda::CUDACachingAllocator;
 // Memory whose addresses are written into the launches of graphs.
 class CudaGraphMemory : public GraphMemory {
  public:
-  explicit CudaGraphMemory(c10::DeviceIndex device) : device_(device), id_{0, next_number()} {}
+  explicit CudaGraphMemory(c10::DeviceIndex device)
+      : device_(device),
+        id_{0, next_number()},
+        stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device)) {}
   ~CudaGraphMemory() override {
     for (int i = 0; i < num_uses_; ++i) allocator::releasePool(device_, id_);
   }
 
-  // What is allocated on `stream` from here to end() comes from this memory.
-  void begin(cudaStream_t stream) {
+  // Where its graphs are recorded: the allocator gives a block again to the stream it was freed on, and no other. (The
+  // default stream cannot be recorded.)
+  const c10::cuda::CUDAStream& stream() const { return stream_; }
+
+  // What is allocated on the stream from here to end() comes from this memory.
+  void begin() {
+    const cudaStream_t stream = stream_;
     allocator::beginAllocateToPool(device_, id_, [stream](cudaStream_t of) { return of == stream; });
     ++num_uses_;
   }
@@ -38,6 +46,7 @@ class CudaGraphMemory : public GraphMemory {
 
   c10::DeviceIndex device_;
   c10::cuda::MempoolId_t id_;
+  c10::cuda::CUDAStream stream_;
   int num_uses_ = 0;  // the allocator counts them
 };
 
@@ -57,10 +66,10 @@ class CudaGraph : public DeviceGraph {
     C10_CUDA_CHECK(cudaGraphLaunch(executable_, c10::cuda::getCurrentCUDAStream(device_)));
   }
 
-  // On the current stream, which must not be the default one.
+  // On the memory's stream, which must be the current one.
   void record(const std::function<void()>& work) {
-    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream(device_);
-    memory_->begin(stream);
+    const cudaStream_t stream = memory_->stream();
+    memory_->begin();
     try {
       // Other threads may go on using the device.
       C10_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
@@ -100,11 +109,10 @@ std::shared_ptr<GraphMemory> make_graph_memory_cuda(at::Device device) {
 std::unique_ptr<DeviceGraph> record_graph_cuda(at::Device device, const std::function<void()>& work,
                                                const std::shared_ptr<GraphMemory>& memory) {
   const c10::cuda::CUDAGuard guard(device);
-  // The default stream cannot be recorded.
-  const auto stream = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index());
-  auto graph = std::make_unique<CudaGraph>(device.index(), std::dynamic_pointer_cast<CudaGraphMemory>(memory));
+  const auto own = std::dynamic_pointer_cast<CudaGraphMemory>(memory);
+  auto graph = std::make_unique<CudaGraph>(device.index(), own);
   C10_CUDA_CHECK(cudaDeviceSynchronize());
-  const c10::cuda::CUDAStreamGuard on_stream(stream);
+  const c10::cuda::CUDAStreamGuard on_stream(own->stream());
   work();
   C10_CUDA_CHECK(cudaDeviceSynchronize());
   allocator::emptyCache();  // what that run had is needed once more, in the graph's memory

@@ -30,6 +30,10 @@ std::vector<at::Tensor> trainable_tensors(const torch::nn::Module& module);
 struct Recompute {
   Recompute(bool all = false) : all(all) {}
   explicit Recompute(std::shared_ptr<ActivationPlanner> planner) : planner(std::move(planner)) {}
+  // All blocks, or as many as leave the others so many gigabytes; 0 keeps everything.
+  Recompute(bool all, double kept_gigabytes) : all(all) {
+    if (kept_gigabytes > 0) planner = std::make_shared<ActivationPlanner>(static_cast<size_t>(kept_gigabytes * 1e9));
+  }
 
   bool all = false;
   std::shared_ptr<ActivationPlanner> planner;

@@ -9,7 +9,6 @@
 #include <set>
 #include <utility>
 
-#include "core/error.h"
 #include "core/flop_counter.h"
 #include "core/logging.h"
 
@@ -110,12 +109,6 @@ double gigabytes(size_t bytes) {
 }
 
 }  // namespace
-
-std::shared_ptr<ActivationPlanner> make_activation_planner(double gigabytes, const char* flag) {
-  check_usage(gigabytes >= 0, flag, " must not be negative");
-  if (gigabytes == 0) return nullptr;
-  return std::make_shared<ActivationPlanner>(static_cast<size_t>(gigabytes * 1e9));
-}
 
 BlockFunction measured(BlockFunction function, std::shared_ptr<ActivationPlanner::Cost> cost) {
   return [function = std::move(function), cost = std::move(cost)](const std::vector<at::Tensor>& inputs) {

@@ -58,9 +58,6 @@ class ActivationPlanner {
   Pass* pass_ = nullptr;
 };
 
-// A planner for a flag's gigabytes; null for 0, which keeps everything. Usage error, naming the flag, for less.
-std::shared_ptr<ActivationPlanner> make_activation_planner(double gigabytes, const char* flag);
-
 // The same function; when it is called with gradients and the cost is not known yet, it is measured.
 BlockFunction measured(BlockFunction function, std::shared_ptr<ActivationPlanner::Cost> cost);
 

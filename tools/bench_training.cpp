@@ -55,10 +55,7 @@ class TrainingBench {
   explicit TrainingBench(const BenchOptions& options)
       : options_(options), pass_(options), schedule_(open_schedule(options, pass_.denoiser()->info())) {
     policy_.denoiser = pass_.denoiser();
-    policy_.denoiser->set_gradient_checkpointing(
-        options.gradient_checkpointing
-            ? nn::Recompute(true)
-            : nn::Recompute(nn::make_activation_planner(options.activation_memory_gb, "--activation-memory")));
+    policy_.denoiser->set_gradient_checkpointing({options.gradient_checkpointing, options.activation_memory_gb});
     if (options.adapter == "full") {
       for (const auto& item : policy_.denoiser->named_parameters()) {
         policy_.trainable.push_back({item.key(), item.value()});

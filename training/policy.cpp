@@ -83,11 +83,6 @@ std::shared_ptr<nn::LoraAdapter> make_adapter(unet::Denoiser& denoiser, const Al
   return nn::LoraAdapter::create(denoiser, config, generator);
 }
 
-nn::Recompute recompute_of(const AlignOptions& options) {
-  if (options.gradient_checkpointing) return true;
-  return nn::Recompute(nn::make_activation_planner(options.activation_memory_gb, "--activation-memory"));
-}
-
 }  // namespace
 
 Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device device) {
@@ -115,7 +110,7 @@ Policy make_policy(const AlignOptions& options, at::ScalarType dtype, at::Device
     policy.denoiser = load_start_denoiser(options.model, options, dtype, device);
     for (const auto& item : policy.denoiser->named_parameters()) policy.trainable.push_back({item.key(), item.value()});
   }
-  policy.denoiser->set_gradient_checkpointing(recompute_of(options));
+  policy.denoiser->set_gradient_checkpointing({options.gradient_checkpointing, options.activation_memory_gb});
   for (auto& [name, parameter] : policy.trainable) parameter.set_requires_grad(true);
   return policy;
 }

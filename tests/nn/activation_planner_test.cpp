@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "core/error.h"
 #include "nn/activation_checkpoint.h"
 
 namespace prefusion::nn {
@@ -138,10 +137,11 @@ TEST_F(PlannedLayers, ForwardPassesAloneDecideNothing) {
   EXPECT_EQ(times(), (std::vector<int>{2, 2, 2}));
 }
 
-TEST(MakeActivationPlanner, TakesGigabytes) {
-  EXPECT_EQ(make_activation_planner(0, "--x"), nullptr);
-  EXPECT_NE(make_activation_planner(0.5, "--x"), nullptr);
-  EXPECT_THROW(make_activation_planner(-1, "--x"), Error);
+TEST(RecomputeTest, TakesGigabytesThatAreKept) {
+  EXPECT_EQ(Recompute(false, 0).planner, nullptr);
+  EXPECT_FALSE(Recompute(false, 0).all);
+  EXPECT_TRUE(Recompute(true, 0).all);
+  EXPECT_NE(Recompute(false, 0.5).planner, nullptr);
 }
 
 }  // namespace
